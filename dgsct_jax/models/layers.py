@@ -1,0 +1,119 @@
+"""Layers with torch's constants: what frozen weights were trained with."""
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from einops import rearrange
+from flax import linen as nn
+from jaxtyping import Array, Float
+
+# The fast variance E[x²] − E[x]² loses half the digits of a large mean.
+LayerNorm = functools.partial(nn.LayerNorm, epsilon=1e-5, use_fast_variance=False)
+gelu = functools.partial(nn.gelu, approximate=False)
+
+
+class BatchNorm(nn.Module):
+  """Batch normalisation over all axes but the last, with torch's running statistics.
+
+  Normalises by the biased variance and keeps the unbiased one, where Flax keeps the biased.
+  """
+
+  momentum: float = 0.9
+  epsilon: float = 1e-5
+  dtype: Any = jnp.float32
+
+  @nn.compact
+  def __call__(self, x: Float[Array, '... d'], train: bool) -> Float[Array, '... d']:
+    d = x.shape[-1]
+    scale = self.param('scale', nn.initializers.ones, (d,))
+    bias = self.param('bias', nn.initializers.zeros, (d,))
+    running_mean = self.variable('batch_stats', 'mean', jnp.zeros, (d,))
+    running_var = self.variable('batch_stats', 'var', jnp.ones, (d,))
+    mean, var = running_mean.value, running_var.value
+    if train:
+      axes = tuple(range(x.ndim - 1))
+      mean = jnp.mean(x, axes, dtype=jnp.float32)
+      var = jnp.mean(jnp.square(x.astype(jnp.float32) - mean), axes)
+      if not self.is_initializing():
+        n = x.size // d
+        keep = self.momentum
+        running_mean.value = keep * running_mean.value + (1 - keep) * mean
+        running_var.value = keep * running_var.value + (1 - keep) * var * (n / (n - 1))
+    factor = scale * jax.lax.rsqrt(var + self.epsilon)
+    return ((x.astype(jnp.float32) - mean) * factor + bias).astype(self.dtype)
+
+
+class DropPath(nn.Module):
+  """Drops a residual branch for whole rows of the batch (stochastic depth)."""
+
+  rate: float = 0.0
+
+  def __call__(self, x: Float[Array, 'b ...'], train: bool) -> Float[Array, 'b ...']:
+    if not train or not self.rate:
+      return x
+    keep = 1 - self.rate
+    shape = x.shape[:1] + (1,) * (x.ndim - 1)
+    kept = jax.random.bernoulli(self.make_rng('drop_path'), keep, shape)
+    return jnp.where(kept, x / keep, 0)
+
+
+class Mlp(nn.Module):
+  """Linear, exact GELU, linear."""
+
+  ratio: float = 4.0
+  dtype: Any = jnp.float32
+
+  @nn.compact
+  def __call__(self, x: Float[Array, '... d']) -> Float[Array, '... d']:
+    d = x.shape[-1]
+    x = nn.Dense(int(d * self.ratio), dtype=self.dtype, name='fc1')(x)
+    return nn.Dense(d, dtype=self.dtype, name='fc2')(gelu(x))
+
+
+class PatchEmbed(nn.Module):
+  """Cuts an image into patches, one normalised token each, in row-major order."""
+
+  width: int
+  patch: int = 4
+  dtype: Any = jnp.float32
+
+  @nn.compact
+  def __call__(self, x: Float[Array, 'b height width c']) -> Float[Array, 'b n d']:
+    size = (self.patch, self.patch)
+    x = nn.Conv(self.width, size, size, padding='VALID', dtype=self.dtype, name='proj')(x)
+    return LayerNorm(dtype=self.dtype, name='norm')(rearrange(x, 'b h w d -> b (h w) d'))
+
+
+class PatchMerging(nn.Module):
+  """Joins each 2×2 neighbourhood of tokens and doubles the width.
+
+  `norm_first`: normalise the joined tokens, then reduce (Swin V1, HTS-AT); else reduce, then normalise (Swin V2).
+  """
+
+  grid: tuple[int, int]
+  norm_first: bool
+  dtype: Any = jnp.float32
+
+  @nn.compact
+  def __call__(self, x: Float[Array, 'b n d']) -> Float[Array, 'b n/4 2*d']:
+    h, w = self.grid
+    # Column before row: the released order is (even, even), (odd row, even), (even, odd column), (odd, odd).
+    x = rearrange(x, 'b (h r w c) d -> b (h w) (c r d)', h=h // 2, w=w // 2, r=2, c=2)
+    reduction = nn.Dense(x.shape[-1] // 2, use_bias=False, dtype=self.dtype, name='reduction')
+    norm = LayerNorm(dtype=self.dtype, name='norm')
+    return reduction(norm(x)) if self.norm_first else norm(reduction(x))
+
+
+class Stage(nn.Module):
+  """Blocks at one resolution and the patch merging that ends them, if any."""
+
+  depth: int
+  block: Callable[[int], nn.Module]  # position in the stage -> block
+  merge: Callable[[], nn.Module] | None = None
+
+  def setup(self):
+    self.blocks = [self.block(j) for j in range(self.depth)]
+    self.downsample = self.merge() if self.merge else lambda x: x

@@ -1,0 +1,179 @@
+"""Swin Transformer V2 (Liu et al., 2022), as timm computes it, cut into halves of blocks for the dual encoder."""
+
+import dataclasses
+import math
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from einops import rearrange
+from flax import linen as nn
+from jaxtyping import Array, Float
+
+from dgsct_jax.models import windows
+from dgsct_jax.models.layers import DropPath, LayerNorm, Mlp, PatchEmbed, PatchMerging, Stage
+
+
+class CosineAttention(nn.Module):
+  """Cosine attention within windows, with a learned continuous relative-position bias."""
+
+  heads: int
+  window: tuple[int, int]
+  pretrained_window: int = 0
+  dtype: Any = jnp.float32
+
+  @nn.compact
+  def __call__(self, x: Float[Array, 'b w n d'], mask: Float[Array, 'w n n'] | None) -> Float[Array, 'b w n d']:
+    d = x.shape[-1]
+    zeros = nn.initializers.zeros
+    q_bias, v_bias = self.param('q_bias', zeros, (d,)), self.param('v_bias', zeros, (d,))
+    scale = self.param('logit_scale', nn.initializers.constant(math.log(10)), (self.heads,))
+    qkv = nn.Dense(3 * d, use_bias=False, dtype=self.dtype, name='qkv')(x)
+    qkv += jnp.concatenate([q_bias, jnp.zeros_like(q_bias), v_bias]).astype(self.dtype)
+    q, k, v = rearrange(qkv, 'b w n (three k c) -> three b w k n c', three=3, k=self.heads)
+    scale = jnp.exp(jnp.minimum(scale, math.log(100)))[:, None, None].astype(self.dtype)
+    logits = jnp.einsum('bwkqc,bwknc->bwkqn', unit(q) * scale, unit(k)).astype(jnp.float32)
+    logits += self.position_bias()
+    if mask is not None:
+      logits += mask[:, None]
+    weights = nn.softmax(logits).astype(self.dtype)
+    x = rearrange(jnp.einsum('bwkqn,bwknc->bwkqc', weights, v), 'b w k n c -> b w n (k c)')
+    return nn.Dense(d, dtype=self.dtype, name='proj')(x)
+
+  def position_bias(self) -> Float[Array, 'k n n']:
+    table = PositionMlp(self.heads, name='cpb_mlp')(windows.log_offsets(self.window, self.pretrained_window))
+    index = windows.relative_index(self.window)
+    return jnp.moveaxis(16 * nn.sigmoid(table)[index], -1, 0)
+
+
+class PositionMlp(nn.Module):
+  """A bias per head for every offset; frozen and without inputs, so XLA may fold it to a constant."""
+
+  heads: int
+
+  @nn.compact
+  def __call__(self, offsets: Float[np.ndarray, 'offsets 2']) -> Float[Array, 'offsets k']:
+    return nn.Dense(self.heads, use_bias=False, name='fc2')(nn.relu(nn.Dense(512, name='fc1')(offsets)))
+
+
+def unit(x: Float[Array, '... c']) -> Float[Array, '... c']:
+  """x / max(‖x‖, 1e-12) over the last axis, in float32."""
+  square = jnp.sum(jnp.square(x.astype(jnp.float32)), -1, keepdims=True)
+  return (x * jax.lax.rsqrt(jnp.maximum(square, 1e-24))).astype(x.dtype)
+
+
+class SwinBlock(nn.Module):
+  """Window attention and MLP, each normalised after the branch (res-post-norm)."""
+
+  heads: int
+  grid: tuple[int, int]
+  window: int
+  shift: int
+  pretrained_window: int = 0
+  mlp_ratio: float = 4.0
+  drop_path: float = 0.0
+  dtype: Any = jnp.float32
+
+  def setup(self):
+    self.windows = windows.clamp(self.grid, self.window, self.shift)
+    self.attn = CosineAttention(self.heads, self.windows[0], self.pretrained_window, self.dtype)
+    self.norm1 = LayerNorm(dtype=self.dtype)
+    self.mlp = Mlp(self.mlp_ratio, self.dtype)
+    self.norm2 = LayerNorm(dtype=self.dtype)
+    self.drop = DropPath(self.drop_path)
+
+  def attend(self, x: Float[Array, 'b n d'], train: bool) -> Float[Array, 'b n d']:
+    return x + self.drop(self.norm1(windows.attend(self.attn, x, self.grid, *self.windows)), train)
+
+  def feed_forward(self, x: Float[Array, 'b n d'], train: bool) -> Float[Array, 'b n d']:
+    return x + self.drop(self.norm2(self.mlp(x)), train)
+
+  def __call__(self, x: Float[Array, 'b n d'], train: bool) -> Float[Array, 'b n d']:
+    return self.feed_forward(self.attend(x, train), train)
+
+
+class SwinV2(nn.Module):
+  """Swin V2 on images of a fixed size; `VARIANTS` holds timm's.
+
+  With `drop_path=0.` training and evaluation are the same function.
+  """
+
+  image: int | tuple[int, int] = 192
+  patch: int = 4
+  width: int = 192
+  depths: tuple[int, ...] = (2, 2, 18, 2)
+  heads: tuple[int, ...] = (6, 12, 24, 48)
+  window: int = 12
+  pretrained_windows: tuple[int, ...] = (0, 0, 0, 0)
+  mlp_ratio: float = 4.0
+  drop_path: float = 0.1
+  remat: bool = False
+  dtype: Any = jnp.float32
+
+  def setup(self):
+    image = (self.image, self.image) if isinstance(self.image, int) else self.image
+    unit = self.patch * 2**(len(self.depths) - 1)
+    if image[0] % unit or image[1] % unit:
+      raise ValueError(f'Swin V2 with {len(self.depths)} stages needs image sides that are multiples of {unit}; '
+                       f'got {image[0]}×{image[1]}.')
+    Block = nn.remat(SwinBlock, static_argnums=(2,), methods=('attend', 'feed_forward')) if self.remat else SwinBlock
+    rates = np.linspace(0, self.drop_path, sum(self.depths))
+
+    def stage(i, depth):
+      grid = tuple(side // self.patch // 2**i for side in image)
+
+      def block(j):
+        return Block(self.heads[i], grid, self.window, self.window // 2 * (j % 2), self.pretrained_windows[i],
+                     self.mlp_ratio, float(rates[sum(self.depths[:i]) + j]), self.dtype)
+
+      merges = i + 1 < len(self.depths)
+      return Stage(depth, block, (lambda: PatchMerging(grid, False, self.dtype)) if merges else None)
+
+    self.patch_embed = PatchEmbed(self.width, self.patch, self.dtype)
+    self.stages = [stage(i, depth) for i, depth in enumerate(self.depths)]
+    self.norm = LayerNorm(dtype=self.dtype)
+
+  def stem(self, x: Float[Array, 'b height width 3'], train: bool = False) -> Float[Array, 'b n d']:
+    return self.patch_embed(x)
+
+  def __call__(self, x: Float[Array, 'b height width 3'], train: bool = False) -> Float[Array, 'b n d']:
+    """Normalised tokens of the last stage."""
+    x = self.stem(x, train)
+    for stage in self.stages:
+      for block in stage.blocks:
+        x = block(x, train)
+      x = stage.downsample(x)
+    return self.norm(x)
+
+
+TINY = dict(width=96, depths=(2, 2, 6, 2), heads=(3, 6, 12, 24))
+SMALL = dict(width=96, depths=(2, 2, 18, 2), heads=(3, 6, 12, 24))
+BASE = dict(width=128, depths=(2, 2, 18, 2), heads=(4, 8, 16, 32))
+LARGE = dict(width=192, depths=(2, 2, 18, 2), heads=(6, 12, 24, 48))
+FROM_12 = dict(pretrained_windows=(12, 12, 12, 6))
+
+VARIANTS = {  # timm's names without the leading 'swinv2_'
+    'tiny_window8_256': TINY | dict(image=256, window=8),
+    'tiny_window16_256': TINY | dict(image=256, window=16),
+    'small_window8_256': SMALL | dict(image=256, window=8),
+    'small_window16_256': SMALL | dict(image=256, window=16),
+    'base_window8_256': BASE | dict(image=256, window=8),
+    'base_window16_256': BASE | dict(image=256, window=16),
+    'base_window12_192': BASE | dict(image=192, window=12),
+    'base_window12to16_192to256': BASE | dict(image=256, window=16) | FROM_12,
+    'base_window12to24_192to384': BASE | dict(image=384, window=24) | FROM_12,
+    'large_window12_192': LARGE | dict(image=192, window=12),
+    'large_window12to16_192to256': LARGE | dict(image=256, window=16) | FROM_12,
+    'large_window12to24_192to384': LARGE | dict(image=384, window=24) | FROM_12,
+}
+
+
+def build(variant: str = 'large_window12_192', **fields: Any) -> SwinV2:
+  """A Swin V2 by timm's name, or 'custom', with any field replaced."""
+  if variant != 'custom' and variant not in VARIANTS:
+    raise ValueError(f'Unknown Swin V2 {variant!r}; choose one of {", ".join(VARIANTS)} or custom.')
+  known = {field.name for field in dataclasses.fields(SwinV2)} - {'parent', 'name'}
+  if unknown := set(fields) - known:
+    raise ValueError(f'SwinV2 has no field {", ".join(sorted(unknown))}; it has {", ".join(sorted(known))}.')
+  return SwinV2(**VARIANTS.get(variant, {}) | fields)

@@ -1,0 +1,76 @@
+"""Windows of a token grid: partition, shift masks and relative positions, all computed from shapes."""
+
+from collections.abc import Callable
+
+import jax.numpy as jnp
+import numpy as np
+from einops import rearrange
+from jaxtyping import Array, Float, Float32, Int
+
+Size = tuple[int, int]
+
+
+def clamp(grid: Size, window: int, shift: int) -> tuple[Size, Size]:
+  """Window and shift that fit a grid: an axis no longer than the window is one window and does not shift.
+
+  Raises ValueError where the windows do not tile the grid.
+  """
+  for axis in grid:
+    if axis > window and axis % window:
+      raise ValueError(f'A grid of {grid[0]}×{grid[1]} tokens does not divide into windows of {window}; '
+                       f'choose an input size whose every stage is a multiple of {window} tokens or at most that.')
+  windows = tuple(min(axis, window) for axis in grid)
+  shifts = tuple(shift if axis > window else 0 for axis in grid)
+  return windows, shifts
+
+
+def attend(attention: Callable[..., Array], x: Float[Array, 'b n d'], grid: Size, window: Size,
+           shift: Size) -> Float[Array, 'b n d']:
+  """Applies `attention(windows [b w n d], mask [w n n] or None)` to the shifted windows of a token grid."""
+  if window == grid:
+    return attention(x[:, None], None)[:, 0]
+  (h, w), (p, q) = grid, window
+  shifted = any(shift)
+  x = rearrange(x, 'b (h w) d -> b h w d', h=h, w=w)
+  if shifted:
+    x = jnp.roll(x, (-shift[0], -shift[1]), (1, 2))
+  x = rearrange(x, 'b (i p) (j q) d -> b (i j) (p q) d', p=p, q=q)
+  x = attention(x, jnp.asarray(shift_mask(grid, window, shift)) if shifted else None)
+  x = rearrange(x, 'b (i j) (p q) d -> b (i p) (j q) d', i=h // p, p=p, q=q)
+  if shifted:
+    x = jnp.roll(x, shift, (1, 2))
+  return rearrange(x, 'b h w d -> b (h w) d')
+
+
+def shift_mask(grid: Size, window: Size, shift: Size) -> Float32[np.ndarray, 'w n n']:
+  """−100 between tokens that the cyclic shift brought together from opposite borders, 0 elsewhere."""
+
+  def regions(size, window, shift):
+    position = np.arange(size)
+    return (position >= size - window).astype(int) + (position >= size - shift) if shift else position * 0
+
+  rows, columns = (regions(*axis) for axis in zip(grid, window, shift))
+  ids = rearrange(3 * rows[:, None] + columns, '(i p) (j q) -> (i j) (p q)', p=window[0], q=window[1])
+  return np.where(ids[:, :, None] == ids[:, None], 0, -100).astype(np.float32)
+
+
+def relative_index(window: Size) -> Int[np.ndarray, 'n n']:
+  """Row of the relative-position table for every query and key of a window."""
+  p, q = window
+  rows, columns = (axis.reshape(-1) for axis in np.mgrid[:p, :q])
+  rows = rows[:, None] - rows + p - 1
+  columns = columns[:, None] - columns + q - 1
+  return rows * (2 * q - 1) + columns
+
+
+def log_offsets(window: Size, pretrained: int = 0) -> Float32[np.ndarray, 'offsets 2']:
+  """Swin V2's log-spaced (row, column) offsets, in the row order of `relative_index`.
+
+  Offsets are scaled by the window the weights were trained with, `pretrained`, or by this one where that is 0.
+  """
+  axes = []
+  for size in window:
+    offset = np.arange(1 - size, size, dtype=np.float32)
+    offset *= np.float32(8) / max((pretrained or size) - 1, 1)
+    axes.append(np.sign(offset) * np.log2(np.abs(offset) + 1) / np.float32(3))
+  return np.stack(np.meshgrid(*axes, indexing='ij'), -1).reshape(-1, 2).astype(np.float32)
