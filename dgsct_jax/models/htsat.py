@@ -1,0 +1,177 @@
+"""HTS-AT (Chen et al., 2022): a Swin V1 over a folded log-mel image, cut into halves of blocks for the dual encoder."""
+
+import dataclasses
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+from einops import rearrange, repeat
+from flax import linen as nn
+from jaxtyping import Array, Float
+
+from dgsct_jax.models import windows
+from dgsct_jax.models.layers import DropPath, LayerNorm, Mlp, PatchEmbed, PatchMerging, Stage
+from dgsct_jax.models.mel import LogMel
+
+
+class WindowAttention(nn.Module):
+  """Dot-product attention within windows, with a table of relative-position biases."""
+
+  heads: int
+  window: tuple[int, int]
+  dtype: Any = jnp.float32
+
+  @nn.compact
+  def __call__(self, x: Float[Array, 'b w n d'], mask: Float[Array, 'w n n'] | None) -> Float[Array, 'b w n d']:
+    d = x.shape[-1]
+    offsets = (2 * self.window[0] - 1) * (2 * self.window[1] - 1)
+    table = self.param('relative_position_bias_table', nn.initializers.truncated_normal(0.02), (offsets, self.heads))
+    qkv = nn.Dense(3 * d, dtype=self.dtype, name='qkv')(x)
+    q, k, v = rearrange(qkv, 'b w n (three k c) -> three b w k n c', three=3, k=self.heads)
+    logits = jnp.einsum('bwkqc,bwknc->bwkqn', q * (d // self.heads)**-0.5, k).astype(jnp.float32)
+    logits += jnp.moveaxis(table[windows.relative_index(self.window)], -1, 0)
+    if mask is not None:
+      logits += mask[:, None]
+    weights = nn.softmax(logits).astype(self.dtype)
+    x = rearrange(jnp.einsum('bwkqn,bwknc->bwkqc', weights, v), 'b w k n c -> b w n (k c)')
+    return nn.Dense(d, dtype=self.dtype, name='proj')(x)
+
+
+class HTSATBlock(nn.Module):
+  """Window attention and MLP, each normalised before the branch (pre-norm)."""
+
+  heads: int
+  grid: tuple[int, int]
+  window: int
+  shift: int
+  mlp_ratio: float = 4.0
+  drop_path: float = 0.0
+  dtype: Any = jnp.float32
+
+  def setup(self):
+    self.windows = windows.clamp(self.grid, self.window, self.shift)
+    self.norm1 = LayerNorm(dtype=self.dtype)
+    self.attn = WindowAttention(self.heads, self.windows[0], self.dtype)
+    self.norm2 = LayerNorm(dtype=self.dtype)
+    self.mlp = Mlp(self.mlp_ratio, self.dtype)
+    self.drop = DropPath(self.drop_path)
+
+  def attend(self, x: Float[Array, 'b n d'], train: bool) -> Float[Array, 'b n d']:
+    return x + self.drop(windows.attend(self.attn, self.norm1(x), self.grid, *self.windows), train)
+
+  def feed_forward(self, x: Float[Array, 'b n d'], train: bool) -> Float[Array, 'b n d']:
+    return x + self.drop(self.mlp(self.norm2(x)), train)
+
+  def __call__(self, x: Float[Array, 'b n d'], train: bool) -> Float[Array, 'b n d']:
+    return self.feed_forward(self.attend(x, train), train)
+
+
+class HTSAT(nn.Module):
+  """HTS-AT on waveforms; `VARIANTS` holds the three released configurations.
+
+  With `drop_path=0.`, `batch_stats=False` and `spec_augment=False` training and evaluation are the same function.
+  See `LogMel` for the fields of the front end.
+  """
+
+  size: int = 256
+  patch: int = 4
+  width: int = 96
+  depths: tuple[int, ...] = (2, 2, 6, 2)
+  heads: tuple[int, ...] = (4, 8, 16, 32)
+  window: int = 8
+  mlp_ratio: float = 4.0
+  classes: int = 527
+  sample_rate: int = 32000
+  n_fft: int = 1024
+  hop: int = 320
+  mel_bins: int = 64
+  fmin: float = 50.0
+  fmax: float = 14000.0
+  tile: int = 1
+  drop_path: float = 0.1
+  batch_stats: bool = True
+  spec_augment: bool = True
+  mixup: bool = False
+  remat: bool = False
+  dtype: Any = jnp.float32
+
+  def setup(self):
+    Block = nn.remat(HTSATBlock, static_argnums=(2,), methods=('attend', 'feed_forward')) if self.remat else HTSATBlock
+    rates = np.linspace(0, self.drop_path, sum(self.depths))
+
+    def stage(i, depth):
+      side = self.size // self.patch // 2**i
+      grid = (side, side)
+
+      def block(j):
+        return Block(self.heads[i], grid, self.window, self.window // 2 * (j % 2), self.mlp_ratio,
+                     float(rates[sum(self.depths[:i]) + j]), self.dtype)
+
+      merges = i + 1 < len(self.depths)
+      return Stage(depth, block, (lambda: PatchMerging(grid, True, self.dtype)) if merges else None)
+
+    self.mel = LogMel(self.sample_rate, self.n_fft, self.hop, self.mel_bins, self.fmin, self.fmax, self.size,
+                      self.tile, self.batch_stats, self.spec_augment, self.mixup, self.dtype)
+    self.patch_embed = PatchEmbed(self.width, self.patch, self.dtype)
+    self.stages = [stage(i, depth) for i, depth in enumerate(self.depths)]
+    self.norm = LayerNorm(dtype=self.dtype)
+    rows = self.size // self.patch // 2**(len(self.depths) - 1) * self.mel_bins // self.size
+    self.tscam_conv = nn.Conv(self.classes, (rows, 3), padding=((0, 0), (1, 1)), dtype=self.dtype)
+
+  def stem(self, wave: Float[Array, 'b s'], train: bool = False) -> Float[Array, 'b n d']:
+    return self.patch_embed(self.mel(wave, train))
+
+  def body(self, x: Float[Array, 'b n d'], train: bool = False) -> Float[Array, 'b n d']:
+    """All blocks, from the stem's tokens to those of the last stage, not normalised."""
+    for stage in self.stages:
+      for block in stage.blocks:
+        x = block(x, train)
+      x = stage.downsample(x)
+    return x
+
+  def __call__(self, wave: Float[Array, 'b s'], train: bool = False) -> Float[Array, 'b n d']:
+    """Normalised tokens of the last stage."""
+    return self.norm(self.body(self.stem(wave, train), train))
+
+  def tag(self, wave: Float[Array, 'b s']) -> dict[str, Float[Array, '...']]:
+    """The tagging head of HTS-AT itself, in evaluation.
+
+    Returns `clip_logits` [b c] and `frame_logits` [b frames c], whose sigmoids are the released `clipwise_output` and
+    `framewise_output`. Longer spectrograms than the image holds are cut into half-length crops every quarter length
+    whose *probabilities* the release averages; the logits returned are those of the averages.
+    """
+    mel = self.mel.normalise(self.mel.log_mel(wave), False)
+    frames, held = mel.shape[1], self.size**2 // self.mel_bins
+    if frames <= held:
+      return self.tag_image(self.mel.image(mel))
+    crop, hop = (frames - 1) // 2, (frames - 1) // 4
+    crops = [self.tag_image(self.mel.image(mel[:, i:i + crop])) for i in range(0, frames - crop - 1, hop)]
+    mean = {name: sum(nn.sigmoid(c[name]) for c in crops) / len(crops) for name in crops[0]}
+    return {name: jnp.log(p) - jnp.log1p(-p) for name, p in mean.items()}
+
+  def tag_image(self, image: Float[Array, 'b size size 1']) -> dict[str, Float[Array, '...']]:
+    x = self.norm(self.body(self.patch_embed(image)))
+    chunks = self.size // self.mel_bins
+    side = self.size // self.patch // 2**(len(self.depths) - 1)
+    # Undo the fold: the chunks that were stacked over each other follow one another in time again.
+    x = rearrange(x, 'b (q f t) d -> b f (q t) d', q=chunks, t=side)
+    x = self.tscam_conv(x)[:, 0]
+    return {'clip_logits': x.mean(1),
+            'frame_logits': repeat(x, 'b t c -> b (t r) c', r=self.patch * 2**(len(self.depths) - 1))}
+
+
+VARIANTS = {
+    'audioset': dict(),
+    'esc50': dict(classes=50),
+    'scv2': dict(classes=35, sample_rate=16000, hop=160),
+}
+
+
+def build(variant: str = 'audioset', **fields: Any) -> HTSAT:
+  """A released HTS-AT by name, with any field replaced."""
+  if variant not in VARIANTS:
+    raise ValueError(f'Unknown HTS-AT {variant!r}; choose one of {", ".join(VARIANTS)}.')
+  known = {field.name for field in dataclasses.fields(HTSAT)} - {'parent', 'name'}
+  if unknown := set(fields) - known:
+    raise ValueError(f'HTSAT has no field {", ".join(sorted(unknown))}; it has {", ".join(sorted(known))}.')
+  return HTSAT(**VARIANTS[variant] | fields)
