@@ -1,0 +1,102 @@
+"""Learning rate schedules, learning rates by path, gradient accumulation: the optax chain."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import ml_collections
+import optax
+from jaxtyping import Array, Float
+
+from dgsct_jax import tree
+
+Schedule = Callable[[Any], Float[Array, '']]  # index of a batch -> learning rate
+
+
+def build(
+    config: ml_collections.ConfigDict, epoch_steps: int
+) -> tuple[optax.GradientTransformation, Schedule]:
+  """The optimiser and its schedule, both counted in batches.
+
+  Args:
+    config: `config.optim`.
+    epoch_steps: batches of one epoch.
+  """
+  if config.lr <= 0 or config.epochs <= 0:
+    raise ValueError(
+        f'config.optim.lr={config.lr} and config.optim.epochs={config.epochs} must be positive.')
+  rate = schedule(config, epoch_steps)
+  parts = [optax.clip_by_global_norm(config.clip_norm)] if config.clip_norm else []
+  parts += [_rule(config), scale_by_path(config.lr_by_path)]
+  # The rate is outside of the accumulation: it counts batches, and scales a discarded update, 0.
+  tx = optax.chain(
+      accumulate(optax.chain(*parts), config.accumulate, epoch_steps),
+      optax.scale_by_learning_rate(rate))
+  return tx, rate
+
+
+def schedule(config: ml_collections.ConfigDict, epoch_steps: int) -> Schedule:
+  """The learning rate of batch `step`, counted from 0."""
+  if config.schedule == 'constant':
+    return lambda step: jnp.full((), config.lr)
+  if config.schedule == 'cosine':
+    return optax.cosine_decay_schedule(config.lr, config.epochs * epoch_steps)
+  if config.schedule == 'step':
+    # As released: lr(e) = lr * rate^floor((e - 1) / n) in epoch e = 1, 2, ...
+    return lambda step: config.lr * jnp.float32(config.decay_rate) ** (
+        step // (epoch_steps * config.decay_epochs))
+  raise ValueError(
+      f"config.optim.schedule={config.schedule!r}; choose 'step', 'cosine' or 'constant'.")
+
+
+def accumulate(
+    tx: optax.GradientTransformation, every: int | str, epoch_steps: int
+) -> optax.GradientTransformation:
+  """Updates once per `every` batches with the mean of their gradients.
+
+  `every='released'` is what the released AVE loop does (specs Q1): it takes the gradient of every
+  second batch and of the last one of an epoch, and throws the others away.
+  """
+  if every == 'released':
+    def counts(step: Array) -> Array:
+      place = step % epoch_steps
+      return (place % 2 == 1) | (place == epoch_steps - 1)
+    return optax.transforms.conditionally_mask(tx, counts)
+  if not isinstance(every, int) or every < 1:
+    raise ValueError(
+        f"config.optim.accumulate={every!r}; choose a number of batches, or 'released'.")
+  return tx if every == 1 else optax.MultiSteps(tx, every).gradient_transformation()
+
+
+def scale_by_path(rules: tuple[tuple[str, float], ...]) -> optax.GradientTransformation:
+  """Multiplies updates by the number of the first rule (regex, number) that matches, else by 1."""
+  def init(params: tree.Tree) -> optax.EmptyState:
+    _factors(params, rules)  # A rule that matches nothing stops the run at its start.
+    return optax.EmptyState()
+
+  def update(updates, state, params=None):
+    del params
+    return jax.tree.map(lambda u, factor: u * factor, updates, _factors(updates, rules)), state
+
+  return optax.GradientTransformation(init, update)
+
+
+def _factors(params: tree.Tree, rules: tuple[tuple[str, float], ...]) -> tree.Tree:
+  """The multiplier of every leaf."""
+  paths = list(tree.flatten(params))
+  found = tree.first_match(paths, [rule for rule, _ in rules], 'config.optim.lr_by_path')
+  return tree.unflatten({p: 1. if found[p] is None else rules[found[p]][1] for p in paths})
+
+
+def _rule(config: ml_collections.ConfigDict) -> optax.GradientTransformation:
+  """Turns a gradient into a direction; decay is decoupled from it."""
+  if config.name == 'adamw':
+    return optax.chain(optax.scale_by_adam(), optax.add_decayed_weights(config.weight_decay))
+  if config.name == 'adam' and not config.weight_decay:
+    return optax.scale_by_adam()
+  if config.name == 'adam':
+    raise ValueError(
+        f"config.optim.weight_decay={config.weight_decay} has no effect on config.optim.name='adam';"
+        " choose 'adamw' or set it to 0.")
+  raise ValueError(f"config.optim.name={config.name!r}; choose 'adam' or 'adamw'.")
