@@ -1,0 +1,223 @@
+"""Adapters: small trainable modules that turn one stream into a residual for the other."""
+
+import functools
+import math
+from collections.abc import Callable
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+from einops import rearrange
+from flax import linen as nn
+from jaxtyping import Array, Float
+
+from dgsct_jax.cubic import cubic_matrix
+from dgsct_jax.models.layers import BatchNorm, LayerNorm
+
+Delta = Float[Array, 'b n d']
+PoolingMap = Float[Array, 'b 1 n']
+
+
+def fan_in_uniform(fan_in: int) -> nn.initializers.Initializer:
+  """U(−1/√fan_in, 1/√fan_in): torch's default for the weights and biases of linear and convolution layers."""
+
+  def init(key, shape, dtype=jnp.float32):
+    return jax.random.uniform(key, shape, dtype, -1, 1) / math.sqrt(fan_in)
+
+  return init
+
+
+class TorchDense(nn.Module):
+  """A linear layer with torch's default initialisation of kernel and bias."""
+
+  features: int
+  dtype: Any = jnp.float32
+
+  @nn.compact
+  def __call__(self, x: Float[Array, '... i']) -> Float[Array, '... o']:
+    init = fan_in_uniform(x.shape[-1])
+    kernel = self.param('kernel', init, (x.shape[-1], self.features))
+    bias = self.param('bias', init, (self.features,))
+    return x @ kernel.astype(self.dtype) + bias.astype(self.dtype)
+
+
+class TokenMap(nn.Module):
+  """A linear map over the token axis, the same for every channel (released `conv_adapter`)."""
+
+  tokens: int
+  dtype: Any = jnp.float32
+
+  @nn.compact
+  def __call__(self, y: Float[Array, 'b m e']) -> tuple[Float[Array, 'b n e'], Float[Array, 'n']]:
+    """The mapped tokens without their bias, and the bias."""
+    init = fan_in_uniform(y.shape[1])
+    kernel = self.param('kernel', init, (y.shape[1], self.tokens))
+    bias = self.param('bias', init, (self.tokens,))
+    return jnp.einsum('bme,mn->bne', y, kernel.astype(self.dtype)), bias.astype(self.dtype)
+
+
+class GroupedDense(nn.Module):
+  """A linear layer in `groups` independent blocks of channels, without bias (a grouped 1×1 convolution)."""
+
+  features: int
+  groups: int
+  dtype: Any = jnp.float32
+
+  @nn.compact
+  def __call__(self, x: Float[Array, '... i']) -> Float[Array, '... o']:
+    per_group = x.shape[-1] // self.groups
+    kernel = self.param('kernel', fan_in_uniform(per_group), (self.groups, per_group, self.features // self.groups))
+    x = jnp.einsum('...gi,gio->...go', rearrange(x, '... (g i) -> ... g i', g=self.groups), kernel.astype(self.dtype))
+    return rearrange(x, '... g o -> ... (g o)')
+
+
+class DGSCTAdapter(nn.Module):
+  """Dual-guided spatial-channel-temporal adapter (DG-SCT, NeurIPS 2023, section 3.2; released `VisualAdapter`).
+
+  Own tokens x are guided by the other stream's tokens y. The fields span every released variant:
+
+  alpha, beta, gamma: weights of the channel, spatial and temporal gate; `gamma` 0 leaves the temporal gate out.
+  reduction, groups: of the bottleneck. tokens, token_init: latent tokens; from zeros they stay equal for ever.
+  batch_norm: in the bottleneck. gate: a learned scale of the result that starts at 0. gate_before_norm: scale first,
+  then normalise, so that the scale is without effect (AVS). norm_before: normalise before the bottleneck.
+  token_map: how y comes to n tokens, by a learned `linear` map or by a bicubic `resize` of its square grid.
+  formula: `released` α·Mc + β·Ms + γ·G + 1 − α, or `paper` (α·Mc + β·Ms + 1)(γ·G + 1).
+  """
+
+  alpha: float = 0.3
+  beta: float = 0.05
+  gamma: float = 0.0
+  reduction: int = 8
+  groups: int = 2
+  tokens: int = 32
+  token_init: Literal['uniform', 'zeros'] = 'uniform'
+  batch_norm: bool = True
+  gate: bool = True
+  gate_before_norm: bool = False
+  norm_before: bool = True
+  token_map: Literal['linear', 'resize'] = 'linear'
+  formula: Literal['released', 'paper'] = 'released'
+  dtype: Any = jnp.float32
+
+  @nn.compact
+  def __call__(self, x: Float[Array, 'b n d'], y: Float[Array, 'b m e'], train: bool) -> tuple[Delta, PoolingMap]:
+    guide = self.bring(y, *x.shape[1:])
+    x = self.attend_latents(x, guide)
+    guide = guide.mean(1)
+    channel = self.channel_gate(x, guide)
+    spatial_logits = self.spatial_logits(x * (1 + channel), guide)
+    x = x * self.modulation(channel, nn.sigmoid(spatial_logits), guide).astype(self.dtype)
+    pooling = nn.softmax(jnp.tanh(spatial_logits.astype(jnp.float32)), axis=1)
+    return self.bottleneck(x, train), rearrange(pooling, 'b n 1 -> b 1 n').astype(self.dtype)
+
+  def bring(self, y: Float[Array, 'b m e'], n: int, d: int) -> Float[Array, 'b n d']:
+    """The other stream at this stream's tokens and width."""
+    channels = TorchDense(d, self.dtype, name='channel_map')
+    if self.token_map == 'resize':
+      return resize_grid(channels(y), n)
+    tokens = TokenMap(n, self.dtype, name='token_map')
+    if y.shape[-1] <= d:
+      mapped, bias = tokens(y)
+      return channels(mapped + bias[:, None])
+    # Both maps are linear: the narrower side is the cheaper one to mix tokens on. The token bias then meets the
+    # channel map as a constant row.
+    ones = jnp.ones((1, 1, y.shape[-1]), self.dtype)
+    offset = channels(jnp.zeros_like(ones))
+    mapped, bias = tokens(channels(y) - offset)
+    return mapped + bias[:, None] * (channels(ones) - offset) + offset
+
+  def attend_latents(self, x: Float[Array, 'b n d'], guide: Float[Array, 'b n d']) -> Float[Array, 'b n d']:
+    """Latent tokens read the guide, the stream reads them."""
+    init = nn.initializers.zeros if self.token_init == 'zeros' else nn.initializers.uniform(1.0)
+    latents = self.param('tokens', init, (self.tokens, x.shape[-1])).astype(self.dtype)
+    gate = self.param('tokens_gate', nn.initializers.zeros, (1,)).astype(self.dtype)
+    weights = softmax(jnp.einsum('kd,bnd->bkn', latents, guide))
+    latents = latents + jnp.einsum('bkn,bnd->bkd', weights, guide)
+    weights = softmax(jnp.einsum('bnd,bkd->bnk', x, latents))
+    return x + gate * jnp.einsum('bnk,bkd->bnd', weights, latents)
+
+  def channel_gate(self, x: Float[Array, 'b n d'], guide: Float[Array, 'b d']) -> Float[Array, 'b 1 d']:
+    d = x.shape[-1]
+    dense = functools.partial(TorchDense, dtype=self.dtype)
+    own = nn.relu(dense(d, name='channel_own')(x)).mean(1)
+    query = own * nn.relu(dense(d, name='channel_guide')(guide))
+    query = nn.relu(dense(d // 2, name='channel_bottleneck')(query))
+    return nn.sigmoid(dense(d, name='channel_out')(query))[:, None]
+
+  def spatial_logits(self, x: Float[Array, 'b n d'], guide: Float[Array, 'b d']) -> Float[Array, 'b n 1']:
+    half = x.shape[-1] // 2
+    dense = functools.partial(TorchDense, dtype=self.dtype)
+    own = nn.relu(dense(half, name='spatial_own')(x))
+    query = own * nn.relu(dense(half, name='spatial_guide')(guide))[:, None]
+    return dense(1, name='spatial_out')(query)
+
+  def modulation(self, channel: Float[Array, 'b 1 d'], spatial: Float[Array, 'b n 1'],
+                 guide: Float[Array, 'b d']) -> Float[Array, 'b n d']:
+    total = self.alpha * channel + self.beta * spatial
+    temporal = 0.0
+    if self.gamma:
+      gate = TorchDense(1, self.dtype, name='temporal_gate')(guide)
+      temporal = self.gamma * nn.sigmoid(gate)[:, None]
+    if self.formula == 'paper':
+      return (total + 1) * (temporal + 1)
+    return total + temporal + 1 - self.alpha
+
+  def bottleneck(self, x: Float[Array, 'b n d'], train: bool) -> Delta:
+    d = x.shape[-1]
+    if self.norm_before:
+      x = LayerNorm(dtype=self.dtype, name='norm_before')(x)
+    x = GroupedDense(d // self.reduction, self.groups, self.dtype, name='down')(x)
+    if self.batch_norm:
+      x = BatchNorm(dtype=self.dtype, name='bn_down')(x, train)
+    x = GroupedDense(d, self.groups, self.dtype, name='up')(nn.relu(x))
+    if self.batch_norm:
+      x = BatchNorm(dtype=self.dtype, name='bn_up')(x, train)
+    norm = LayerNorm(dtype=self.dtype, name='norm_post')
+    if not self.gate:
+      return norm(x)
+    gate = self.param('gate', nn.initializers.zeros, (1,)).astype(self.dtype)
+    return norm(gate * x) if self.gate_before_norm else gate * norm(x)
+
+
+def softmax(logits: Float[Array, '...']) -> Float[Array, '...']:
+  """Over the last axis, in float32."""
+  return nn.softmax(logits.astype(jnp.float32)).astype(logits.dtype)
+
+
+def resize_grid(x: Float[Array, 'b m d'], n: int) -> Float[Array, 'b n d']:
+  """Bicubic resize of a square token grid (torch's: pixel centres, a = −0.75, no antialiasing)."""
+  old, new = math.isqrt(x.shape[1]), math.isqrt(n)
+  if old**2 != x.shape[1] or new**2 != n:
+    raise ValueError(f"token_map='resize' needs square token grids; got {x.shape[1]} and {n} tokens. Use 'linear'.")
+  matrix = jnp.asarray(cubic_matrix(old, new), x.dtype)
+  x = rearrange(x, 'b (h w) d -> b h w d', h=old)
+  return rearrange(jnp.einsum('ph,qw,bhwd->bpqd', matrix, matrix, x), 'b p q d -> b (p q) d')
+
+
+class Exchange(nn.Module):
+  """Two adapters of one kind, through which each stream hears the other.
+
+  `audio_adapter` differs from `adapter` where the release un-gates the audio side (AVQA, AVS).
+  """
+
+  adapter: Callable[[], nn.Module]
+  audio_adapter: Callable[[], nn.Module] | None = None
+
+  def setup(self):
+    self.visual = self.adapter()
+    self.audio = (self.audio_adapter or self.adapter)()
+
+  def __call__(self, v: Float[Array, 'b n d'], a: Float[Array, 'b m e'],
+               train: bool) -> tuple[tuple[Delta, Delta], tuple[PoolingMap, PoolingMap]]:
+    dv, v_map = self.visual(v, a, train)
+    da, a_map = self.audio(a, v, train)
+    return (dv, da), (v_map, a_map)
+
+
+class NoExchange(nn.Module):
+  """The streams do not meet: zero residuals and uniform pooling maps."""
+
+  def __call__(self, v: Float[Array, 'b n d'], a: Float[Array, 'b m e'],
+               train: bool) -> tuple[tuple[Delta, Delta], tuple[PoolingMap, PoolingMap]]:
+    uniform = lambda x: jnp.full((x.shape[0], 1, x.shape[1]), 1 / x.shape[1], x.dtype)
+    return (jnp.zeros_like(v), jnp.zeros_like(a)), (uniform(v), uniform(a))

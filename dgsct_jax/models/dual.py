@@ -1,0 +1,82 @@
+"""Two backbones in step, with an exchange between the streams at each half of a block."""
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, Literal, NamedTuple
+
+from flax import linen as nn
+from jaxtyping import Array, Float
+
+from dgsct_jax.models.adapters import NoExchange
+
+
+class Encoded(NamedTuple):
+  """What the dual encoder knows of a batch of segments."""
+
+  visual: Float[Array, 'b n d']  # tokens after the visual backbone's final norm
+  audio: Float[Array, 'b m e']  # tokens of the last audio block, not normalised
+  visual_map: Float[Array, 'b 1 n']  # pooling weights of the last exchange
+  audio_map: Float[Array, 'b 1 m']
+  visual_pyramid: tuple[Float[Array, 'b _ _'], ...]  # tokens of every stage before its patch merging
+  audio_pyramid: tuple[Float[Array, 'b _ _'], ...]
+
+
+def pair(visual: Sequence[Any], audio: Sequence[Any]) -> Iterator[tuple[Any, Any | None]]:
+  """Pairs every k-th visual block with the next audio block, the others with None."""
+  k, rest = divmod(len(visual), len(audio))
+  if rest or not k:
+    raise ValueError(f'{len(visual)} visual blocks do not split evenly over {len(audio)} audio blocks; choose depths '
+                     'whose visual stages are multiples of the audio stages.')
+  for i, block in enumerate(visual):
+    yield block, audio[i // k] if i % k == k - 1 else None
+
+
+class DualEncoder(nn.Module):
+  """Runs two backbones side by side and lets an exchange add residuals to both.
+
+  A backbone has `depths`, `stem(x, train)`, `stages[i].blocks[j].attend(x, train)` and `.feed_forward(x, train)`, each
+  with its own residual, `stages[i].downsample(x)` and `norm`; nothing more is asked.
+
+  read: whether the adapters read the streams before or after the half of the block they are added to.
+  split_audio: the audio block's halves are met one by one; else, as released, the audio block runs whole in the first.
+  """
+
+  visual: nn.Module
+  audio: nn.Module  # the same instance as `visual` shares its weights (LAVISH)
+  exchange: Callable[[], nn.Module] = NoExchange
+  read: Literal['before', 'after'] = 'before'
+  split_audio: bool = False
+
+  def setup(self):
+    meetings = range(sum(self.audio.depths))
+    self.exchange_attn = [self.exchange() for _ in meetings]
+    self.exchange_mlp = [self.exchange() for _ in meetings]
+
+  def __call__(self, video: Float[Array, 'b height width 3'], wave: Float[Array, 'b s'],
+               train: bool = False) -> Encoded:
+    v, a = self.visual.stem(video, train), self.audio.stem(wave, train)
+    exchanges = zip(self.exchange_attn, self.exchange_mlp)
+    visual_pyramid, audio_pyramid = [], []
+    for v_stage, a_stage in zip(self.visual.stages, self.audio.stages, strict=True):
+      for v_block, a_block in pair(v_stage.blocks, a_stage.blocks):
+        if a_block is None:
+          v = v_block(v, train)
+          continue
+        v_halves = v_block.attend, v_block.feed_forward
+        a_halves = (a_block.attend, a_block.feed_forward) if self.split_audio else (a_block, lambda a, train: a)
+        for v_half, a_half, exchange in zip(v_halves, a_halves, next(exchanges)):
+          v, a, maps = self.meet(v_half, a_half, exchange, v, a, train)
+      visual_pyramid.append(v)
+      audio_pyramid.append(a)
+      v, a = v_stage.downsample(v), a_stage.downsample(a)
+    visual_pyramid[-1] = v = self.visual.norm(v)
+    return Encoded(v, a, *maps, tuple(visual_pyramid), tuple(audio_pyramid))
+
+  def meet(self, v_half: Callable[..., Array], a_half: Callable[..., Array], exchange: nn.Module, v: Array, a: Array,
+           train: bool) -> tuple[Array, Array, tuple[Array, Array]]:
+    """Runs one half of both blocks and adds what the streams tell each other."""
+    if self.read == 'before':
+      (dv, da), maps = exchange(v, a, train)
+      return v_half(v, train) + dv, a_half(a, train) + da, maps
+    v, a = v_half(v, train), a_half(a, train)
+    (dv, da), maps = exchange(v, a, train)
+    return v + dv, a + da, maps
