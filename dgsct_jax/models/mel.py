@@ -49,12 +49,17 @@ class LogMel(nn.Module):
   def __call__(self, wave: Float[Array, 'b s'], train: bool) -> Float[Array, 'b size size 1']:
     return self.image(self.normalise(self.log_mel(wave), train), train)
 
+  def power(self, wave: Float[Array, 'b s']) -> tuple[Float[Array, 'b distinct bins'], Int[np.ndarray, 'frames']]:
+    """Power spectra of the distinct frames, and which of them each frame is."""
+    samples, order = frame_samples(wave.shape[-1], self.tile, self.n_fft, self.hop)
+    with jax.default_matmul_precision('highest'):
+      frames = wave.astype(jnp.float32)[:, samples]
+      return jnp.square(frames @ self.stft_real) + jnp.square(frames @ self.stft_imag), order
+
   def log_mel(self, wave: Float[Array, 'b s']) -> Float[Array, 'b frames mel']:
     """Decibels, floored at −100."""
+    power, order = self.power(wave)
     with jax.default_matmul_precision('highest'):
-      samples, order = frame_samples(wave.shape[-1], self.tile, self.n_fft, self.hop)
-      frames = wave.astype(jnp.float32)[:, samples]
-      power = jnp.square(frames @ self.stft_real) + jnp.square(frames @ self.stft_imag)
       mel = power @ self.mel_basis
     return (10 * jnp.log10(jnp.maximum(mel, 1e-10)))[:, order]
 

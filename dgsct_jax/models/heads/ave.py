@@ -1,0 +1,82 @@
+"""Audio-visual event localisation: which event, and in which seconds."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from einops import rearrange
+from flax import linen as nn
+from jaxtyping import Array, Float
+
+from dgsct_jax.models.adapters import TorchDense
+from dgsct_jax.models.dual import DualEncoder
+from dgsct_jax.models.temporal import TemporalAttention
+
+
+class Localizer(nn.Module):
+  """Event logit per second and class logits per clip (released `CMBS`; its unused attention is left out).
+
+  Returns `event_logits` [b t], `logits` [b c] and `activation_logits` [b c]: the mean over both streams of the strongest
+  `top` seconds of each class, which are also added to `logits`, `activation_weight` times.
+  """
+
+  classes: int = 28
+  top: int = 4
+  activation_weight: float = 0.3
+
+  @nn.compact
+  def __call__(self, visual: Float[Array, 'b t d'], audio: Float[Array, 'b t d']) -> dict[str, Float[Array, '...']]:
+    visual_top = self.strongest(TorchDense(self.classes, name='visual_cas')(visual))
+    audio_top = self.strongest(TorchDense(self.classes, name='audio_cas')(audio))
+    activation = (visual_top + audio_top) / 2
+    fused = (visual + audio) / 2
+    event = TorchDense(1, name='is_event')(fused)[..., 0]
+    logits = TorchDense(self.classes, name='event')(fused.max(1)) + self.activation_weight * activation
+    return {'event_logits': event, 'logits': logits, 'activation_logits': activation}
+
+  def strongest(self, x: Float[Array, 'b t c']) -> Float[Array, 'b c']:
+    top, _ = jax.lax.top_k(jnp.moveaxis(x, 1, -1), min(self.top, x.shape[1]))
+    return top.mean(-1)
+
+
+class WeakLocalizer(nn.Module):
+  """Localisation learned from the clip's class alone.
+
+  Every second has an event score, the clip has logits over the classes and background from the maximum over time, and
+  their product is a score per second and class whose maximum over time is compared with the clip's label.
+  Returns `event_logits` [b t], `logits` [b c+1] and `clip_logits` [b c+1].
+  """
+
+  classes: int = 28
+
+  @nn.compact
+  def __call__(self, visual: Float[Array, 'b t d'], audio: Float[Array, 'b t d']) -> dict[str, Float[Array, '...']]:
+    fused = (visual + audio) / 2
+    event = TorchDense(1, name='is_event')(fused)[..., 0]
+    logits = TorchDense(self.classes + 1, name='event')(fused.max(1))
+    scores = nn.sigmoid(event)[..., None] * logits[:, None]
+    return {'event_logits': event, 'logits': logits, 'clip_logits': scores.max(1)}
+
+
+class AVE(nn.Module):
+  """Dual encoder, temporal attention and localiser.
+
+  Takes `video` [b t h w 3] and `wave` [b t s]; returns the localiser's outputs, `gate` [b t] and the spatial attention of
+  the last exchange, `visual_map` [b t n] and `audio_map` [b t m].
+  """
+
+  encoder: DualEncoder
+  temporal: TemporalAttention
+  localize: nn.Module
+
+  def __call__(self, batch: dict[str, Any], train: bool = False) -> dict[str, Float[Array, '...']]:
+    video, wave = batch['video'], batch['wave']
+    t = video.shape[1]
+    encoded = self.encoder(rearrange(video, 'b t h w c -> (b t) h w c'), rearrange(wave, 'b t s -> (b t) s'), train)
+    pool = lambda weights, tokens: rearrange((weights @ tokens)[:, 0], '(b t) d -> b t d', t=t).astype(jnp.float32)
+    visual = pool(encoded.visual_map, encoded.visual)
+    audio = pool(encoded.audio_map, encoded.audio)
+    visual, audio, gate = self.temporal(visual, audio, train)
+    maps = {'visual_map': encoded.visual_map, 'audio_map': encoded.audio_map}
+    maps = {name: rearrange(x, '(b t) 1 n -> b t n', t=t) for name, x in maps.items()}
+    return self.localize(visual, audio) | {'gate': gate} | maps

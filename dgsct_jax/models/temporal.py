@@ -1,0 +1,159 @@
+"""Recurrent and attention layers over the segments of a clip, as torch computes them; shared by the heads."""
+
+import functools
+import math
+
+import jax
+import jax.numpy as jnp
+from einops import rearrange
+from flax import linen as nn
+from jaxtyping import Array, Float
+
+from dgsct_jax.models.adapters import TorchDense, fan_in_uniform
+from dgsct_jax.models.layers import LayerNorm
+
+
+class LSTM(nn.Module):
+  """One direction of torch's LSTM: gates in the order input, forget, cell, output, and two biases.
+
+  The two biases are one sum in the function but not in Adam, which moves each as far as it would the sum.
+  """
+
+  features: int
+  reverse: bool = False
+
+  @nn.compact
+  def __call__(self, x: Float[Array, 'b t i']) -> tuple[Float[Array, 'b t h'], Float[Array, 'b h'], Float[Array, 'b h']]:
+    """All outputs, the last output and the last cell, each in the order of reading."""
+    init, h = fan_in_uniform(self.features), self.features
+    kernel_ih = self.param('kernel_ih', init, (x.shape[-1], 4 * h))
+    kernel_hh = self.param('kernel_hh', init, (h, 4 * h))
+    bias = self.param('bias_ih', init, (4 * h,)) + self.param('bias_hh', init, (4 * h,))
+
+    def step(carry, gates):
+      out, cell = carry
+      i, f, g, o = jnp.split(gates + out @ kernel_hh, 4, -1)
+      cell = nn.sigmoid(f) * cell + nn.sigmoid(i) * jnp.tanh(g)
+      out = nn.sigmoid(o) * jnp.tanh(cell)
+      return (out, cell), out
+
+    zeros = jnp.zeros((x.shape[0], h), x.dtype)
+    gates = rearrange(x @ kernel_ih + bias, 'b t g -> t b g')
+    (out, cell), outputs = jax.lax.scan(step, (zeros, zeros), gates, reverse=self.reverse)
+    return rearrange(outputs, 't b h -> b t h'), out, cell
+
+
+class BiLSTM(nn.Module):
+  """Forward and backward LSTM side by side."""
+
+  features: int
+
+  @nn.compact
+  def __call__(self, x: Float[Array, 'b t i']) -> Float[Array, 'b t 2*h']:
+    forward, *_ = LSTM(self.features, name='forward')(x)
+    backward, *_ = LSTM(self.features, reverse=True, name='backward')(x)
+    return jnp.concatenate([forward, backward], -1)
+
+
+class Attention(nn.Module):
+  """Multi-head attention with torch's packed projections."""
+
+  heads: int = 4
+  dropout: float = 0.1
+
+  @nn.compact
+  def __call__(self, query: Float[Array, 'b t d'], memory: Float[Array, 'b s d'], train: bool) -> Float[Array, 'b t d']:
+    d = query.shape[-1]
+    project = PackedDense(d, name='in_proj')
+    q, k, v = project(query, 0), project(memory, 1), project(memory, 2)
+    q, k, v = (rearrange(x, 'b t (k c) -> b k t c', k=self.heads) for x in (q, k, v))
+    weights = nn.softmax(jnp.einsum('bkqc,bknc->bkqn', q / math.sqrt(d // self.heads), k))
+    weights = nn.Dropout(self.dropout, deterministic=not train)(weights)
+    x = rearrange(jnp.einsum('bkqn,bknc->bkqc', weights, v), 'b k t c -> b t (k c)')
+    return nn.Dense(d, name='out_proj', kernel_init=fan_in_uniform(d))(x)
+
+
+class PackedDense(nn.Module):
+  """Query, key and value projections in the columns of one matrix."""
+
+  features: int
+
+  @nn.compact
+  def __call__(self, x: Float[Array, 'b t d'], part: int) -> Float[Array, 'b t d']:
+    d = self.features
+    kernel = self.param('kernel', nn.initializers.xavier_uniform(), (d, 3 * d))
+    bias = self.param('bias', nn.initializers.zeros, (3 * d,))
+    columns = slice(part * d, (part + 1) * d)
+    return x @ kernel[:, columns] + bias[columns]
+
+
+class TransformerLayer(nn.Module):
+  """Attention to a memory and an MLP, each normalised after its residual, with ReLU."""
+
+  hidden: int = 1024
+  dropout: float = 0.1
+
+  @nn.compact
+  def __call__(self, x: Float[Array, 'b t d'], memory: Float[Array, 'b s d'], train: bool) -> Float[Array, 'b t d']:
+    drop = functools.partial(nn.Dropout, self.dropout, deterministic=not train)
+    attended = Attention(dropout=self.dropout, name='attn')(x, memory, train)
+    x = LayerNorm(name='norm1')(x + drop()(attended))
+    hidden = drop()(nn.relu(TorchDense(self.hidden, name='linear1')(x)))
+    return LayerNorm(name='norm2')(x + drop()(TorchDense(x.shape[-1], name='linear2')(hidden)))
+
+
+class TemporalEncoder(nn.Module):
+  """Self-attention over the segments of one stream (released `InternalTemporalRelationModule`)."""
+
+  width: int = 256
+  depth: int = 2
+
+  @nn.compact
+  def __call__(self, x: Float[Array, 'b t i'], train: bool) -> Float[Array, 'b t d']:
+    x = TorchDense(self.width, name='affine')(x)
+    for i in range(self.depth):
+      x = TransformerLayer(name=f'layers_{i}')(x, x, train)
+    return x
+
+
+class TemporalDecoder(nn.Module):
+  """One stream's segments attend to the other's and to their own (released `CrossModalRelationAttModule`)."""
+
+  width: int = 256
+
+  @nn.compact
+  def __call__(self, x: Float[Array, 'b t i'], memory: Float[Array, 'b t d'], train: bool) -> Float[Array, 'b t d']:
+    query = TorchDense(self.width, name='affine')(x)
+    return TransformerLayer(name='layer')(query, jnp.concatenate([memory, query], 1), train)
+
+
+class TemporalAttention(nn.Module):
+  """Relates the segments of both streams and gates each by the other (released `TemporalAttention`; paper, γ·G + 1).
+
+  Returns the visual and audio features [b t d] and the product of the two gates [b t].
+  """
+
+  gamma: float = 0.1
+  width: int = 256
+  dropout: float = 0.2
+
+  def setup(self):
+    half = self.width // 2
+    self.visual_fc, self.audio_fc = TorchDense(2 * self.width), TorchDense(half)
+    self.visual_rnn, self.audio_rnn = BiLSTM(self.width), BiLSTM(half)
+    self.visual_encoder, self.audio_encoder = TemporalEncoder(self.width), TemporalEncoder(self.width)
+    self.visual_decoder, self.audio_decoder = TemporalDecoder(self.width), TemporalDecoder(self.width)
+    self.visual_gate, self.audio_gate = TorchDense(1), TorchDense(1)
+    self.drop = nn.Dropout(self.dropout)
+
+  def __call__(self, visual: Float[Array, 'b t d'], audio: Float[Array, 'b t e'],
+               train: bool) -> tuple[Float[Array, 'b t f'], Float[Array, 'b t f'], Float[Array, 'b t']]:
+    visual = self.drop(nn.relu(self.visual_fc(visual)), deterministic=not train)
+    visual, audio = self.visual_rnn(visual), self.audio_rnn(self.audio_fc(audio))
+    visual_memory, audio_memory = self.visual_encoder(visual, train), self.audio_encoder(audio, train)
+    visual = self.visual_decoder(visual, audio_memory, train)
+    audio = self.audio_decoder(audio, visual_memory, train)
+    visual_gate = nn.sigmoid(self.visual_gate(visual_memory))
+    audio_gate = nn.sigmoid(self.audio_gate(audio_memory))
+    visual, audio = visual * (1 + self.gamma * audio_gate), audio * (1 + self.gamma * visual_gate)
+    return visual, audio, (visual_gate * audio_gate)[..., 0]
