@@ -1,0 +1,249 @@
+"""Clips on disk: written once to ArrayRecord files by TFDS, read back by position."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+import concurrent.futures
+import contextlib
+import dataclasses
+import hashlib
+import io
+import json
+import multiprocessing
+import os
+from pathlib import Path
+import shutil
+import sys
+import tempfile
+import time
+from typing import Any, Protocol
+
+import numpy as np
+import tensorflow_datasets as tfds
+
+SHARD = 128  # clips in one file: the unit in which an interrupted build continues
+
+Record = dict[str, Any]
+
+
+class Clip(Protocol):
+  """What `Recipe.read` turns into a record: a small picklable value whose repr says it all."""
+  id: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Recipe:
+  """One data set before it is built: its clips in the order of the files, and how to read one."""
+  name: str
+  version: str  # of the rules by which clips are cut: new rules, new version
+  features: Mapping[str, tfds.features.FeatureConnector]
+  splits: Mapping[str, Sequence[Clip]]
+  read: Callable[[Clip], Record]  # a function or a frozen dataclass; ValueError or OSError: bad clip
+
+
+# Pictures are stored as the encoded files that they are. Not as tfds.features.Image: without
+# TensorFlow a sequence of those can only be read with all its pictures decoded, and then no error
+# can say which record a broken one belongs to.
+IMAGE = tfds.features.Tensor(shape=(), dtype=np.str_)
+IMAGES = tfds.features.Sequence(IMAGE)
+
+
+def wave(samples: int) -> tfds.features.Tensor:
+  """An int16 waveform. As bytes: a list of integers would take up to five times the space."""
+  return tfds.features.Tensor(shape=(samples,), dtype=np.int16, encoding='bytes')
+
+
+def write(recipe: Recipe, out: str | os.PathLike, *, workers: int = 0, skip_bad: bool = False,
+          beam_runner: str | None = None) -> Path:
+  """Builds a data set in `out/<name>/<version>` and returns that folder, at once if it is there.
+
+  The files that an interrupted build has finished are kept beside it and used by the next one.
+  There is no folder that can be read before everything is written.
+
+  Args:
+    workers: processes that read clips; with 0 this one does.
+    skip_bad: leave out the clips that cannot be read; `skipped.json` in the folder lists them.
+    beam_runner: name of an Apache Beam runner that reads and writes the files instead.
+
+  Raises:
+    ValueError: clips cannot be read (all are listed), a split is empty, or the folder holds
+      something else.
+  """
+  for split, clips in recipe.splits.items():
+    if not clips:
+      raise ValueError(f'{recipe.name}: not one clip for the split {split!r}; nothing written.')
+  folder = Path(out) / recipe.name / recipe.version
+  fingerprint = _fingerprint(recipe)
+  if folder.exists():
+    built = folder / 'recipe.json'
+    if not built.exists() or json.loads(built.read_text())['fingerprint'] != fingerprint:
+      raise ValueError(f'{folder} was built from other clips or settings; remove it, or choose '
+                       'another output folder.')
+    return folder
+  for stale in folder.parent.glob(f'incomplete.*_{recipe.version}'):  # of a killed build
+    shutil.rmtree(stale)
+  kept = folder.parent / f'unfinished-{recipe.version}-{fingerprint[:12]}'
+  kept.mkdir(parents=True, exist_ok=True)
+  for report in kept.glob('*.bad.json'):
+    if json.loads(report.read_text()):  # its clips may have been repaired since
+      report.with_name(report.name.removesuffix('.bad.json')).unlink(missing_ok=True)
+  pool = contextlib.nullcontext()
+  if workers and not beam_runner:
+    spawn = multiprocessing.get_context('spawn')
+    pool = concurrent.futures.ProcessPoolExecutor(workers, spawn)
+  quiet = contextlib.redirect_stdout(io.StringIO())  # TFDS speaks of a download
+  with tempfile.TemporaryDirectory() as downloads, pool as pool, quiet:
+    config = tfds.download.DownloadConfig(beam_runner=beam_runner)
+    builder = _Builder(recipe, out, kept, fingerprint, skip_bad, pool)
+    builder.download_and_prepare(download_dir=downloads, download_config=config)
+  for done in folder.parent.glob(f'unfinished-{recipe.version}-*'):
+    shutil.rmtree(done)
+  return folder
+
+
+def load(directory: str | os.PathLike, name: str, split: str) -> 'Records':
+  """Opens one split of a built data set, its newest version.
+
+  Raises:
+    ValueError: it is not there; the message says how to build it.
+  """
+  folders = [path.parent for path in Path(directory, name).glob('*.*.*/dataset_info.json')]
+  if not folders:
+    raise ValueError(
+        f'There is no data set {name!r} under {str(directory)!r}; build it with '
+        f'`python -m dgsct_jax.data.prepare {name} --source=... --out={directory}`.')
+  newest = max(folders, key=lambda path: tfds.core.Version(path.name))
+  builder = tfds.builder_from_directory(newest)
+  if split not in builder.info.splits:
+    raise ValueError(f'{newest} has no split {split!r}, only {sorted(builder.info.splits)}.')
+  return Records(builder, split)
+
+
+class Records:
+  """Random access to the records of one split; may be sent to other processes."""
+
+  def __init__(self, builder: tfds.core.DatasetBuilder, split: str):
+    self._source = builder.as_data_source(split=split)
+    features = builder.info.features
+    self._texts = [key for key in features if isinstance(features[key], tfds.features.Text)]
+
+  def __len__(self) -> int:
+    return len(self._source)
+
+  def __getitem__(self, index: int) -> Record:
+    record = self._source[index]
+    return record | {key: record[key].decode() for key in self._texts}
+
+
+class _Builder(tfds.core.ShardBasedBuilder, skip_registration=True):
+  """A recipe as a TFDS builder.
+
+  Shard by shard: a GeneratorBasedBuilder (TFDS 4.9.10) sorts its records in files that it opens
+  with TensorFlow as soon as a split exceeds a gigabyte. And so the order stays that of the recipe.
+  """
+  url_infos = {}  # nothing is downloaded; to find that out, TFDS needs a package it does not require
+
+  def __init__(self, recipe: Recipe, out: str | os.PathLike, kept: Path, fingerprint: str,
+               skip_bad: bool, pool: concurrent.futures.Executor | None):
+    self.name, self.VERSION = recipe.name, tfds.core.Version(recipe.version)
+    self.recipe, self.kept, self.fingerprint = recipe, kept, fingerprint
+    self.skip_bad, self.pool = skip_bad, pool
+    super().__init__(data_dir=os.fspath(out), file_format='array_record')
+
+  def _info(self) -> tfds.core.DatasetInfo:
+    features = tfds.features.FeaturesDict(dict(self.recipe.features))
+    return tfds.core.DatasetInfo(builder=self, features=features, disable_shuffling=True)
+
+  def _shard_iterators_per_split(self, dl_manager: Any) -> dict[str, list['_Shard']]:
+    shards = {}
+    for split, clips in self.recipe.splits.items():
+      parts = [tuple(clips[i:i + SHARD]) for i in range(0, len(clips), SHARD)]
+      name = f'{self.recipe.name}-{split}.array_record-{{:05d}}-of-{len(parts):05d}'
+      shards[split] = [
+          _Shard(self.kept / name.format(i), part, self.recipe.read, self.pool)
+          for i, part in enumerate(parts)]
+    return shards
+
+  def _example_writer(self) -> '_KeepingWriter':
+    return _KeepingWriter(self.info.file_format, self.kept)
+
+  def _download_and_prepare(self, dl_manager: Any, download_config: Any = None) -> None:
+    super()._download_and_prepare(dl_manager, download_config)
+    reports = sorted(self.kept.glob('*.bad.json'))
+    bad = [f'{name}: {why}' for path in reports for name, why in json.loads(path.read_text())]
+    if bad and not self.skip_bad:
+      raise ValueError(
+          '\n  '.join([f'{len(bad)} clips of {self.recipe.name} cannot be used:', *bad])
+          + '\nRepair them and give the same command again (the rest is kept), or leave them out '
+          'with --skip_bad.')
+    for split in self.info.splits.values():
+      if not split.num_examples:
+        raise ValueError(f'No clip of {self.recipe.name}, split {split.name!r}, can be used.')
+    (self.data_path / 'skipped.json').write_text(json.dumps(bad, indent=1))
+    (self.data_path / 'recipe.json').write_text(json.dumps({'fingerprint': self.fingerprint}))
+
+
+@dataclasses.dataclass(frozen=True)
+class _Shard:
+  """The clips of one file. TFDS calls it for the (key, record) pairs: to write, then to count."""
+  kept: Path
+  clips: tuple[Clip, ...]
+  read: Callable[[Clip], Record]
+  pool: concurrent.futures.Executor | None
+
+  def __call__(self) -> Iterator[tuple[str, Record | None]]:
+    report = self.kept.with_name(self.kept.name + '.bad.json')
+    if self.kept.exists():  # from an earlier run: the writer takes the file, TFDS only counts
+      num_bad = len(json.loads(report.read_text()))
+      yield from [('', None)] * (len(self.clips) - num_bad)
+      return
+    started, bad = time.monotonic(), []
+    attempt = _Attempt(self.read)
+    results = self.pool.map(attempt, self.clips) if self.pool else map(attempt, self.clips)
+    for clip, (record, why) in zip(self.clips, results):
+      if record is None:
+        bad.append((clip.id, why))
+      else:
+        yield clip.id, record
+    report.write_text(json.dumps(bad))
+    rate = len(self.clips) / (time.monotonic() - started)
+    print(f'{self.kept.name}: {len(self.clips)} clips, {rate:.1f} per second, {len(bad)} bad',
+          file=sys.stderr, flush=True)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Attempt:
+  """Reads a clip to a record, or to the reason why it has none. A class, to be sent to workers."""
+  read: Callable[[Clip], Record]
+
+  def __call__(self, clip: Clip) -> tuple[Record | None, str]:
+    try:
+      return self.read(clip), ''
+    except (ValueError, OSError) as error:
+      return None, str(error)
+
+
+class _KeepingWriter(tfds.core.dataset_builder.writer_lib.ExampleWriter):
+  """Writes a file beside the build first, where it outlives an interruption."""
+
+  def __init__(self, file_format: Any, kept: Path):
+    super().__init__(file_format)
+    self.kept = kept
+
+  def write(self, path: Any, examples: Any) -> None:
+    kept = self.kept / Path(path).name
+    if not kept.exists():
+      part = kept.with_name(kept.name + '.part')
+      super().write(part, examples)
+      part.rename(kept)
+    try:
+      os.link(kept, path)
+    except OSError:  # a file system without links
+      shutil.copyfile(kept, path)
+
+
+def _fingerprint(recipe: Recipe) -> str:
+  """Changes with anything that changes a record, except the media files themselves."""
+  features = tfds.features.FeaturesDict(dict(recipe.features)).to_json_content()
+  read = getattr(recipe.read, '__qualname__', repr(recipe.read))
+  parts = [recipe.name, recipe.version, str(features), read]
+  parts += [f'{split}: {clip!r}' for split, clips in recipe.splits.items() for clip in clips]
+  return hashlib.sha256('\n'.join(parts).encode()).hexdigest()

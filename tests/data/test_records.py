@@ -1,0 +1,152 @@
+"""A build is complete or not there, keeps its order, and says everything that is wrong."""
+
+import dataclasses
+import multiprocessing
+import os
+from pathlib import Path
+import pickle
+import signal
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import tensorflow_datasets as tfds
+
+from dgsct_jax.data import records
+
+
+@dataclasses.dataclass(frozen=True)
+class Clip:
+  id: str
+  fault: str = ''
+
+
+@dataclasses.dataclass(frozen=True)
+class Read:
+  """Fails for a fault that the folder does not yet name as repaired; notes every reading."""
+  folder: Path
+
+  def __call__(self, clip):
+    with open(self.folder / 'log', 'a') as log:
+      log.write(f'{clip.id}\n')
+    if clip.fault and not (self.folder / f'repaired-{clip.id}').exists():
+      if clip.fault == 'kill':
+        os.kill(os.getpid(), signal.SIGKILL)
+      raise ValueError(clip.fault)
+    number = int(clip.id[1:])
+    frames = [bytes([number, i]) for i in range(3)]
+    return {'id': clip.id, 'frames': frames, 'wave': np.full(5, -number, np.int16)}
+
+  def log(self):
+    return (self.folder / 'log').read_text().split()
+
+
+@pytest.fixture
+def small_shards(monkeypatch):
+  monkeypatch.setattr(records, 'SHARD', 4)
+
+
+def make(folder, train, val=(Clip('v0'), Clip('v1'))):
+  features = {'id': tfds.features.Text(), 'frames': records.IMAGES, 'wave': records.wave(5)}
+  return records.Recipe('toy', '1.0.0', features, {'train': train, 'val': val}, Read(folder))
+
+
+def test_records_come_back_in_the_order_of_the_recipe_over_several_files(tmp_path, small_shards):
+  recipe = make(tmp_path, [Clip(f't{i}') for i in range(10)])
+  folder = records.write(recipe, tmp_path / 'out')
+  assert len(list(folder.glob('toy-train.array_record-*'))) == 3
+  source = records.load(tmp_path / 'out', 'toy', 'train')
+  assert [source[i]['id'] for i in range(len(source))] == [f't{i}' for i in range(10)]
+  record = pickle.loads(pickle.dumps(source))[7]
+  assert record['frames'] == [b'\x07\x00', b'\x07\x01', b'\x07\x02']
+  np.testing.assert_array_equal(record['wave'], np.full(5, -7, np.int16))
+  assert record['wave'].dtype == np.int16
+
+
+def test_all_bad_clips_are_listed_and_nothing_can_be_read(tmp_path, small_shards):
+  recipe = make(tmp_path, [Clip('t0'), Clip('t1', 'has no sound'), Clip('t2'), Clip('t3')],
+                [Clip('v0'), Clip('v1', 'is 3 s long')])
+  with pytest.raises(ValueError, match=r'(?s)2 clips.*t1: has no sound.*v1: is 3 s long.*skip_bad'):
+    records.write(recipe, tmp_path / 'out')
+  with pytest.raises(ValueError, match="no data set 'toy'"):
+    records.load(tmp_path / 'out', 'toy', 'train')
+
+
+def test_the_rest_is_built_on_request_and_says_what_was_left_out(tmp_path, small_shards):
+  recipe = make(tmp_path, [Clip('t0'), Clip('t1', 'has no sound'), Clip('t2')])
+  folder = records.write(recipe, tmp_path / 'out', skip_bad=True)
+  source = records.load(tmp_path / 'out', 'toy', 'train')
+  assert [source[i]['id'] for i in range(len(source))] == ['t0', 't2']
+  assert 't1: has no sound' in (folder / 'skipped.json').read_text()
+
+
+def test_a_rerun_after_a_repair_reads_only_the_file_that_was_bad(tmp_path, small_shards):
+  recipe = make(tmp_path, [Clip(f't{i}', 'broken' if i == 5 else '') for i in range(10)])
+  with pytest.raises(ValueError, match='t5: broken'):
+    records.write(recipe, tmp_path / 'out')
+  assert len(recipe.read.log()) == 12
+  (tmp_path / 'repaired-t5').touch()
+  folder = records.write(recipe, tmp_path / 'out')
+  assert recipe.read.log()[12:] == ['t4', 't5', 't6', 't7']
+  assert len(records.load(tmp_path / 'out', 'toy', 'train')) == 10
+  assert [path.name for path in folder.parent.iterdir()] == ['1.0.0']
+  assert records.write(recipe, tmp_path / 'out') == folder
+  assert len(recipe.read.log()) == 16
+
+
+def test_a_killed_build_leaves_nothing_to_read_and_the_next_continues(tmp_path, small_shards):
+  recipe = make(tmp_path, [Clip(f't{i}', 'kill' if i == 9 else '') for i in range(10)])
+  process = multiprocessing.get_context('fork').Process(
+      target=records.write, args=(recipe, tmp_path / 'out'))
+  process.start()
+  process.join(120)
+  assert process.exitcode == -signal.SIGKILL
+  with pytest.raises(ValueError, match='no data set'):
+    records.load(tmp_path / 'out', 'toy', 'train')
+  (tmp_path / 'repaired-t9').touch()
+  records.write(recipe, tmp_path / 'out')
+  assert recipe.read.log()[8:] == ['t8', 't9', 't8', 't9', 'v0', 'v1']
+  source = records.load(tmp_path / 'out', 'toy', 'train')
+  assert [source[i]['id'] for i in range(10)] == [f't{i}' for i in range(10)]
+  assert sorted(path.name for path in (tmp_path / 'out/toy').iterdir()) == ['1.0.0']
+
+
+def test_processes_build_the_same_as_one(tmp_path):
+  recipe = make(tmp_path, [Clip(f't{i}') for i in range(6)])
+  for workers in (0, 2):
+    records.write(recipe, tmp_path / str(workers), workers=workers)
+  one, two = (records.load(tmp_path / str(n), 'toy', 'train') for n in (0, 2))
+  assert [one[i]['frames'] for i in range(6)] == [two[i]['frames'] for i in range(6)]
+  assert not multiprocessing.active_children()
+
+
+def test_other_clips_do_not_overwrite_a_built_set(tmp_path):
+  records.write(make(tmp_path, [Clip('t0')]), tmp_path / 'out')
+  with pytest.raises(ValueError, match='built from other clips or settings'):
+    records.write(make(tmp_path, [Clip('t1')]), tmp_path / 'out')
+
+
+def test_an_empty_split_is_an_error_before_and_after_reading(tmp_path):
+  with pytest.raises(ValueError, match="split 'train'"):
+    records.write(make(tmp_path, []), tmp_path / 'out')
+  with pytest.raises(ValueError, match="split 'train', can be used"):
+    records.write(make(tmp_path, [Clip('t0', 'broken')]), tmp_path / 'out', skip_bad=True)
+
+
+def test_a_missing_split_names_those_there_are(tmp_path):
+  records.write(make(tmp_path, [Clip('t0')]), tmp_path / 'out')
+  with pytest.raises(ValueError, match=r"no split 'test', only \['train', 'val'\]"):
+    records.load(tmp_path / 'out', 'toy', 'test')
+
+
+def test_building_and_reading_need_neither_tensorflow_nor_jax(tmp_path):
+  code = ('import sys; from pathlib import Path; from tests.data import test_records as t; '
+          'from dgsct_jax.data import records; p = Path(sys.argv[1]); '
+          "records.write(t.make(p, [t.Clip('t0')]), p / 'out'); "
+          "records.load(p / 'out', 'toy', 'train')[0]; "
+          "assert not {'tensorflow', 'jax'} & set(sys.modules)")
+  root = Path(__file__).parents[2]
+  environment = os.environ | {'PYTHONPATH': str(root)}
+  subprocess.run([sys.executable, '-c', code, tmp_path], cwd=root, check=True, timeout=120,
+                 env=environment)
