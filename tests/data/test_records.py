@@ -42,6 +42,17 @@ class Read:
     return (self.folder / 'log').read_text().split()
 
 
+DEADLY = [Clip(f't{i}', 'kill' if i == 9 else '') for i in range(10)]
+
+
+def run(code, folder):
+  """Runs code in a process of its own, with this module as `t`; gives its exit status."""
+  code = ('import pathlib, sys; from tests.data import test_records as t; '
+          f'folder = pathlib.Path(sys.argv[1]); {code}')
+  root = Path(__file__).parents[2]
+  return subprocess.run([sys.executable, '-c', code, folder], cwd=root, timeout=120).returncode
+
+
 @pytest.fixture
 def small_shards(monkeypatch):
   monkeypatch.setattr(records, 'SHARD', 4)
@@ -96,15 +107,12 @@ def test_a_rerun_after_a_repair_reads_only_the_file_that_was_bad(tmp_path, small
 
 
 def test_a_killed_build_leaves_nothing_to_read_and_the_next_continues(tmp_path, small_shards):
-  recipe = make(tmp_path, [Clip(f't{i}', 'kill' if i == 9 else '') for i in range(10)])
-  process = multiprocessing.get_context('fork').Process(
-      target=records.write, args=(recipe, tmp_path / 'out'))
-  process.start()
-  process.join(120)
-  assert process.exitcode == -signal.SIGKILL
+  code = 't.records.SHARD = 4; t.records.write(t.make(folder, t.DEADLY), folder / "out")'
+  assert run(code, tmp_path) == -signal.SIGKILL
   with pytest.raises(ValueError, match='no data set'):
     records.load(tmp_path / 'out', 'toy', 'train')
   (tmp_path / 'repaired-t9').touch()
+  recipe = make(tmp_path, DEADLY)
   records.write(recipe, tmp_path / 'out')
   assert recipe.read.log()[8:] == ['t8', 't9', 't8', 't9', 'v0', 'v1']
   source = records.load(tmp_path / 'out', 'toy', 'train')
@@ -141,12 +149,7 @@ def test_a_missing_split_names_those_there_are(tmp_path):
 
 
 def test_building_and_reading_need_neither_tensorflow_nor_jax(tmp_path):
-  code = ('import sys; from pathlib import Path; from tests.data import test_records as t; '
-          'from dgsct_jax.data import records; p = Path(sys.argv[1]); '
-          "records.write(t.make(p, [t.Clip('t0')]), p / 'out'); "
-          "records.load(p / 'out', 'toy', 'train')[0]; "
-          "assert not {'tensorflow', 'jax'} & set(sys.modules)")
-  root = Path(__file__).parents[2]
-  environment = os.environ | {'PYTHONPATH': str(root)}
-  subprocess.run([sys.executable, '-c', code, tmp_path], cwd=root, check=True, timeout=120,
-                 env=environment)
+  code = ('t.records.write(t.make(folder, [t.Clip("t0")]), folder / "out"); '
+          't.records.load(folder / "out", "toy", "train")[0]; '
+          'assert not {"tensorflow", "jax"} & set(sys.modules)')
+  assert run(code, tmp_path) == 0
