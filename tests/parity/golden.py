@@ -1,0 +1,130 @@
+"""Golden cases: what the released PyTorch code computed, and how close ours has to come.
+
+A case is `NAME.json` (settings, tables of weights and inputs, outputs) and `NAME.npz` in the folder $GOLDEN_DIR.
+Weights and inputs are not stored: the folder's `fill.py` derives them from names.
+"""
+
+import functools
+import importlib.util
+import json
+import math
+import os
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+FOLDER = Path(os.environ.get('GOLDEN_DIR') or Path(__file__).parents[1] / 'golden')
+
+
+@functools.cache
+def fill() -> Any:
+  """The folder's `fill.py`."""
+  spec = importlib.util.spec_from_file_location('golden_fill', FOLDER / 'fill.py')
+  module = importlib.util.module_from_spec(spec)
+  spec.loader.exec_module(module)
+  return module
+
+
+class Case:
+  """One case; `kind` is read off its fields, so that other seeds, sizes and names of the same kinds are recognised."""
+
+  def __init__(self, path: Path):
+    self.json = json.loads(path.read_text())
+    self.name = path.stem
+    self.settings = self.json['settings']
+    self.outputs = {output['name']: output for output in self.json['outputs']}
+    self.notes = ' '.join(self.json.get('notes', []))
+    shapes = self.json['weights']
+    if not shapes and (named := re.search(r'weights are those of (\w+)', self.notes)):
+      other = json.loads(path.with_name(f'{named[1]}.json').read_text())
+      shapes, self.seed = other['weights'], other['seed']
+    else:
+      self.seed = self.json['seed']
+    self.shapes: dict[str, list[int]] = shapes
+
+  @property
+  def kind(self) -> str:
+    inputs, settings = {item['name'] for item in self.json['inputs']}, self.settings
+    if any(name.startswith('CMBS.') for name in self.shapes):
+      whole = any(name.startswith('swin.') for name in self.shapes)
+      if not whole:
+        return 'ave_head'
+      return 'ave' if 'is_event_scores' in self.outputs else 'ave_train' if self.training else 'ave_grad'
+    if 'layers.0.blocks.0.attn.logit_scale' in self.shapes:
+      return 'swin_v2'
+    if 'layers.0.blocks.0.attn.relative_position_bias_table' in self.shapes:
+      return 'htsat'
+    if self.shapes and all(name.startswith('bn0.') for name in self.shapes):
+      return 'front_end'
+    if {'variant', 'tokens_in'} <= settings.keys() and 'conv_adapter.weight' in self.shapes:
+      return 'dgsct_adapter'
+    if {'is_event_0', 'event_0', 'fg_0'} <= inputs and 'accuracy_0' in self.outputs:
+      return 'ave_metrics'
+    return 'unknown'
+
+  @property
+  def training(self) -> bool:
+    return any(name.startswith('after/') for name in self.outputs)
+
+  @property
+  def size(self) -> int:
+    """Number of weights."""
+    return sum(math.prod(shape) for shape in self.shapes.values())
+
+  def weights(self) -> dict[str, np.ndarray]:
+    return fill().weights(self.shapes, self.seed)
+
+  def inputs(self) -> dict[str, np.ndarray]:
+    return {i['name']: fill().array(i['name'], tuple(i['shape']), i['seed'], i['kind']) for i in self.json['inputs']}
+
+  def wanted(self) -> dict[str, np.ndarray]:
+    """The stored outputs; large ones are thinned as `thin` does, single numbers stand in the JSON."""
+    with np.load(FOLDER / f'{self.name}.npz') as stored:
+      arrays = dict(stored)
+    return {name: np.asarray(arrays[name] if name in arrays else output['value'])
+            for name, output in self.outputs.items()}
+
+
+def thin(x: np.ndarray, output: dict[str, Any]) -> np.ndarray:
+  """An output as it is stored."""
+  assert list(x.shape) == output['shape'], f'{output["name"]}: {x.shape} here, {output["shape"]} in the case'
+  return x.reshape(-1)[::output['sampled']['stride']] if 'sampled' in output else x
+
+
+def rms(x: np.ndarray) -> float:
+  return float(np.sqrt(np.mean(np.square(x, dtype=np.float64)))) if x.size else 0.
+
+
+def compare(case: Case, got: dict[str, Any], relative: float = 1e-5) -> str:
+  """Compares every output of a case; raises AssertionError with all that are too far, else tells the worst.
+
+  The rms of the difference may be 10 times what the reference itself loses to float32, or `relative` of the wanted rms
+  where the case does not say. A single number's own loss is one draw, at times far below what float32 can hold; there
+  the folder's README allows 1e-5 of the number.
+  """
+  wanted, lines, failed = case.wanted(), [], []
+  for name, output in case.outputs.items():
+    if name not in got:
+      failed.append(f'{name}: not computed')
+      continue
+    ours = thin(np.asarray(got[name]), output)
+    want = wanted[name].reshape(ours.shape)
+    stated = output.get('float32_vs_float64', {}).get('rms')
+    limit = 10 * stated if stated is not None else relative * rms(want)
+    if stated is not None and want.size == 1:
+      limit = max(limit, 1e-5 * rms(want))
+    error = rms(ours.astype(np.float64) - want)
+    line = f'{name}: rms of the difference {error:.2g}, {limit:.2g} allowed, rms of the output {rms(want):.3g}'
+    lines.append((error / max(limit, 1e-300), line))
+    if not error <= limit:
+      failed.append(line)
+  assert not failed, f'{case.name}: {len(failed)} of {len(case.outputs)} outputs are off:\n  ' + '\n  '.join(failed)
+  return f'{case.name}: {len(lines)} outputs; closest to its limit {max(lines)[1]}'
+
+
+def cases() -> list[Case]:
+  if found := [Case(path) for path in sorted(FOLDER.glob('*.json'))]:
+    return found
+  raise ValueError(f'No golden cases in {FOLDER}; set GOLDEN_DIR to a folder with pairs of .json and .npz.')

@@ -1,0 +1,29 @@
+"""Every case of the golden folder through the converter and the real modules; unknown kinds are reported as skipped."""
+
+import jax
+import pytest
+
+from tests.parity import adapters, backbones, golden
+
+RUNNERS = {
+    'swin_v2': backbones.run_swin_v2,
+    'htsat': backbones.run_htsat,
+    'front_end': backbones.run_front_end,
+    'dgsct_adapter': adapters.run_dgsct_adapter,
+}
+FULL_SIZE = 25e6  # weights
+
+
+def parameters():
+  for case in golden.cases():
+    slow = [pytest.mark.slow] if case.size > FULL_SIZE and case.kind in RUNNERS else []
+    yield pytest.param(case, id=case.name, marks=slow)
+
+
+@pytest.mark.parametrize('case', parameters())
+def test_golden_case_is_reproduced(case):
+  if case.kind not in RUNNERS:
+    pytest.skip(f'golden case of a kind without a runner yet: {case.json["what"][:70]}')
+  with jax.default_matmul_precision('highest'):
+    got = RUNNERS[case.kind](case)
+  print(golden.compare(case, got))
