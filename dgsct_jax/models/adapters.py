@@ -12,33 +12,10 @@ from flax import linen as nn
 from jaxtyping import Array, Float
 
 from dgsct_jax.cubic import cubic_matrix
-from dgsct_jax.models.layers import BatchNorm, LayerNorm
+from dgsct_jax.models.layers import BatchNorm, Dense, LayerNorm, fan_in_uniform
 
 Delta = Float[Array, 'b n d']
 PoolingMap = Float[Array, 'b 1 n']
-
-
-def fan_in_uniform(fan_in: int) -> nn.initializers.Initializer:
-  """U(−1/√fan_in, 1/√fan_in): torch's default for the weights and biases of linear and convolution layers."""
-
-  def init(key, shape, dtype=jnp.float32):
-    return jax.random.uniform(key, shape, dtype, -1, 1) / math.sqrt(fan_in)
-
-  return init
-
-
-class TorchDense(nn.Module):
-  """A linear layer with torch's default initialisation of kernel and bias."""
-
-  features: int
-  dtype: Any = jnp.float32
-
-  @nn.compact
-  def __call__(self, x: Float[Array, '... i']) -> Float[Array, '... o']:
-    init = fan_in_uniform(x.shape[-1])
-    kernel = self.param('kernel', init, (x.shape[-1], self.features))
-    bias = self.param('bias', init, (self.features,))
-    return x @ kernel.astype(self.dtype) + bias.astype(self.dtype)
 
 
 class TokenMap(nn.Module):
@@ -112,7 +89,7 @@ class DGSCTAdapter(nn.Module):
 
   def bring(self, y: Float[Array, 'b m e'], n: int, d: int) -> Float[Array, 'b n d']:
     """The other stream at this stream's tokens and width."""
-    channels = TorchDense(d, self.dtype, name='channel_map')
+    channels = Dense(d, dtype=self.dtype, name='channel_map')
     if self.token_map == 'resize':
       return resize_grid(channels(y), n)
     tokens = TokenMap(n, self.dtype, name='token_map')
@@ -138,7 +115,7 @@ class DGSCTAdapter(nn.Module):
 
   def channel_gate(self, x: Float[Array, 'b n d'], guide: Float[Array, 'b d']) -> Float[Array, 'b 1 d']:
     d = x.shape[-1]
-    dense = functools.partial(TorchDense, dtype=self.dtype)
+    dense = functools.partial(Dense, dtype=self.dtype)
     own = nn.relu(dense(d, name='channel_own')(x)).mean(1)
     query = own * nn.relu(dense(d, name='channel_guide')(guide))
     query = nn.relu(dense(d // 2, name='channel_bottleneck')(query))
@@ -146,7 +123,7 @@ class DGSCTAdapter(nn.Module):
 
   def spatial_logits(self, x: Float[Array, 'b n d'], guide: Float[Array, 'b d']) -> Float[Array, 'b n 1']:
     half = x.shape[-1] // 2
-    dense = functools.partial(TorchDense, dtype=self.dtype)
+    dense = functools.partial(Dense, dtype=self.dtype)
     own = nn.relu(dense(half, name='spatial_own')(x))
     query = own * nn.relu(dense(half, name='spatial_guide')(guide))[:, None]
     return dense(1, name='spatial_out')(query)
@@ -156,7 +133,7 @@ class DGSCTAdapter(nn.Module):
     total = self.alpha * channel + self.beta * spatial
     temporal = 0.0
     if self.gamma:
-      gate = TorchDense(1, self.dtype, name='temporal_gate')(guide)
+      gate = Dense(1, dtype=self.dtype, name='temporal_gate')(guide)
       temporal = self.gamma * nn.sigmoid(gate)[:, None]
     if self.formula == 'paper':
       return (total + 1) * (temporal + 1)

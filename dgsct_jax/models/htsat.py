@@ -10,7 +10,7 @@ from flax import linen as nn
 from jaxtyping import Array, Float
 
 from dgsct_jax.models import windows
-from dgsct_jax.models.layers import DropPath, LayerNorm, Mlp, PatchEmbed, PatchMerging, Stage
+from dgsct_jax.models.layers import Dense, DropPath, LayerNorm, Mlp, PatchEmbed, PatchMerging, Stage
 from dgsct_jax.models.mel import LogMel
 
 
@@ -26,7 +26,7 @@ class WindowAttention(nn.Module):
     d = x.shape[-1]
     offsets = (2 * self.window[0] - 1) * (2 * self.window[1] - 1)
     table = self.param('relative_position_bias_table', nn.initializers.truncated_normal(0.02), (offsets, self.heads))
-    qkv = nn.Dense(3 * d, dtype=self.dtype, name='qkv')(x)
+    qkv = Dense(3 * d, dtype=self.dtype, name='qkv')(x)
     q, k, v = rearrange(qkv, 'b w n (three k c) -> three b w k n c', three=3, k=self.heads)
     logits = jnp.einsum('bwkqc,bwknc->bwkqn', q * (d // self.heads)**-0.5, k).astype(jnp.float32)
     logits += jnp.moveaxis(table[windows.relative_index(self.window)], -1, 0)
@@ -34,7 +34,7 @@ class WindowAttention(nn.Module):
       logits += mask[:, None]
     weights = nn.softmax(logits).astype(self.dtype)
     x = rearrange(jnp.einsum('bwkqn,bwknc->bwkqc', weights, v), 'b w k n c -> b w n (k c)')
-    return nn.Dense(d, dtype=self.dtype, name='proj')(x)
+    return Dense(d, dtype=self.dtype, name='proj')(x)
 
 
 class HTSATBlock(nn.Module):

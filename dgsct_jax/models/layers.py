@@ -1,6 +1,7 @@
 """Layers with torch's constants: what frozen weights were trained with."""
 
 import functools
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -13,6 +14,34 @@ from jaxtyping import Array, Float
 # The fast variance E[x²] − E[x]² loses half the digits of a large mean.
 LayerNorm = functools.partial(nn.LayerNorm, epsilon=1e-5, use_fast_variance=False)
 gelu = functools.partial(nn.gelu, approximate=False)
+
+
+@functools.cache
+def fan_in_uniform(fan_in: int) -> nn.initializers.Initializer:
+  """U(−1/√fan_in, 1/√fan_in): torch's default for the weights and biases of linear and convolution layers."""
+
+  # Compiled as one, since initial values are drawn op by op.
+  @functools.partial(jax.jit, static_argnums=(1, 2))
+  def init(key, shape, dtype=jnp.float32):
+    return jax.random.uniform(key, shape, dtype, -1 / math.sqrt(fan_in), 1 / math.sqrt(fan_in))
+
+  return init
+
+
+class Dense(nn.Module):
+  """A linear layer with torch's default initial values."""
+
+  features: int
+  use_bias: bool = True
+  dtype: Any = jnp.float32
+
+  @nn.compact
+  def __call__(self, x: Float[Array, '... i']) -> Float[Array, '... o']:
+    init = fan_in_uniform(x.shape[-1])
+    x = x.astype(self.dtype) @ self.param('kernel', init, (x.shape[-1], self.features)).astype(self.dtype)
+    if self.use_bias:
+      x += self.param('bias', init, (self.features,)).astype(self.dtype)
+    return x
 
 
 class BatchNorm(nn.Module):
@@ -69,8 +98,8 @@ class Mlp(nn.Module):
   @nn.compact
   def __call__(self, x: Float[Array, '... d']) -> Float[Array, '... d']:
     d = x.shape[-1]
-    x = nn.Dense(int(d * self.ratio), dtype=self.dtype, name='fc1')(x)
-    return nn.Dense(d, dtype=self.dtype, name='fc2')(gelu(x))
+    x = Dense(int(d * self.ratio), dtype=self.dtype, name='fc1')(x)
+    return Dense(d, dtype=self.dtype, name='fc2')(gelu(x))
 
 
 class PatchEmbed(nn.Module):
@@ -83,7 +112,9 @@ class PatchEmbed(nn.Module):
   @nn.compact
   def __call__(self, x: Float[Array, 'b height width c']) -> Float[Array, 'b n d']:
     size = (self.patch, self.patch)
-    x = nn.Conv(self.width, size, size, padding='VALID', dtype=self.dtype, name='proj')(x)
+    init = fan_in_uniform(self.patch**2 * x.shape[-1])
+    x = nn.Conv(self.width, size, size, padding='VALID', dtype=self.dtype, kernel_init=init, bias_init=init,
+                name='proj')(x)
     return LayerNorm(dtype=self.dtype, name='norm')(rearrange(x, 'b h w d -> b (h w) d'))
 
 
@@ -102,7 +133,7 @@ class PatchMerging(nn.Module):
     h, w = self.grid
     # Column before row: the released order is (even, even), (odd row, even), (even, odd column), (odd, odd).
     x = rearrange(x, 'b (h r w c) d -> b (h w) (c r d)', h=h // 2, w=w // 2, r=2, c=2)
-    reduction = nn.Dense(x.shape[-1] // 2, use_bias=False, dtype=self.dtype, name='reduction')
+    reduction = Dense(x.shape[-1] // 2, use_bias=False, dtype=self.dtype, name='reduction')
     norm = LayerNorm(dtype=self.dtype, name='norm')
     return reduction(norm(x)) if self.norm_first else norm(reduction(x))
 

@@ -12,7 +12,7 @@ from flax import linen as nn
 from jaxtyping import Array, Float
 
 from dgsct_jax.models import windows
-from dgsct_jax.models.layers import DropPath, LayerNorm, Mlp, PatchEmbed, PatchMerging, Stage
+from dgsct_jax.models.layers import Dense, DropPath, LayerNorm, Mlp, PatchEmbed, PatchMerging, Stage
 
 
 class CosineAttention(nn.Module):
@@ -29,7 +29,7 @@ class CosineAttention(nn.Module):
     zeros = nn.initializers.zeros
     q_bias, v_bias = self.param('q_bias', zeros, (d,)), self.param('v_bias', zeros, (d,))
     scale = self.param('logit_scale', nn.initializers.constant(math.log(10)), (self.heads,))
-    qkv = nn.Dense(3 * d, use_bias=False, dtype=self.dtype, name='qkv')(x)
+    qkv = Dense(3 * d, use_bias=False, dtype=self.dtype, name='qkv')(x)
     qkv += jnp.concatenate([q_bias, jnp.zeros_like(q_bias), v_bias]).astype(self.dtype)
     q, k, v = rearrange(qkv, 'b w n (three k c) -> three b w k n c', three=3, k=self.heads)
     scale = jnp.exp(jnp.minimum(scale, math.log(100)))[:, None, None].astype(self.dtype)
@@ -39,7 +39,7 @@ class CosineAttention(nn.Module):
       logits += mask[:, None]
     weights = nn.softmax(logits).astype(self.dtype)
     x = rearrange(jnp.einsum('bwkqn,bwknc->bwkqc', weights, v), 'b w k n c -> b w n (k c)')
-    return nn.Dense(d, dtype=self.dtype, name='proj')(x)
+    return Dense(d, dtype=self.dtype, name='proj')(x)
 
   def position_bias(self) -> Float[Array, 'k n n']:
     table = PositionMlp(self.heads, name='cpb_mlp')(windows.log_offsets(self.window, self.pretrained_window))
@@ -54,7 +54,7 @@ class PositionMlp(nn.Module):
 
   @nn.compact
   def __call__(self, offsets: Float[np.ndarray, 'offsets 2']) -> Float[Array, 'offsets k']:
-    return nn.Dense(self.heads, use_bias=False, name='fc2')(nn.relu(nn.Dense(512, name='fc1')(offsets)))
+    return Dense(self.heads, use_bias=False, name='fc2')(nn.relu(Dense(512, name='fc1')(offsets)))
 
 
 def unit(x: Float[Array, '... c']) -> Float[Array, '... c']:

@@ -9,8 +9,7 @@ from einops import rearrange
 from flax import linen as nn
 from jaxtyping import Array, Float
 
-from dgsct_jax.models.adapters import TorchDense, fan_in_uniform
-from dgsct_jax.models.layers import LayerNorm
+from dgsct_jax.models.layers import Dense, LayerNorm, fan_in_uniform
 
 
 class LSTM(nn.Module):
@@ -70,7 +69,7 @@ class Attention(nn.Module):
     weights = nn.softmax(jnp.einsum('bkqc,bknc->bkqn', q / math.sqrt(d // self.heads), k))
     weights = nn.Dropout(self.dropout, deterministic=not train)(weights)
     x = rearrange(jnp.einsum('bkqn,bknc->bkqc', weights, v), 'b k t c -> b t (k c)')
-    return nn.Dense(d, name='out_proj', kernel_init=fan_in_uniform(d))(x)
+    return nn.Dense(d, kernel_init=fan_in_uniform(d), name='out_proj')(x)
 
 
 class PackedDense(nn.Module):
@@ -98,8 +97,8 @@ class TransformerLayer(nn.Module):
     drop = functools.partial(nn.Dropout, self.dropout, deterministic=not train)
     attended = Attention(dropout=self.dropout, name='attn')(x, memory, train)
     x = LayerNorm(name='norm1')(x + drop()(attended))
-    hidden = drop()(nn.relu(TorchDense(self.hidden, name='linear1')(x)))
-    return LayerNorm(name='norm2')(x + drop()(TorchDense(x.shape[-1], name='linear2')(hidden)))
+    hidden = drop()(nn.relu(Dense(self.hidden, name='linear1')(x)))
+    return LayerNorm(name='norm2')(x + drop()(Dense(x.shape[-1], name='linear2')(hidden)))
 
 
 class TemporalEncoder(nn.Module):
@@ -110,7 +109,7 @@ class TemporalEncoder(nn.Module):
 
   @nn.compact
   def __call__(self, x: Float[Array, 'b t i'], train: bool) -> Float[Array, 'b t d']:
-    x = TorchDense(self.width, name='affine')(x)
+    x = Dense(self.width, name='affine')(x)
     for i in range(self.depth):
       x = TransformerLayer(name=f'layers_{i}')(x, x, train)
     return x
@@ -123,7 +122,7 @@ class TemporalDecoder(nn.Module):
 
   @nn.compact
   def __call__(self, x: Float[Array, 'b t i'], memory: Float[Array, 'b t d'], train: bool) -> Float[Array, 'b t d']:
-    query = TorchDense(self.width, name='affine')(x)
+    query = Dense(self.width, name='affine')(x)
     return TransformerLayer(name='layer')(query, jnp.concatenate([memory, query], 1), train)
 
 
@@ -139,11 +138,11 @@ class TemporalAttention(nn.Module):
 
   def setup(self):
     half = self.width // 2
-    self.visual_fc, self.audio_fc = TorchDense(2 * self.width), TorchDense(half)
+    self.visual_fc, self.audio_fc = Dense(2 * self.width), Dense(half)
     self.visual_rnn, self.audio_rnn = BiLSTM(self.width), BiLSTM(half)
     self.visual_encoder, self.audio_encoder = TemporalEncoder(self.width), TemporalEncoder(self.width)
     self.visual_decoder, self.audio_decoder = TemporalDecoder(self.width), TemporalDecoder(self.width)
-    self.visual_gate, self.audio_gate = TorchDense(1), TorchDense(1)
+    self.visual_gate, self.audio_gate = Dense(1), Dense(1)
     self.drop = nn.Dropout(self.dropout)
 
   def __call__(self, visual: Float[Array, 'b t d'], audio: Float[Array, 'b t e'],

@@ -8,8 +8,8 @@ from einops import rearrange
 from flax import linen as nn
 from jaxtyping import Array, Float
 
-from dgsct_jax.models.adapters import TorchDense
 from dgsct_jax.models.dual import DualEncoder
+from dgsct_jax.models.layers import Dense
 from dgsct_jax.models.temporal import TemporalAttention
 
 
@@ -26,12 +26,12 @@ class Localizer(nn.Module):
 
   @nn.compact
   def __call__(self, visual: Float[Array, 'b t d'], audio: Float[Array, 'b t d']) -> dict[str, Float[Array, '...']]:
-    visual_top = self.strongest(TorchDense(self.classes, name='visual_cas')(visual))
-    audio_top = self.strongest(TorchDense(self.classes, name='audio_cas')(audio))
+    visual_top = self.strongest(Dense(self.classes, name='visual_cas')(visual))
+    audio_top = self.strongest(Dense(self.classes, name='audio_cas')(audio))
     activation = (visual_top + audio_top) / 2
     fused = (visual + audio) / 2
-    event = TorchDense(1, name='is_event')(fused)[..., 0]
-    logits = TorchDense(self.classes, name='event')(fused.max(1)) + self.activation_weight * activation
+    event = Dense(1, name='is_event')(fused)[..., 0]
+    logits = Dense(self.classes, name='event')(fused.max(1)) + self.activation_weight * activation
     return {'event_logits': event, 'logits': logits, 'activation_logits': activation}
 
   def strongest(self, x: Float[Array, 'b t c']) -> Float[Array, 'b c']:
@@ -52,8 +52,8 @@ class WeakLocalizer(nn.Module):
   @nn.compact
   def __call__(self, visual: Float[Array, 'b t d'], audio: Float[Array, 'b t d']) -> dict[str, Float[Array, '...']]:
     fused = (visual + audio) / 2
-    event = TorchDense(1, name='is_event')(fused)[..., 0]
-    logits = TorchDense(self.classes + 1, name='event')(fused.max(1))
+    event = Dense(1, name='is_event')(fused)[..., 0]
+    logits = Dense(self.classes + 1, name='event')(fused.max(1))
     scores = nn.sigmoid(event)[..., None] * logits[:, None]
     return {'event_logits': event, 'logits': logits, 'clip_logits': scores.max(1)}
 

@@ -1,0 +1,93 @@
+"""Audio-visual event localisation (AVE): one event per clip, and the seconds in which it is seen and heard."""
+
+import functools
+from typing import Any
+
+import jax.numpy as jnp
+import ml_collections
+import numpy as np
+import optax
+from jaxtyping import Array, Float
+
+from dgsct_jax import models
+from dgsct_jax.models.heads import ave as head
+from dgsct_jax.models.temporal import TemporalAttention
+from dgsct_jax.tasks import Batch, Outputs, Task, Weighted
+
+
+def build(config: ml_collections.ConfigDict) -> Task:
+  """`config.model.head`: classes; `weak` learns from the clip's class alone; `gate_loss` as in `loss`."""
+  fields = config.model.head
+  classes = fields.classes
+  localizer = head.WeakLocalizer(classes) if fields.weak else head.Localizer(classes)
+  model = head.AVE(models.build(config.model), TemporalAttention(fields.gamma, fields.width), localizer)
+  if fields.gate_loss not in ('logits', 'probability'):
+    raise ValueError(f"config.model.head.gate_loss is {fields.gate_loss!r}; set 'logits' or 'probability'.")
+  supervised = functools.partial(loss, classes=classes, gate_loss=fields.gate_loss)
+  return Task(
+      model=model,
+      loss=functools.partial(weak_loss, classes=classes) if fields.weak else supervised,
+      metrics=functools.partial(metrics, classes=classes),
+      data=functools.partial(data, config),
+      primary='accuracy',
+      batch_means=('accuracy',),
+  )
+
+
+def clip_class(label: Array, classes: int) -> Array:
+  """The event of a clip [b] from the classes of its seconds [b t]; 0 where all are background, as released."""
+  return jnp.max(jnp.where(label < classes, label, 0), 1)
+
+
+def loss(outputs: Outputs, batch: Batch, classes: int = 28,
+         gate_loss: str = 'logits') -> tuple[Float[Array, ''], dict[str, Float[Array, '']]]:
+  """Event per second, gate per second, class per clip and class activation per clip, with equal weights.
+
+  gate_loss: 'logits' takes the product of the two gates, a probability, for a logit, as released; 'probability' does not.
+  """
+  foreground = (batch['label'] < classes).astype(jnp.float32)
+  event = clip_class(batch['label'], classes)
+  gate = outputs['gate']
+  if gate_loss == 'probability':
+    gate = jnp.clip(gate, 1e-6, 1 - 1e-6)
+    gate = jnp.log(gate) - jnp.log1p(-gate)
+  parts = {
+      'event': optax.sigmoid_binary_cross_entropy(outputs['event_logits'], foreground).mean(1),
+      'gate': optax.sigmoid_binary_cross_entropy(gate, foreground).mean(1),
+      'class': optax.softmax_cross_entropy_with_integer_labels(outputs['logits'], event),
+      'activation': optax.softmax_cross_entropy_with_integer_labels(outputs['activation_logits'], event),
+  }
+  return total(parts, batch['mask'])
+
+
+def weak_loss(outputs: Outputs, batch: Batch, classes: int = 28) -> tuple[Float[Array, ''], dict[str, Float[Array, '']]]:
+  """Cross entropy of the clip's class alone."""
+  event = clip_class(batch['label'], classes)
+  parts = {'clip': optax.softmax_cross_entropy_with_integer_labels(outputs['clip_logits'], event)}
+  return total(parts, batch['mask'])
+
+
+def total(parts: dict[str, Array], mask: Array) -> tuple[Array, dict[str, Array]]:
+  """Means over the clips that count, and their sum."""
+  parts = {name: jnp.sum(part * mask) / jnp.sum(mask) for name, part in parts.items()}
+  return sum(parts.values()), parts
+
+
+def predict(outputs: Outputs, classes: int = 28) -> np.ndarray:
+  """The class of every second [b t]: the clip's event where the second's event probability passes 0.5."""
+  event = np.argmax(np.asarray(outputs['logits'])[:, :classes], -1)
+  return np.where(np.asarray(outputs['event_logits']) > 0, event[:, None], classes)
+
+
+def metrics(outputs: Outputs, batch: Batch, classes: int = 28) -> dict[str, Weighted]:
+  """Share of seconds with the right class, in percent; and of clips with the right event."""
+  label = np.asarray(batch['label'])
+  ones = np.ones(len(label))
+  event = np.where(label < classes, label, 0).max(1)
+  clip = np.argmax(np.asarray(outputs['logits'])[:, :classes], -1) == event
+  foreground = (np.asarray(outputs['event_logits']) > 0) == (label < classes)
+  return {
+      'accuracy': (100 * (predict(outputs, classes) == label).mean(1), ones),
+      'clip_accuracy': (100.0 * clip, ones),
+      'event_accuracy': (100 * foreground.mean(1), ones),
+  }
