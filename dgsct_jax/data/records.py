@@ -36,7 +36,7 @@ class Recipe:
   version: str  # of the rules by which clips are cut: new rules, new version
   features: Mapping[str, tfds.features.FeatureConnector]
   splits: Mapping[str, Sequence[Clip]]
-  read: Callable[[Clip], Record]  # a function or a frozen dataclass; ValueError or OSError: bad clip
+  read: Callable[[Clip], Record]  # a function or frozen dataclass; ValueError, OSError: bad clip
 
 
 # Pictures are stored as the encoded files that they are. Not as tfds.features.Image: without
@@ -139,7 +139,7 @@ class _Builder(tfds.core.ShardBasedBuilder, skip_registration=True):
   Shard by shard: a GeneratorBasedBuilder (TFDS 4.9.10) sorts its records in files that it opens
   with TensorFlow as soon as a split exceeds a gigabyte. And so the order stays that of the recipe.
   """
-  url_infos = {}  # nothing is downloaded; to find that out, TFDS needs a package it does not require
+  url_infos = {}  # no downloads; to see that, TFDS would need a package it does not require
 
   def __init__(self, recipe: Recipe, out: str | os.PathLike, kept: Path, fingerprint: str,
                skip_bad: bool, pool: concurrent.futures.Executor | None):

@@ -1,0 +1,116 @@
+"""What turns a stored record into an example: frozen dataclasses over one dict of numpy arrays."""
+
+import dataclasses
+import functools
+import io
+from typing import Any
+
+import grain
+from jaxtyping import Float32, UInt8
+import numpy as np
+from PIL import Image
+
+Example = dict[str, Any]
+
+IMAGENET_MEAN = np.float32([0.485, 0.456, 0.406])
+IMAGENET_STD = np.float32([0.229, 0.224, 0.225])
+
+
+@dataclasses.dataclass(frozen=True)
+class DecodeFrames(grain.transforms.Map):
+  """`frames`, a list of t encoded pictures -> `video` [t h w 3], normalised as for ImageNet."""
+  size: int  # of both sides: the aspect ratio is not kept
+
+  def map(self, example: Example) -> Example:
+    example = dict(example)
+    frames = example.pop('frames')
+    video = np.empty((len(frames), self.size, self.size, 3), np.float32)
+    for i, encoded in enumerate(frames):
+      try:
+        frame = decode_image(encoded)
+      except (OSError, ValueError, SyntaxError) as error:  # Pillow raises all three
+        raise ValueError(
+            f'{name(example)}: frame {i} is not a readable picture ({error}).') from error
+      video[i] = resize(frame, self.size, self.size)
+    video /= 255 * IMAGENET_STD
+    video -= IMAGENET_MEAN / IMAGENET_STD
+    return example | {'video': video}
+
+
+@dataclasses.dataclass(frozen=True)
+class DecodeWave(grain.transforms.Map):
+  """`wave`, int16 or float [t*s] -> float32 [t s] in -1..1, t segments of s samples."""
+  segments: int
+  samples: int  # of one segment
+
+  def map(self, example: Example) -> Example:
+    wave = example['wave']
+    expected = self.segments * self.samples
+    if wave.shape != (expected,):
+      raise ValueError(
+          f'{name(example)}: the waveform has the shape {wave.shape}, not {self.segments} segments '
+          f'of {self.samples} samples = {expected}; build the data set with these numbers.')
+    if wave.dtype == np.int16:
+      wave = wave / np.float32(32768)
+    elif not np.isfinite(wave).all():
+      raise ValueError(f'{name(example)}: the waveform has samples that are not finite.')
+    wave = np.asarray(wave, np.float32).reshape(self.segments, self.samples)
+    return example | {'wave': wave}
+
+
+@dataclasses.dataclass(frozen=True)
+class Drop(grain.transforms.Map):
+  """Removes fields, such as texts, that are not to go to the device."""
+  names: tuple[str, ...]
+
+  def map(self, example: Example) -> Example:
+    return {key: value for key, value in example.items() if key not in self.names}
+
+
+def name(example: Example) -> str:
+  """What an error calls a record."""
+  return f"record {example['id']!r}" if 'id' in example else 'a record'
+
+
+def decode_image(encoded: bytes) -> UInt8[np.ndarray, 'h w 3']:
+  """The pixels of a JPEG or PNG file. Raises OSError, ValueError or SyntaxError, as Pillow does."""
+  with Image.open(io.BytesIO(encoded)) as image:
+    return np.asarray(image.convert('RGB'))
+
+
+def resize(image: UInt8[np.ndarray, 'y x c'] | Float32[np.ndarray, 'y x c'], height: int,
+           width: int) -> Float32[np.ndarray, 'h w c']:
+  """Bicubic as in torchvision 0.14 on tensors: no antialiasing, values may leave their range.
+
+  (torch.nn.functional.interpolate; others smooth first, or have a = -0.5, and give other pixels.)
+  """
+  y, x, c = image.shape
+  rows = _mix(image.reshape(y, x * c), *_taps(y, height))
+  columns = rows.reshape(height, x, c).swapaxes(0, 1).reshape(x, height * c)
+  return _mix(columns, *_taps(x, width)).reshape(width, height, c).swapaxes(0, 1)
+
+
+def _mix(image: np.ndarray, index: np.ndarray, weight: np.ndarray) -> Float32[np.ndarray, 'n m']:
+  """Four weighted rows for each new one. (Faster than a product with a matrix of mostly zeros.)"""
+  image = image.astype(np.float32)
+  total, tap = image[index[0]] * weight[0], np.empty((index.shape[1], image.shape[1]), np.float32)
+  for i, w in zip(index[1:], weight[1:]):
+    np.take(image, i, axis=0, out=tap, mode='clip')
+    tap *= w
+    total += tap
+  return total
+
+
+@functools.cache
+def _taps(size: int, new: int, a: float = -0.75) -> tuple[np.ndarray, np.ndarray]:
+  """The four old pixels behind each new one [4 new], and their weights [4 new 1]."""
+  one = np.float32  # torch rounds the positions to single precision, which shows at 1e-5
+  position = ((np.arange(new) + 0.5) * float(one(size / new)) - 0.5).astype(one)
+  first = np.floor(position)
+  taps = np.arange(-1, 3, dtype=one)[:, None]
+  distance = np.abs(taps - (position - first))
+  near = ((a + 2) * distance - (a + 3)) * distance**2 + 1
+  far = ((a * distance - 5 * a) * distance + 8 * a) * distance - 4 * a
+  weight = np.where(distance <= 1, near, far).astype(one)
+  index = np.clip(first + taps, 0, size - 1).astype(int)
+  return index, weight[..., None]
