@@ -14,7 +14,7 @@ import shutil
 import sys
 import tempfile
 import time
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import tensorflow_datasets as tfds
@@ -24,6 +24,7 @@ SHARD = 128  # clips in one file: the unit in which an interrupted build continu
 Record = dict[str, Any]
 
 
+@runtime_checkable
 class Clip(Protocol):
   """What `Recipe.read` turns into a record: a small picklable value whose repr says it all."""
   id: str
