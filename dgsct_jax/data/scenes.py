@@ -61,7 +61,7 @@ class Knobs:
 
 
 class Clip(NamedTuple):
-  """One composed clip: n frames, t seconds, k objects, r = k + 1 sources with the one off screen."""
+  """One composed clip: n frames, t seconds, k objects, r = k + 1 sources with one off screen."""
 
   frames: UInt8[np.ndarray, 'n h w 3']
   masks: UInt8[np.ndarray, 'n h w']  # i + 1 where object i is what is seen, else 0
@@ -141,10 +141,12 @@ def _timelines(rng: np.random.Generator, knobs: Knobs, sources: np.ndarray,
                events: int) -> tuple[Bool[np.ndarray, 't k'], Bool[np.ndarray, 't r']]:
   """When each object is in the picture, and when each source sounds."""
   def throw(share: float, switching: float) -> np.ndarray:
-    again = rng.random(knobs.segments) < switching
-    states = rng.random(knobs.segments) < share
-    states = states[np.maximum.accumulate(np.where(again, np.arange(knobs.segments), 0))]
-    return states if states.any() else throw(share, switching)
+    while True:
+      again = rng.random(knobs.segments) < switching
+      states = rng.random(knobs.segments) < share
+      states = states[np.maximum.accumulate(np.where(again, np.arange(knobs.segments), 0))]
+      if states.any():
+        return states
 
   visible = np.zeros((knobs.segments, knobs.objects), bool)
   sounding = np.zeros((knobs.segments, knobs.objects + 1), bool)

@@ -25,8 +25,8 @@ import soxr
 
 # Class: photographs; recordings. Species are grouped so that there are photographs to hold out.
 # Left out: rhea, giraffe, iguana and wombat (silent recordings), the picture of a bee (a drawing;
-# its recording is real), goat and mountain goat (their recording is the ram's), beaver (it is the badger's), pigs
-# (a third of a second each), and species with fewer photographs.
+# its recording is real), goat and mountain goat (their recording is the ram's), beaver (it is the
+# badger's), pigs (a third of a second each), and species with fewer photographs.
 CLASSES: dict[str, tuple[str, str]] = {
     'chicken': ('birds/: hen rooster chicken_profile', 'birds/: hen rooster'),
     'waterfowl': ('birds/: duck drake gander', 'birds/: duck drake gander'),

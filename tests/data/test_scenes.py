@@ -147,6 +147,7 @@ def test_an_unknown_split_is_named():
 
 
 def test_knobs_that_leave_no_event_say_what_to_raise():
-  knobs = dataclasses.replace(SMALL, events=(6, 6), distractors=(0, 0), heard=.01, seen=.01)
+  knobs = dataclasses.replace(SMALL, events=(6, 6), distractors=(0, 0), heard=.01, seen=.01,
+                              heard_switching=1., seen_switching=1.)
   with pytest.raises(ValueError, match='no event in 100 throws'):
     compose(Shapes(), knobs, 0, 'train', 0)

@@ -51,7 +51,7 @@ def test_a_sound_has_its_length_and_no_long_pause(label, rate):
 
 
 def test_timbre_tells_the_voice_and_pitch_does_not():
-  """The nearest of a few examples by coarse spectral statistics nearly always has the same voice."""
+  """The nearest of a few examples by coarse spectral statistics has the same voice."""
   rng = np.random.default_rng(0)
   many = lambda count: np.array([[features(ALL.sound(c, rng, 'train', 1, 8000), 8000)
                                   for _ in range(count)] for c in range(12)])
