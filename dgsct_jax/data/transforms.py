@@ -59,6 +59,15 @@ class DecodeWave(grain.transforms.Map):
 
 
 @dataclasses.dataclass(frozen=True)
+class Keep(grain.transforms.Map):
+  """Leaves only these fields, and `index` and `mask` which every batch has, to go to the device."""
+  names: tuple[str, ...]
+
+  def map(self, example: Example) -> Example:
+    return {name: example[name] for name in (*self.names, 'index', 'mask') if name in example}
+
+
+@dataclasses.dataclass(frozen=True)
 class Drop(grain.transforms.Map):
   """Removes fields, such as texts, that are not to go to the device."""
   names: tuple[str, ...]

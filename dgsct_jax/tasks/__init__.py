@@ -5,6 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeAlias
 
+import jax.numpy as jnp
 import ml_collections
 import numpy as np
 from flax import linen as nn
@@ -41,9 +42,15 @@ class Task:
 
 def build(config: ml_collections.ConfigDict) -> Task:
   """The task of `config.task`."""
-  from dgsct_jax.tasks import ave  # Tasks import this module for `Task`.
+  from dgsct_jax.tasks import ave, unimodal  # Tasks import this module for `Task`.
 
-  TASKS = {'ave': ave.build}
+  TASKS = {'ave': ave.build, 'unimodal': unimodal.build}
   if config.task not in TASKS:
     raise ValueError(f'config.task is {config.task!r}; choose one of {", ".join(TASKS)}.')
   return TASKS[config.task](config)
+
+
+def mean_over_clips(parts: dict[str, Array], mask: Array) -> tuple[Array, dict[str, Array]]:
+  """The sum of the parts of a loss, and each; from a value per clip [b], over the clips that count."""
+  parts = {name: jnp.sum(part * mask) / jnp.sum(mask) for name, part in parts.items()}
+  return sum(parts.values()), parts

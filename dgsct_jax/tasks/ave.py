@@ -1,7 +1,6 @@
 """Audio-visual event localisation (AVE): one event per clip, and the seconds in which it is seen and heard."""
 
 import functools
-from typing import Any
 
 import jax.numpy as jnp
 import ml_collections
@@ -10,9 +9,11 @@ import optax
 from jaxtyping import Array, Float
 
 from dgsct_jax import models
+from dgsct_jax.data import datasets, transforms
+from dgsct_jax.data.pipeline import Dataset
 from dgsct_jax.models.heads import ave as head
 from dgsct_jax.models.temporal import TemporalAttention
-from dgsct_jax.tasks import Batch, Outputs, Task, Weighted
+from dgsct_jax.tasks import Batch, Outputs, Task, Weighted, mean_over_clips
 
 
 def build(config: ml_collections.ConfigDict) -> Task:
@@ -57,20 +58,14 @@ def loss(outputs: Outputs, batch: Batch, classes: int = 28,
       'class': optax.softmax_cross_entropy_with_integer_labels(outputs['logits'], event),
       'activation': optax.softmax_cross_entropy_with_integer_labels(outputs['activation_logits'], event),
   }
-  return total(parts, batch['mask'])
+  return mean_over_clips(parts, batch['mask'])
 
 
 def weak_loss(outputs: Outputs, batch: Batch, classes: int = 28) -> tuple[Float[Array, ''], dict[str, Float[Array, '']]]:
   """Cross entropy of the clip's class alone."""
   event = clip_class(batch['label'], classes)
   parts = {'clip': optax.softmax_cross_entropy_with_integer_labels(outputs['clip_logits'], event)}
-  return total(parts, batch['mask'])
-
-
-def total(parts: dict[str, Array], mask: Array) -> tuple[Array, dict[str, Array]]:
-  """Means over the clips that count, and their sum."""
-  parts = {name: jnp.sum(part * mask) / jnp.sum(mask) for name, part in parts.items()}
-  return sum(parts.values()), parts
+  return mean_over_clips(parts, batch['mask'])
 
 
 def predict(outputs: Outputs, classes: int = 28) -> np.ndarray:
@@ -91,3 +86,13 @@ def metrics(outputs: Outputs, batch: Batch, classes: int = 28) -> dict[str, Weig
       'clip_accuracy': (100.0 * clip, ones),
       'event_accuracy': (100 * foreground.mean(1), ones),
   }
+
+
+def data(config: ml_collections.ConfigDict, split: str) -> Dataset:
+  """Clips of `config.data`, one frame and one second of sound per segment, as the backbones take them."""
+  fields = config.data
+  recipe = {name: fields[name] for name in ('source', 'media', 'knobs', 'clips', 'seed') if name in fields}
+  decode = (transforms.DecodeFrames(config.model.visual.image),
+            transforms.DecodeWave(fields.segments, config.model.audio.sample_rate))
+  return Dataset(datasets.load(split, fields.name, fields.dir, **recipe),
+                 (*decode, transforms.Keep(('video', 'wave', 'label'))))

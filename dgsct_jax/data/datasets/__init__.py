@@ -1,0 +1,38 @@
+"""Data sets: what a config's `data` names, opened."""
+
+import os
+from typing import Any
+
+from dgsct_jax.data import records, scenes, shapes, stamps
+from dgsct_jax.data.datasets import scenes as composed
+
+SOURCES = {'shapes': lambda media: shapes.Shapes(), 'stamps': stamps.Stamps}
+
+
+def load(split: str, name: str, dir: str | os.PathLike, **recipe: Any) -> records.Records:
+  """One split of the data set `name` under `dir`; with a `recipe`, scenes are composed there first.
+
+  Args:
+    recipe: `source`, 'shapes' or 'stamps', whose unpacked packages lie in the folder `media`;
+      `knobs`, see `scenes.Knobs`; `clips` per split; `seed`.
+
+  Raises:
+    ValueError: it is not there; the message says how to build it.
+  """
+  if recipe:
+    compose(name, dir, **recipe)
+  return records.load(dir, name, split)
+
+
+def compose(name: str, dir: str | os.PathLike, source: str, knobs: dict[str, Any],
+            clips: dict[str, int], seed: int = 0, media: str = '') -> None:
+  """Composes scenes unless they are there."""
+  composed.prepare(dir, scene_source(source, media), scenes.Knobs(**knobs), clips=clips, seed=seed,
+                   name=name)
+
+
+def scene_source(source: str, media: str = '') -> scenes.Source:
+  """The source of scenes of this name; it knows the names of its classes."""
+  if source not in SOURCES:
+    raise ValueError(f'There is no source of scenes {source!r}; choose from {tuple(SOURCES)}.')
+  return SOURCES[source](media)

@@ -1,0 +1,55 @@
+"""Small encoders for the quickstart, each trained on one modality alone: pictures of single objects, or single sounds.
+
+python -m dgsct_jax.main --config=configs/unimodal.py:visual,shapes
+python -m dgsct_jax.convert run runs/unimodal WEIGHTS.safetensors   # the backbone of a finished run
+
+`visual` or `audio`, then `shapes` or `stamps`. The weights in dgsct_jax/weights were made so.
+"""
+
+from configs import common
+
+VISUAL = {'variant': 'custom', 'image': 64, 'width': 24, 'depths': (2, 2), 'heads': (2, 4), 'window': 8,
+          'pretrained_windows': (0, 0)}
+AUDIO = {'variant': 'audioset', 'size': 64, 'mel_bins': 32, 'n_fft': 512, 'hop': 62, 'sample_rate': 8000,
+         'fmax': 4000.0, 'width': 24, 'depths': (2, 2), 'heads': (2, 4), 'window': 8}
+CLASSES = {'shapes': 8, 'stamps': 13}
+
+
+def get_config(variant: str = 'visual,shapes'):
+  stream, source = variant.split(',')
+  config = common.get_config()
+  config.task = 'unimodal'
+  config.seed = 0
+  config.init.all = 'random'
+  config.trainable = ('.*',)
+
+  config.model = {
+      'stream': stream,
+      'visual': VISUAL,
+      'audio': AUDIO,
+      'classes': CLASSES[source],
+      'backbone_mode': 'train',
+      'spec_augment': True,
+      'dtype': 'float32',
+      'remat': 'none',
+  }
+  config.data = {
+      'name': f'unimodal_{source}',
+      'dir': 'data',
+      'batch': 32,
+      'workers': 0,
+      'source': source,
+      'media': '',  # stamps: the folder into which the Debian packages were unpacked
+      # One object or one sound at a time.
+      'knobs': {'segments': 1, 'size': 64, 'sample_rate': 8000, 'distractors': (0, 0), 'offscreen': 0.0, 'heard': 1.0,
+                'seen': 1.0, 'scale': (0.25, 0.9)},
+      'clips': {'train': 8000, 'val': 400, 'test': 400},
+      'seed': 1,
+  }
+  config.optim.name = 'adamw'
+  config.optim.weight_decay = 0.02
+  config.optim.lr = 2e-3
+  config.optim.schedule = 'cosine'
+  config.optim.epochs = 20
+  config.optim.patience = 0
+  return config

@@ -1,0 +1,67 @@
+"""Classification by pictures alone or sounds alone: how the small encoders of the quickstart were trained."""
+
+import functools
+
+import jax.numpy as jnp
+import ml_collections
+import numpy as np
+import optax
+from flax import linen as nn
+from einops import rearrange
+from jaxtyping import Array, Float
+
+from dgsct_jax import models
+from dgsct_jax.data import datasets, transforms
+from dgsct_jax.data.pipeline import Dataset
+from dgsct_jax.models.layers import Dense
+from dgsct_jax.tasks import Batch, Outputs, Task, Weighted, mean_over_clips
+
+
+class Classifier(nn.Module):
+  """A backbone, the mean of its tokens, a linear layer; every segment is an example. Returns `logits` [b t c]."""
+
+  backbone: nn.Module
+  field: str  # of the batch: 'video' or 'wave'
+  classes: int
+
+  @nn.compact
+  def __call__(self, batch: Batch, train: bool = False) -> Outputs:
+    x = batch[self.field]
+    tokens = self.backbone(rearrange(x, 'b t ... -> (b t) ...'), train)
+    logits = Dense(self.classes, name='classify')(tokens.mean(1).astype(jnp.float32))
+    return {'logits': rearrange(logits, '(b t) c -> b t c', t=x.shape[1])}
+
+
+def build(config: ml_collections.ConfigDict) -> Task:
+  """`config.model.stream`: 'visual' or 'audio'."""
+  streams = {'visual': (models.build_visual, 'video'), 'audio': (models.build_audio, 'wave')}
+  if config.model.stream not in streams:
+    raise ValueError(f"config.model.stream is {config.model.stream!r}; set 'visual' or 'audio'.")
+  backbone, field = streams[config.model.stream]
+  return Task(
+      model=Classifier(backbone(config.model), field, config.model.classes),
+      loss=loss,
+      metrics=metrics,
+      data=functools.partial(data, config, field),
+      primary='accuracy',
+  )
+
+
+def loss(outputs: Outputs, batch: Batch) -> tuple[Float[Array, ''], dict[str, Float[Array, '']]]:
+  """Cross entropy of every segment's class."""
+  parts = {'class': optax.softmax_cross_entropy_with_integer_labels(outputs['logits'], batch['label']).mean(1)}
+  return mean_over_clips(parts, batch['mask'])
+
+
+def metrics(outputs: Outputs, batch: Batch) -> dict[str, Weighted]:
+  """Share of segments with the right class, in percent."""
+  right = np.argmax(outputs['logits'], -1) == np.asarray(batch['label'])
+  return {'accuracy': (100 * right.mean(1), np.ones(len(right)))}
+
+
+def data(config: ml_collections.ConfigDict, field: str, split: str) -> Dataset:
+  fields = config.data
+  recipe = {name: fields[name] for name in ('source', 'media', 'knobs', 'clips', 'seed') if name in fields}
+  decode = (transforms.DecodeFrames(config.model.visual.image) if field == 'video' else
+            transforms.DecodeWave(fields.knobs.segments, config.model.audio.sample_rate))
+  return Dataset(datasets.load(split, fields.name, fields.dir, **recipe), (decode, transforms.Keep((field, 'label'))))
