@@ -17,7 +17,8 @@ def normal(*shape: int, seed: int = 0) -> np.ndarray:
 def test_batch_norm_equals_torch_in_training_and_evaluation():
   torch = pytest.importorskip('torch')
   theirs = torch.nn.BatchNorm1d(4)
-  theirs.weight.data, theirs.bias.data = torch.tensor(normal(4, seed=1)), torch.tensor(normal(4, seed=2))
+  theirs.weight.data = torch.tensor(normal(4, seed=1))
+  theirs.bias.data = torch.tensor(normal(4, seed=2))
   ours = layers.BatchNorm()
   variables = {'params': {'scale': normal(4, seed=1), 'bias': normal(4, seed=2)},
                'batch_stats': {'mean': np.zeros(4, np.float32), 'var': np.ones(4, np.float32)}}
