@@ -1,0 +1,63 @@
+"""Small videos for tests, made on the spot: what is seen and heard when is known."""
+
+from fractions import Fraction
+import struct
+
+import av
+import numpy as np
+
+
+def tone(rate, seconds, frequency=440.0, channels=1):
+  """A sine at half of full scale, [channels samples]."""
+  wave = 0.5 * np.sin(2 * np.pi * frequency * np.arange(round(rate * seconds)) / rate)
+  return np.tile(wave.astype(np.float32), (channels, 1))
+
+
+def counter(count, size=(48, 64), step=8):
+  """Pictures [n h w 3] whose grey is `step` times their number."""
+  grey = (np.arange(count) * step).astype(np.uint8)
+  return np.broadcast_to(grey[:, None, None, None], (count, *size, 3))
+
+
+def write(path, pictures=None, times=None, sound=None, rate=32000, layout=None):
+  """Writes pictures shown from `times` on, and sound [channels samples], as the suffix says.
+
+  mkv holds both without loss (ffv1, pcm), mp4 as h264 and aac.
+  """
+  lossless = path.suffix == '.mkv'
+  with av.open(str(path), 'w') as container:
+    streams = []
+    if pictures is not None:
+      video = container.add_stream('ffv1' if lossless else 'libx264', rate=25)
+      video.height, video.width = pictures.shape[1:3]
+      video.pix_fmt = 'bgr0' if lossless else 'yuv420p'
+      video.codec_context.time_base = Fraction(1, 1000)
+      streams.append(video)
+    if sound is not None:
+      layout = layout or {1: 'mono', 2: 'stereo', 6: '5.1'}[len(sound)]
+      audio = container.add_stream('pcm_s16le' if lossless else 'aac', rate=rate, layout=layout)
+      streams.append(audio)
+    if pictures is not None:
+      for picture, time in zip(pictures, times):
+        frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(picture), format='rgb24')
+        frame.pts, frame.time_base = round(time * 1000), Fraction(1, 1000)
+        container.mux(video.encode(frame))
+      container.mux(video.encode())
+    if sound is not None:
+      for start in range(0, sound.shape[1], 1024):
+        piece = np.ascontiguousarray(sound[:, start:start + 1024])
+        frame = av.AudioFrame.from_ndarray(piece, format='fltp', layout=layout)
+        frame.sample_rate, frame.pts = rate, start
+        container.mux(audio.encode(frame))
+      container.mux(audio.encode())
+  return path
+
+
+def turn(path):
+  """Makes an mp4 say that it is to be shown turned by 90 degrees clockwise, as telephones do."""
+  data = bytearray(path.read_bytes())
+  matrix = data.index(b'tkhd') + 4 + 4 + 20 + 16  # type, version, times and track, layer to volume
+  data[matrix:matrix + 36] = struct.pack(
+      '>9i', 0, 1 << 16, 0, -(1 << 16), 0, 0, 0, 0, 1 << 30)
+  path.write_bytes(data)
+  return path
