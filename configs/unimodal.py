@@ -8,10 +8,10 @@ python -m dgsct_jax.convert run runs/unimodal WEIGHTS.safetensors   # the backbo
 
 from configs import common
 
-VISUAL = {'variant': 'custom', 'image': 64, 'width': 24, 'depths': (2, 2), 'heads': (2, 4), 'window': 8,
+VISUAL = {'variant': 'custom', 'image': 64, 'width': 32, 'depths': (2, 2), 'heads': (2, 4), 'window': 8,
           'pretrained_windows': (0, 0)}
-AUDIO = {'variant': 'audioset', 'size': 64, 'mel_bins': 32, 'n_fft': 512, 'hop': 62, 'sample_rate': 8000,
-         'fmax': 4000.0, 'width': 24, 'depths': (2, 2), 'heads': (2, 4), 'window': 8}
+AUDIO = {'variant': 'audioset', 'size': 64, 'mel_bins': 32, 'n_fft': 512, 'hop': 64, 'sample_rate': 8000,
+         'fmax': 4000.0, 'width': 32, 'depths': (2, 2), 'heads': (2, 4), 'window': 8}
 CLASSES = {'shapes': 8, 'stamps': 13}
 
 
