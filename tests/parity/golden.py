@@ -35,6 +35,10 @@ class Case:
     self.name = path.stem
     self.settings = self.json['settings']
     self.outputs = {output['name']: output for output in self.json['outputs']}
+    norms = self.json.get('grad_norms', {})
+    self.grad_names = self.json.get('grad_names') or list(norms)
+    if norms:  # beside the outputs in one case, among them in others
+      self.outputs['grad_norms'] = {'name': 'grad_norms', 'shape': [len(norms)], 'value': list(norms.values())}
     self.notes = ' '.join(self.json.get('notes', []))
     shapes = self.json['weights']
     if not shapes and (named := re.search(r'weights are those of (\w+)', self.notes)):

@@ -1,0 +1,72 @@
+"""Converts released weights into files that `config.init` names, and trained models back.
+
+  python -m dgsct_jax.convert SOURCE CHECKPOINT OUT.safetensors
+  python -m dgsct_jax.convert --export SOURCE OURS.safetensors OUT.pt [--original RELEASED.pt]
+
+CHECKPOINT is a .safetensors, a PyTorch file that holds nothing but tensors, or hf://owner/name[/file].
+"""
+
+import argparse
+import collections
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from dgsct_jax.convert import dgsct, htsat, read, release, swin_v2, table
+
+PLANS = {'swin_v2': swin_v2.plan, 'htsat': htsat.plan, 'dgsct-ave': dgsct.plan_ave}
+EXPORTS = {'dgsct-ave': (release.export_ave, dgsct.AVE)}
+
+
+def convert(source: str, checkpoint: str, out: Path) -> str:
+  """Writes our file of a checkpoint whole or not at all, and says what it found in it. Raises ValueError."""
+  path = read.fetch(checkpoint)
+  plan = PLANS[source](read.read(path), checkpoint)
+  tensors = table.convert(plan.state, plan.table, plan.targets)
+  sha256 = read.sha256(path)
+  read.write(out, tensors, {'source': source, 'variant': plan.variant, 'sha256': sha256, 'table': table.VERSION})
+  dropped = collections.Counter(table.dropped(plan.table, plan.state).values())
+  return '\n'.join([f'{path}: {source} in the layout of {plan.layout}, variant {plan.variant}, sha256 {sha256}',
+                    f'{len(plan.state) - dropped.total()} of {len(plan.state)} tensors used, dropped:',
+                    *(f'  {count:5} {reason}' for reason, count in dropped.items()),
+                    f'{out}: {len(tensors)} tensors, {sum(x.size for x in tensors.values()):,} values'])
+
+
+def export(source: str, checkpoint: str, out: Path, original: str | None) -> str:
+  """Writes a model of ours under the released names. Raises ValueError."""
+  write, rows = EXPORTS[source]
+  state = write(read.read(read.fetch(checkpoint)))
+  if original:
+    kept = PLANS[source](read.read(read.fetch(original))).state
+    state |= {name: kept[name] for name in table.dropped(rows, kept) if name in state}
+  read.write(out, state, {'source': source, 'table': table.VERSION})
+  return f'{out}: {len(state)} tensors with the released names'
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+  parser = argparse.ArgumentParser(prog='python -m dgsct_jax.convert', description=__doc__,
+                                   formatter_class=argparse.RawDescriptionHelpFormatter)
+  parser.add_argument('--export', action='store_true', help='from our names to the released ones')
+  parser.add_argument('--original', help='with --export: take the weights that the model never reads from this file')
+  parser.add_argument('source', choices=PLANS)
+  parser.add_argument('checkpoint')
+  parser.add_argument('out', type=Path)
+  args = parser.parse_args(argv)
+  suffixes = ('.safetensors', *read.TORCH) if args.export else ('.safetensors',)
+  try:
+    if args.out.suffix not in suffixes or not args.out.absolute().parent.is_dir():
+      raise ValueError(f'{args.out}: OUT is a file {" or ".join(suffixes)} in a folder that exists.')
+    if args.export and args.source not in EXPORTS:
+      raise ValueError(f'{args.source} cannot be exported, only {", ".join(EXPORTS)}: its released files exist already.')
+    if args.export:
+      print(export(args.source, args.checkpoint, args.out, args.original))
+    else:
+      print(convert(args.source, args.checkpoint, args.out))
+  except ValueError as error:
+    print(error, file=sys.stderr)
+    return 1
+  return 0
+
+
+if __name__ == '__main__':
+  sys.exit(main())

@@ -1,0 +1,70 @@
+"""The way back: a trained model under the released names, whole enough for `load_state_dict(strict=True)`."""
+
+import numpy as np
+
+from dgsct_jax.convert import dgsct, htsat
+from dgsct_jax.convert.table import State, below, export
+from dgsct_jax.models import windows
+
+
+def export_ave(ours: State, window: int = 12, image_classes: int = 21841, sound_classes: int = 527) -> State:
+  """State dict of the released AVE model from our tensors.
+
+  Names that the released network holds and never reads get stand-ins: layer templates and skipped attention are copies
+  of the layers in use, the classifiers of both backbones and the other dead weights are 0, dead norms and gates are as
+  initialised, counters are 0. `window`: of the visual backbone, which no shape tells.
+  """
+  state = export(ours, dgsct.AVE)
+  return state | _buffers(state, window) | _copies(state) | _constants(state, image_classes, sound_classes)
+
+
+def _buffers(state: State, window: int) -> State:
+  """Counters, shift masks and position indices, which PyTorch keeps although shapes tell them."""
+  extra = {name.replace('running_mean', 'num_batches_tracked'): np.zeros((), np.int64)
+           for name in state if name.endswith('.running_mean')}
+  audio_window = htsat.sizes(below(state, 'htsat.'))['window']
+  for backbone, side, window in zip(('swin', 'htsat'), dgsct.grids(state), (window, audio_window)):
+    blocks = [name.split('.') for name in state if name.startswith(f'{backbone}.layers') and '.norm1.weight' in name]
+    for _, _, i, _, j, *_ in blocks:
+      block, grid = f'{backbone}.layers.{i}.blocks.{j}.', (side // 2**int(i),) * 2
+      size, shift = windows.clamp(grid, window, window // 2 * (int(j) % 2))
+      if any(shift):
+        extra[block + 'attn_mask'] = windows.shift_mask(grid, size, shift)
+      if backbone == 'htsat':
+        extra[block + 'attn.relative_position_index'] = windows.relative_index(size).astype(np.int64)
+  return extra
+
+
+def _copies(state: State) -> State:
+  """The templates of the temporal layers, and the attention that the decoder layers skip."""
+
+  def copy(names, old, new):
+    return {new + name: x for name, x in below(names, old).items()}
+
+  extra = {}
+  for stream in ('video', 'audio'):
+    encoder, decoder = f'temporal_attn.{stream}_encoder.', f'temporal_attn.{stream}_decoder.'
+    extra |= copy(state, encoder + 'encoder.layers.0.', encoder + 'encoder_layer.')
+    extra |= copy(state, decoder + 'decoder.layers.0.multihead_attn.', decoder + 'decoder.layers.0.self_attn.')
+    extra |= copy(state | extra, decoder + 'decoder.layers.0.', decoder + 'decoder_layer.')
+  return extra
+
+
+def _constants(state: State, image_classes: int, sound_classes: int) -> State:
+  """Weights that nothing in the network depends on."""
+  width, audio_width = len(state['swin.norm.weight']), len(state['htsat.patch_embed.norm.weight'])
+  last = 8 * audio_width
+  attention = below(state, 'temporal_attn.video_encoder.encoder.layers.0.self_attn.')
+  shapes = {f'CMBS.{module}.video_multihead.{name}': x.shape for module in ('AVInter', 'VAInter')
+            for name, x in attention.items()}
+  shapes |= {f'adapter_token_downsampler.{i}.weight': (2**i * audio_width // 2, 2**i * audio_width // 4)
+             for i in range(3)}
+  shapes |= {'swin.head.weight': (image_classes, width), 'swin.head.bias': (image_classes,),
+             'htsat.tscam_conv.weight': (sound_classes, last, 2, 3), 'htsat.tscam_conv.bias': (sound_classes,),
+             'htsat.head.weight': (sound_classes, sound_classes), 'htsat.head.bias': (sound_classes,)}
+  extra = {name: np.zeros(shape, np.float32) for name, shape in shapes.items()}
+  for norm in ('CMBS.AVInter.norm1', 'CMBS.VAInter.norm1', 'CMBS.video_norm', 'CMBS.audio_norm', 'htsat.norm'):
+    size = last if norm == 'htsat.norm' else state['CMBS.video_cas.weight'].shape[1]
+    extra |= {norm + '.weight': np.ones(size, np.float32), norm + '.bias': np.zeros(size, np.float32)}
+  return extra | {name.replace('gate_av', 'gate_tk'): np.ones(1, np.float32) for name in state
+                  if name.endswith('.gate_av')}
