@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 import dataclasses
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 from absl import flags
 import grain
@@ -13,6 +13,7 @@ from dgsct_jax.data import transforms
 Batch = dict[str, np.ndarray]
 
 
+@runtime_checkable
 class Source(Protocol):
   """Random access to records; picklable if worker processes are to read it."""
 
@@ -137,7 +138,7 @@ def _stack(examples: Sequence[transforms.Example]) -> Batch:
     values = [np.asarray(example[key]) for example in examples]
     if values[0].dtype.kind not in 'biuf':
       raise ValueError(f'The field {key!r} holds {values[0].dtype.type.__name__}, which no device '
-                       f'takes; add transforms.Drop(({key!r},)) to the data set.')
+                       f'takes; leave it out with transforms.Keep.')
     if len(shapes := {value.shape for value in values}) > 1:
       raise ValueError(f'The field {key!r} has different shapes in one batch: {sorted(shapes)}; '
                        f"records {[int(example['index']) for example in examples]}.")

@@ -36,7 +36,7 @@ class Read:
         'id': scene.id,
         'frames': [_encode(frame, 'JPEG', quality=92, subsampling=0) for frame in clip.frames],
         'masks': [_encode(mask, 'PNG') for mask in clip.masks],
-        'wave': (clip.wave * 32767).round().astype(np.int16),
+        'wave': (clip.wave * 32768).round().astype(np.int16),
     }
 
 

@@ -39,7 +39,7 @@ def test_records_are_the_composed_clips_in_order(built):
       assert all(np.array_equal(decode(a), b) for a, b in zip(record['masks'], clip.masks))
       error = np.abs(np.stack([decode(f) for f in record['frames']]) - clip.frames.astype(float))
       assert error.mean() < 6
-      assert np.abs(record['wave'] / 32767 - clip.wave).max() < 1 / 32767
+      assert np.abs(record['wave'] / 32768 - clip.wave).max() < 1 / 32768
       for name in ('boxes', 'sources', 'visible', 'sounding', 'level', 'seen', 'heard', 'label'):
         assert np.array_equal(record[name], getattr(clip, name)), name
         assert record[name].dtype == getattr(clip, name).dtype

@@ -1,0 +1,64 @@
+"""The question format of MUSIC-AVQA: templates with slots, in JSON, to word numbers and back."""
+
+from collections.abc import Iterable, Sequence
+import json
+from typing import TypedDict
+
+from jaxtyping import Int32
+import numpy as np
+
+LENGTH = 14  # words; no question of the validation and test files is longer
+PAD = '<pad>'
+
+
+class Question(TypedDict):
+  """One entry of `avqa-{train,val,test}.json`."""
+  video_id: str
+  question_id: int
+  type: str  # a JSON list of two words
+  question_content: str  # with slots like <Object>
+  templ_values: str  # a JSON list: what stands in the slots, in order
+  question_deleted: int  # always 0
+  anser: str  # as released
+
+
+def words(question: Question) -> list[str]:
+  """The words of a question, slots filled, without the mark at its end ('?' or the wide '？').
+
+  Raises:
+    ValueError: there are more slots than values, or fewer.
+  """
+  found = question['question_content'].strip().split(' ')
+  found[-1] = found[-1][:-1]
+  values = json.loads(question['templ_values'])
+  slots = [i for i, word in enumerate(found) if '<' in word]
+  if len(slots) != len(values):
+    raise ValueError(f'question {question["question_id"]}: {len(slots)} slots in '
+                     f'{question["question_content"]!r}, but {len(values)} values {values}.')
+  for i, value in zip(slots, values):
+    found[i] = value
+  return found
+
+
+def encode(question: Question, vocabulary: Sequence[str]) -> Int32[np.ndarray, '14']:
+  """The numbers of the words, padded at the end with 0.
+
+  Raises:
+    ValueError: a word is not in the vocabulary, or the question is too long.
+  """
+  found = words(question)
+  unknown = [word for word in found if word not in vocabulary]
+  if unknown or len(found) > LENGTH:
+    raise ValueError(f'question {question["question_id"]} has {len(found)} words, of {LENGTH}, and '
+                     f'the words {unknown} that are not in the vocabulary: {" ".join(found)!r}.')
+  ids = [vocabulary.index(word) for word in found]
+  return np.int32(ids + [0] * (LENGTH - len(ids)))
+
+
+def vocabulary(questions: Iterable[Question]) -> tuple[list[str], list[str]]:
+  """(words, answers) in the order in which they first appear; words begin with the padding."""
+  found, answers = {PAD: None}, {}
+  for question in questions:
+    found |= dict.fromkeys(words(question))
+    answers[question['anser']] = None
+  return list(found), list(answers)

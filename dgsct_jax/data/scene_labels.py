@@ -1,0 +1,70 @@
+"""The labels of composed clips in the form of other benchmarks, and clips that suit each of them.
+
+A record of `datasets/scenes.py` holds everything that is true of its clip (`label` is AVE's). The
+transforms here keep of it what LLP and AVSBench tell. Questions are in `data/scene_questions.py`.
+"""
+
+import dataclasses
+import io
+
+import grain
+from jaxtyping import Bool, UInt8
+import numpy as np
+from PIL import Image
+
+from dgsct_jax.data.scenes import Knobs
+
+Example = dict[str, object]
+
+# Like LLP: several events, each heard, seen or both, at its own times.
+LLP = Knobs(events=(1, 2), distractors=(0, 2), offscreen=.6)
+# Like AVSBench S4: five seconds, one object that sounds throughout, beside silent ones.
+S4 = Knobs(segments=5, events=(1, 1), distractors=(0, 2), offscreen=0., heard=1., seen=1.)
+# Like AVSBench MS3: five seconds, up to three objects that sound at times; also two of one class.
+MS3 = Knobs(segments=5, events=(1, 3), distractors=(0, 2), offscreen=.2, repeats=.15, heard=.7,
+            seen=.9)
+# Like MUSIC-AVQA, at the length that its models hear: objects stay in their places.
+MUSIC = Knobs(events=(1, 3), distractors=(0, 1), offscreen=.3, repeats=.3, heard=.6, seen=1.,
+              motion=.1, level=(-14., 0.))
+
+
+@dataclasses.dataclass(frozen=True)
+class Parsing(grain.transforms.Map):
+  """LLP: `label` [c] what is heard or seen at all; `audio` and `visual` [t c] when.
+
+  Learning may use `label` alone ("weak"); the others are for evaluation.
+  """
+
+  def map(self, example: Example) -> Example:
+    audio, visual = (example[name].astype(np.float32) for name in ('heard', 'seen'))
+    label = np.maximum(audio, visual).max(0)
+    return example | {'label': label, 'audio': audio, 'visual': visual}
+
+
+@dataclasses.dataclass(frozen=True)
+class SoundingMasks(grain.transforms.Map):
+  """AVSBench: `masks` [t h w], 1 where an object is seen that sounds in this second.
+
+  `first`: [1 h w], the first second alone, as in S4's training split.
+  """
+  first: bool = False
+
+  def map(self, example: Example) -> Example:
+    sounding = example['sounding'][:, :-1]  # the last source is off screen
+    if len(example['masks']) != len(sounding):
+      raise ValueError(f'{len(example["masks"])} frames in {len(sounding)} seconds: a mask is that '
+                       'of a second; build the clips with frames_per_second=1.')
+    count = 1 if self.first else len(sounding)
+    masks = [of_objects(decode(png), on) for png, on in zip(example['masks'][:count], sounding)]
+    return example | {'masks': np.stack(masks).astype(np.float32)}
+
+
+def decode(png: bytes) -> UInt8[np.ndarray, 'h w']:
+  """The object numbers of a stored mask: i + 1 where object i is seen."""
+  return np.asarray(Image.open(io.BytesIO(png)))
+
+
+def of_objects(mask: UInt8[np.ndarray, 'h w'],
+               chosen: Bool[np.ndarray, 'k']) -> Bool[np.ndarray, 'h w']:
+  """Where any of the chosen objects is seen."""
+  return np.concatenate([[False], chosen])[mask]

@@ -1,0 +1,60 @@
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from dgsct_jax.data import questions
+from dgsct_jax.data.scene_questions import TEMPLATES
+
+REAL = Path(__file__).parents[3] / 'shared/annotations/music_avqa'
+
+
+def question(text, *values):
+  return {'question_id': 7, 'question_content': text, 'templ_values': json.dumps(values)}
+
+
+def test_slots_are_filled_in_order_and_the_mark_is_dropped():
+  asked = question('Is the <Object> on the <LR> louder? ', 'tuba', 'left')
+  assert questions.words(asked) == 'Is the tuba on the left louder'.split()
+  assert questions.words(question('How many <Object> in the video？', 'pipa'))[-1] == 'video'
+
+
+def test_a_wrong_number_of_values_is_named():
+  with pytest.raises(ValueError, match='question 7: 1 slots.*2 values'):
+    questions.words(question('Where is the <LL> instrument?', 'loudest', 'left'))
+
+
+def test_numbers_are_padded_and_unknown_words_named():
+  vocabulary = ['<pad>', 'Where', 'is', 'it']
+  assert questions.encode(question('Where is it?'), vocabulary).tolist() == [1, 2, 3] + [0] * 11
+  with pytest.raises(ValueError, match="'tuba'"):
+    questions.encode(question('Where is tuba?'), vocabulary)
+  with pytest.raises(ValueError, match='15 words, of 14'):
+    questions.encode(question('is ' * 14 + 'it?'), vocabulary)
+
+
+def test_words_and_answers_are_numbered_as_they_first_appear():
+  asked = [question('Where is it?') | {'anser': 'left'}, question('is there?') | {'anser': 'yes'},
+           question('Where is it?') | {'anser': 'left'}]
+  assert questions.vocabulary(asked) == (['<pad>', 'Where', 'is', 'it', 'there'], ['left', 'yes'])
+
+
+@pytest.mark.skipif(not REAL.exists(), reason=f'no annotations of MUSIC-AVQA in {REAL}')
+@pytest.mark.parametrize('file', ['avqa-val.json', 'avqa-test.json', 'update/avqa-test.json'])
+def test_every_real_question_is_encoded(file):
+  words = (REAL / 'ques_vocab.txt').read_text().split()
+  words = words[:len(words) // 2]  # the file has its lines twice
+  assert len(words) == 93 and words[0] == '<pad>'
+  lengths = []
+  for asked in json.loads((REAL / file).read_text()):
+    lengths.append(np.count_nonzero(questions.encode(asked, words)))
+  assert max(lengths) == 14
+
+
+@pytest.mark.skipif(not REAL.exists(), reason=f'no annotations of MUSIC-AVQA in {REAL}')
+def test_templates_of_scenes_are_the_real_ones():
+  real = {(*json.loads(asked['type']), asked['question_content'].strip())
+          for asked in json.loads((REAL / 'avqa-test.json').read_text())}
+  ours = {template[:3] for template in TEMPLATES}
+  assert ours < real and {text for *_, text in real - ours} == {'Where is the performance?'}
