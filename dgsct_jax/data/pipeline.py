@@ -138,7 +138,7 @@ def _stack(examples: Sequence[transforms.Example]) -> Batch:
     values = [np.asarray(example[key]) for example in examples]
     if values[0].dtype.kind not in 'biuf':
       raise ValueError(f'The field {key!r} holds {values[0].dtype.type.__name__}, which no device '
-                       f'takes; leave it out with transforms.Keep.')
+                       'takes; leave it out with transforms.Keep.')
     if len(shapes := {value.shape for value in values}) > 1:
       raise ValueError(f'The field {key!r} has different shapes in one batch: {sorted(shapes)}; '
                        f"records {[int(example['index']) for example in examples]}.")

@@ -60,20 +60,13 @@ class DecodeWave(grain.transforms.Map):
 
 @dataclasses.dataclass(frozen=True)
 class Keep(grain.transforms.Map):
-  """Leaves only these fields, and `index` and `mask` which every batch has, to go to the device."""
+  """Leaves only these fields, and `index` and `mask` which every batch has: for the device."""
   names: tuple[str, ...]
 
   def map(self, example: Example) -> Example:
-    return {name: example[name] for name in (*self.names, 'index', 'mask') if name in example}
-
-
-@dataclasses.dataclass(frozen=True)
-class Drop(grain.transforms.Map):
-  """Removes fields, such as texts, that are not to go to the device."""
-  names: tuple[str, ...]
-
-  def map(self, example: Example) -> Example:
-    return {key: value for key, value in example.items() if key not in self.names}
+    if missing := [key for key in self.names if key not in example]:
+      raise ValueError(f'{name(example)} has no {missing}, only {sorted(example)}.')
+    return {key: example[key] for key in (*self.names, 'index', 'mask') if key in example}
 
 
 def name(example: Example) -> str:

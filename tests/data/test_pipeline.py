@@ -32,6 +32,12 @@ class Jitter(grain.transforms.RandomMap):
 
 
 @dataclasses.dataclass(frozen=True)
+class Other(grain.transforms.RandomMap):
+  def random_map(self, example, rng):
+    return example | {'other': rng.uniform(size=2).astype(np.float32)}
+
+
+@dataclasses.dataclass(frozen=True)
 class Double(grain.transforms.Map):
   def map(self, example):
     return example | {'value': 2 * example['value']}
@@ -39,7 +45,7 @@ class Double(grain.transforms.Map):
 
 def dataset(size=13, fault=None):
   return pipeline.Dataset(
-      Numbers(size, fault), (Double(), Jitter(), transforms.Drop(('id',)), Jitter()))
+      Numbers(size, fault), (Double(), transforms.Keep(('value',)), Jitter(), Other()))
 
 
 def take(batches, n):
@@ -63,8 +69,8 @@ def gather(per_host):
 def test_a_batch_has_the_transformed_fields_its_indices_and_a_mask():
   batch = next(pipeline.train(dataset(), batch=4, seed=0))
   assert {key: (value.shape, value.dtype.name) for key, value in batch.items()} == {
-      'value': ((4, 3), 'float32'), 'noise': ((4, 2), 'float32'), 'index': ((4,), 'int32'),
-      'mask': ((4,), 'float32')}
+      'value': ((4, 3), 'float32'), 'noise': ((4, 2), 'float32'), 'other': ((4, 2), 'float32'),
+      'index': ((4,), 'int32'), 'mask': ((4,), 'float32')}
   np.testing.assert_array_equal(batch['value'][:, 0], 2 * batch['index'])
   assert batch['mask'].tolist() == [1, 1, 1, 1]
 
@@ -80,7 +86,7 @@ def test_the_seed_decides_order_and_random_transforms():
   one, again, other = (take(pipeline.train(dataset(), batch=4, seed=s), 5) for s in (1, 1, 2))
   assert_same(one, again)
   assert any((a['index'] != b['index']).any() for a, b in zip(one, other))
-  noise = np.concatenate([b['noise'] for b in one])
+  noise = np.concatenate([np.concatenate([b['noise'], b['other']]) for b in one])
   assert len(np.unique(noise)) == noise.size  # anew for each clip, epoch and transform
 
 
@@ -158,7 +164,7 @@ def test_the_error_of_a_bad_record_arrives_with_its_name(workers):
 
 
 def test_text_and_ragged_fields_are_refused_by_name():
-  with pytest.raises(ValueError, match=r"'id' holds str_.*Drop\(\('id',\)\)"):
+  with pytest.raises(ValueError, match=r"'id' holds str_.*transforms.Keep"):
     next(pipeline.evaluate(pipeline.Dataset(Numbers(3)), batch=2))
 
   class Ragged(Numbers):

@@ -102,5 +102,8 @@ def test_a_wave_with_a_sample_that_is_no_number_is_named(value):
     transforms.DecodeWave(2, 3).map({'id': 'clip7', 'wave': wave})
 
 
-def test_drop_removes_only_what_it_names():
-  assert transforms.Drop(('id', 'row')).map({'id': 'x', 'row': 3, 'label': 1}) == {'label': 1}
+def test_keep_leaves_what_it_names_and_what_the_pipeline_adds():
+  record = {'id': 'x', 'row': 3, 'label': 1, 'mask': 1.0, 'index': 2}
+  assert transforms.Keep(('label',)).map(record) == {'label': 1, 'mask': 1.0, 'index': 2}
+  with pytest.raises(ValueError, match=r"record 'x' has no \['wave'\], only .*'label'"):
+    transforms.Keep(('label', 'wave')).map(record)
