@@ -1,0 +1,73 @@
+import json
+import re
+
+import numpy as np
+from PIL import Image
+import pytest
+
+from dgsct_jax import report, writer
+
+
+@pytest.fixture
+def run(tmp_path):
+  lines = [{'step': i, 'train/loss': 3 / i, 'train/class': 2 / i, 'train/lr': .1,
+            'train/grad_norm': 1.} for i in range(1, 6)]
+  lines.insert(3, {'step': 3, 'val/accuracy': 40., 'val/event_accuracy': 60.})
+  (tmp_path / writer.SCALARS).write_text(''.join(json.dumps(line) + '\n' for line in lines))
+  return tmp_path
+
+
+def finish(run):
+  (run / 'metrics.json').write_text(json.dumps({
+      'task': 'ave', 'step': 3, 'chosen': 'best accuracy on val', 'val': {'accuracy': 40.},
+      'test': {'accuracy': 41.25, 'accuracy_batch_mean': 41.5}}))
+
+
+def size(run):
+  return Image.open(run / 'figures/curves.png').size
+
+
+def test_curves_have_a_panel_for_each_kind_of_scalar(run, tmp_path):
+  report.curves(run)
+  wide = size(run)
+  lines = [line for line in writer.read(run) if 'val/accuracy' not in line]
+  (run / writer.SCALARS).write_text(''.join(json.dumps(line) + '\n' for line in lines))
+  report.curves(run)
+  assert wide[0] / size(run)[0] == 4 / 3
+
+
+def test_curves_of_a_run_that_has_only_begun_are_drawn(tmp_path):
+  report.curves(tmp_path)
+  assert size(tmp_path)[1] > 100
+
+
+def test_curves_show_what_was_written(run):
+  report.curves(run)
+  before = np.asarray(Image.open(run / 'figures/curves.png'))
+  with (run / writer.SCALARS).open('a') as file:
+    file.write(json.dumps({'step': 6, 'train/loss': 9., 'train/class': 9., 'train/lr': .1}) + '\n')
+  report.curves(run)
+  assert (before != np.asarray(Image.open(run / 'figures/curves.png'))).any()
+
+
+def test_the_page_holds_every_metric_and_figure(run):
+  finish(run)
+  report.curves(run)
+  Image.new('RGB', (4, 4)).save(run / 'figures/clip_10.png')
+  Image.new('RGB', (4, 4)).save(run / 'figures/clip_2.png')
+  text = report.page(run).read_text()
+  assert re.findall('alt="(.*?)"', text) == ['curves', 'clip_2', 'clip_10']
+  assert '<th>accuracy</th><td>40.00</td><td>41.25</td>' in text
+  assert '<th>accuracy_batch_mean</th><td></td><td>41.50</td>' in text
+  assert 'step 3' in text and 'best accuracy on val' in text
+  assert 'src="data:image/png;base64' in text and 'http' not in text
+
+
+def test_the_page_of_a_run_that_is_not_finished_says_so(run):
+  assert 'not evaluated yet' in report.page(run).read_text()
+
+
+def test_names_are_no_markup(tmp_path):
+  folder = tmp_path / 'a<b>&c'
+  folder.mkdir()
+  assert 'a&lt;b&gt;&amp;c' in report.page(folder).read_text()
