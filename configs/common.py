@@ -13,8 +13,8 @@ def get_config() -> ml_collections.ConfigDict:
   # Files of `python -m dgsct_jax.convert`, 'package:NAME.safetensors', or 'random' by name.
   # `visual` and `audio` fill encoder/visual and encoder/audio; `all` fills everything instead.
   config.init = ml_collections.ConfigDict(dict(visual='', audio='', all=''))
-  config.trainable = ('.*',)  # regular expressions over whole paths a/b/c; everything else is frozen
-  config.frozen_dtype = 'float32'  # or 'bfloat16': how kernels that are not trained are stored
+  config.trainable = ('.*',)  # regular expressions over whole paths a/b/c; the rest is frozen
+  config.frozen_dtype = 'float32'  # or 'bfloat16', of the kernels that are not trained
 
   config.data = ml_collections.ConfigDict()
   config.data.name = ''
@@ -25,12 +25,15 @@ def get_config() -> ml_collections.ConfigDict:
   config.optim = ml_collections.ConfigDict()
   config.optim.name = 'adam'  # or 'adamw'
   config.optim.lr = 5e-4
-  config.optim.schedule = 'step'  # lr * decay_rate^floor((epoch - 1) / decay_epochs); or 'cosine', 'constant'
+  # 'step': lr * decay_rate^floor((epoch - 1) / decay_epochs); 'cosine': to 0 at the end; 'constant'
+  config.optim.schedule = 'step'
   config.optim.decay_epochs = 3
   config.optim.decay_rate = .35
   config.optim.epochs = 50
-  config.optim.patience = 20  # epochs without a metric as good as the best before stopping; 0: never stop
-  config.optim.accumulate = 1  # batches whose mean gradient is one update; 'released': see specs Q1
+  config.optim.patience = 20  # stop after so many epochs that were not as good as the best; 0: never
+  # Batches whose mean gradient makes one update. 'released' takes that of every second batch and of
+  # the last one of an epoch, and throws the others away.
+  config.optim.accumulate = ml_collections.FieldReference(1, field_type=object)
   config.optim.clip_norm = 0.  # 0: no clipping
   config.optim.weight_decay = 0.  # adamw only
   config.optim.lr_by_path = ()  # (regular expression, multiplier) pairs, first match wins

@@ -1,0 +1,179 @@
+"""Checkpoints of what is trained: the latest ones and the best, written while the run goes on.
+
+A checkpoint is a folder workdir/checkpoints/STEP with `model` (trainable parameters, batch
+statistics), `optimizer` (its state, rng, step) and `run` (config, position in the data, hashes of
+the weights that are not saved). It gets that name only when all of it is on disk.
+"""
+
+import json
+import math
+from pathlib import Path
+from typing import Any, TypeVar
+
+from etils import epath
+from flax import traverse_util
+import jax
+import ml_collections
+import orbax.checkpoint as ocp
+
+State = TypeVar('State')
+Run = dict[str, Any]  # what makes a run the same: config as JSON, hashes of weights, epoch length
+
+
+def open(workdir: Path, keep: int, primary: str) -> ocp.CheckpointManager:  # pylint: disable=redefined-builtin
+  """The checkpoints of a run: the `keep` latest stay, and the one with the highest `primary`."""
+  if keep < 1:
+    raise ValueError(f'config.keep={keep}; at least one checkpoint must be kept.')
+
+  def rank(metrics: dict[str, float]) -> float:
+    value = metrics.get(primary, math.nan)
+    return -math.inf if math.isnan(value) else value
+
+  policies = ocp.checkpoint_managers
+  return ocp.CheckpointManager(
+      epath.Path(workdir).absolute() / 'checkpoints',
+      options=ocp.CheckpointManagerOptions(
+          best_fn=rank,
+          preservation_policy=policies.AnyPreservationPolicy(
+              [policies.LatestN(keep), policies.BestN(get_metric_fn=rank, n=1)]),
+          cleanup_tmp_directories=True))  # what a killed run left half written
+
+
+def identity(
+    config: ml_collections.ConfigDict, weights: dict[str, str], epoch_steps: int = 0
+) -> Run:
+  """What a run and its checkpoints share, as JSON."""
+  return {
+      'config': json.loads(config.to_json_best_effort()),
+      'weights': weights,
+      'epoch_steps': epoch_steps,
+  }
+
+
+def save(
+    manager: ocp.CheckpointManager,
+    step: int,
+    state: Any,
+    place: dict[str, int],
+    run: Run,
+    metrics: dict[str, float] | None = None,
+) -> None:
+  """Starts writing the state after `step` batches; returns when its arrays may be donated.
+
+  Args:
+    place: the state of the input iterator.
+    metrics: of an evaluation at this step, for `best`.
+
+  Raises:
+    ValueError: this save or the one before could not be written. The ones before are intact.
+  """
+  try:
+    manager.save(step, metrics=metrics or {}, args=ocp.args.Composite(
+        model=ocp.args.StandardSave(_model(state)),
+        optimizer=ocp.args.StandardSave(_optimizer(state)),
+        run=ocp.args.JsonSave(run | {'place': place})))
+  except Exception as error:
+    raise _failed(manager, error) from error
+
+
+def check(manager: ocp.CheckpointManager, wait: bool = False) -> None:
+  """Raises if a save has failed since; with `wait`, after the one under way has ended."""
+  try:
+    if wait:
+      manager.wait_until_finished()
+    manager.check_for_errors()
+  except Exception as error:
+    raise _failed(manager, error) from error
+
+
+def best(manager: ocp.CheckpointManager) -> tuple[int | None, dict[str, float]]:
+  """(step, metrics) of the best checkpoint; of the latest if none was evaluated."""
+  step = manager.best_step()
+  return step, (manager.metrics(step) or {}) if step is not None else {}
+
+
+def restore_latest(
+    manager: ocp.CheckpointManager, state: State, run: Run
+) -> tuple[State, dict[str, int] | None]:
+  """(state, place) of the latest checkpoint; (the given state, None) if there is none.
+
+  The arrays of the given state are freed.
+
+  Raises:
+    ValueError: the checkpoint is of another run.
+  """
+  step = manager.latest_step()
+  if step is None:
+    return state, None
+  then = read_run(manager, step)
+  _check_same(manager, step, then, run,
+              ('task', 'seed', 'model', 'trainable', 'frozen_dtype', 'optim', 'data'))
+  abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, state)
+  jax.tree.map(lambda array: array.delete(), state)
+  found = manager.restore(step, args=ocp.args.Composite(
+      model=ocp.args.StandardRestore(_model(abstract)),
+      optimizer=ocp.args.StandardRestore(_optimizer(abstract))))
+  return state.replace(**found['model'], **found['optimizer']), then['place']
+
+
+def restore_model(
+    manager: ocp.CheckpointManager, step: int, params: Any, batch_stats: Any, run: Run
+) -> tuple[Any, Any]:
+  """(params, batch_stats) of a checkpoint, laid out like the given ones, which are freed."""
+  _check_same(manager, step, read_run(manager, step), run,
+              ('task', 'model', 'trainable', 'frozen_dtype'))
+  given = {'params': params, 'batch_stats': batch_stats}
+  abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, given)
+  jax.tree.map(lambda array: array.delete(), given)
+  found = manager.restore(
+      step, args=ocp.args.Composite(model=ocp.args.StandardRestore(abstract)))['model']
+  return found['params'], found['batch_stats']
+
+
+def read_run(manager: ocp.CheckpointManager, step: int) -> Run:
+  """The config and all else that a checkpoint says of its run."""
+  return manager.restore(step, args=ocp.args.Composite(run=ocp.args.JsonRestore()))['run']
+
+
+def _model(state: Any) -> dict[str, Any]:
+  return {'params': state.params, 'batch_stats': state.batch_stats}
+
+
+def _optimizer(state: Any) -> dict[str, Any]:
+  return {'opt_state': state.opt_state, 'step': state.step, 'rng': state.rng}
+
+
+def _failed(manager: ocp.CheckpointManager, error: Exception) -> ValueError:
+  steps = sorted(ocp.utils.checkpoint_steps(manager.directory))
+  return ValueError(
+      f'A checkpoint could not be written to {manager.directory}: {error}\n'
+      f'Complete ones there are of the steps {", ".join(map(str, steps)) or "(none)"}; make room'
+      ' and run the same command to go on from the last of them.')
+
+
+def _check_same(
+    manager: ocp.CheckpointManager, step: int, then: Run, now: Run, sections: tuple[str, ...]
+) -> None:
+  """Raises if a checkpoint is of another run; names every value that differs."""
+  old, new = _flat(then, sections), _flat(now, sections)
+  # These may change: a run goes on as if it had been started so.
+  free = {'config.optim.patience', 'config.data.dir', 'config.data.workers'}
+  if new.get('config.optim.schedule') != 'cosine':
+    free.add('config.optim.epochs')
+  faults = [
+      f'  {name}: {old.get(name)!r} in the checkpoint, {new.get(name)!r} now'
+      for name in sorted((old.keys() | new.keys()) - free)
+      if old.get(name) != new.get(name)]
+  if faults:
+    raise ValueError(
+        f'{manager.directory / str(step)} is of another run:\n' + '\n'.join(faults)
+        + '\nGive these as they were, or another --workdir.')
+
+
+def _flat(run: Run, sections: tuple[str, ...]) -> dict[str, Any]:
+  """The compared values of a run, by dotted name."""
+  compared = {
+      'config': {name: run['config'].get(name) for name in sections}, 'weights': run['weights']}
+  if 'data' in sections:
+    compared['batches in an epoch'] = run['epoch_steps']
+  return traverse_util.flatten_dict(compared, sep='.')

@@ -1,0 +1,76 @@
+"""python -m dgsct_jax.main --config=configs/avqa.py [--workdir=DIR] [--mode=train|evaluate]
+
+Any field of the config can be given too: --config.optim.lr=1e-4. The same command goes on with a
+run that was stopped.
+"""
+
+import difflib
+import os
+from pathlib import Path
+import re
+import sys
+
+from absl import app
+from absl import flags
+from flax import traverse_util
+import jax
+from ml_collections import config_flags
+
+from dgsct_jax import evaluate
+from dgsct_jax import train
+
+CONFIG = config_flags.DEFINE_config_file('config', None, 'FILE or FILE:VARIANT of the config.')
+WORKDIR = flags.DEFINE_string('workdir', '', 'Where results go; by default runs/<config name>.')
+MODE = flags.DEFINE_enum(
+    'mode', 'train', ['train', 'evaluate'], 'Train, or score the best checkpoint on the test split.')
+MULTIHOST = flags.DEFINE_bool(
+    'multihost', False,
+    'One process of several. Slurm, Open MPI, Kubernetes and TPU pods are recognised; elsewhere set'
+    ' JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID.')
+
+
+def main(argv: list[str]) -> None:
+  if len(argv) > 1:
+    raise app.UsageError(
+        f'{" ".join(argv[1:])} is no flag; fields of the config are given as --config.NAME=VALUE.')
+  if MULTIHOST.value:
+    join_hosts()
+  run = {'train': train.train, 'evaluate': evaluate.run}[MODE.value]
+  run(CONFIG.value, Path(WORKDIR.value or default_workdir(flags.FLAGS['config'].value_given)))
+
+
+def join_hosts() -> None:
+  """Meets the other processes, before anything else touches a device."""
+  named = {'num_processes': 'JAX_NUM_PROCESSES', 'process_id': 'JAX_PROCESS_ID'}
+  jax.distributed.initialize(
+      **{name: int(os.environ[key]) for name, key in named.items() if key in os.environ})
+
+
+def default_workdir(config_file: str) -> Path:
+  """runs/avqa for configs/avqa.py, runs/quickstart_stamps for configs/quickstart.py:stamps."""
+  file, _, variant = config_file.partition(':')
+  return Path('runs') / re.sub(r'\W+', '_', '_'.join(filter(None, (Path(file).stem, variant))))
+
+
+def parse_flags(argv: list[str]) -> list[str]:
+  """As absl does, but a field that the config does not have is a usage error that names it."""
+  try:
+    return app.parse_flags_with_usage(argv)
+  except (AttributeError, KeyError):
+    given = [re.match(r'--?config\.([^=]+)', word) for word in argv]
+    flags.FLAGS.unparse_flags()
+    flags.FLAGS([word for word, field in zip(argv, given) if not field], known_only=True)
+    fields = traverse_util.flatten_dict(CONFIG.value.to_dict(), sep='.')
+    unknown = [field[1] for field in given if field and field[1] not in fields]
+    if not unknown:
+      raise  # something else is wrong, in the config itself
+    for name in unknown:
+      near = difflib.get_close_matches(name, fields, 3, .3)
+      print(f'--config.{name}: the config has no such field; near to it: {", ".join(near)}.',
+            file=sys.stderr)
+    sys.exit(1)
+
+
+if __name__ == '__main__':
+  flags.mark_flag_as_required('config')
+  app.run(main, flags_parser=parse_flags)

@@ -1,0 +1,75 @@
+"""The mesh, where arrays lie on it, and batches from hosts to devices."""
+
+import math
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+
+BATCH = PartitionSpec(('data', 'fsdp'))  # clips are spread over both axes
+SPLIT_BYTES = 4 * 2**20  # smaller leaves are copied to every device
+
+
+def make_mesh(shape: tuple[int, int]) -> Mesh:
+  """All devices as ('data', 'fsdp'); one of the two sizes may be -1, what is left over."""
+  devices, given = jax.device_count(), tuple(shape)
+  known = math.prod(size for size in given if size != -1)
+  sizes = tuple(devices // known if size == -1 and known > 0 else size for size in given)
+  if len(sizes) != 2 or math.prod(sizes) != devices or min(sizes) < 1:
+    raise ValueError(
+        f"config.mesh={given} over ('data', 'fsdp') does not hold the {devices} devices;"
+        ' their product must be that number, and one of them may be -1.')
+  return jax.make_mesh(sizes, ('data', 'fsdp'), axis_types=(AxisType.Auto,) * 2)
+
+
+def check_batch(batch: int, mesh: Mesh) -> None:
+  """Raises unless a batch spreads evenly over the devices, and so over the hosts."""
+  if batch < 1 or batch % mesh.size:
+    raise ValueError(
+        f'{batch} clips do not divide over {mesh.size} devices; set config.data.batch to a'
+        f' multiple of {mesh.size}.')
+
+
+def of_batch(mesh: Mesh) -> NamedSharding:
+  """Clips over all devices."""
+  return NamedSharding(mesh, BATCH)
+
+
+def replicated(mesh: Mesh) -> NamedSharding:
+  """The same array on every device."""
+  return NamedSharding(mesh, PartitionSpec())
+
+
+def of_leaf(leaf: Any, mesh: Mesh) -> NamedSharding:
+  """A leaf over 4 MB is split along its largest dimension that the 'fsdp' axis divides."""
+  fsdp = mesh.shape['fsdp']
+  if fsdp > 1 and leaf.size * leaf.dtype.itemsize > SPLIT_BYTES:
+    for i in sorted(range(leaf.ndim), key=lambda i: -leaf.shape[i]):
+      if leaf.shape[i] % fsdp == 0:
+        return NamedSharding(mesh, PartitionSpec(*[None] * i, 'fsdp'))
+  return replicated(mesh)
+
+
+def of_tree(tree: Any, mesh: Mesh) -> Any:
+  """The sharding of every leaf of parameters or of a train state, from shapes."""
+  return jax.tree.map(lambda leaf: of_leaf(leaf, mesh), tree)
+
+
+def put(array: np.ndarray, sharding: NamedSharding) -> jax.Array:
+  """An array that every host holds whole, laid over the mesh."""
+  return jax.make_array_from_callback(array.shape, sharding, lambda index: array[index])
+
+
+def global_batch(batch: dict[str, np.ndarray], mesh: Mesh) -> dict[str, jax.Array]:
+  """The clips of all hosts as global arrays; a host gives its own b / hosts of them."""
+  sharding = of_batch(mesh)
+  return {k: jax.make_array_from_process_local_data(sharding, v) for k, v in batch.items()}
+
+
+def local(array: jax.Array) -> np.ndarray:
+  """This host's clips of a global array, or all of a replicated one."""
+  if array.is_fully_replicated:
+    return np.asarray(array)
+  shards = {shard.index[0].start or 0: shard.data for shard in array.addressable_shards}
+  return np.concatenate([np.asarray(shards[start]) for start in sorted(shards)])

@@ -1,0 +1,235 @@
+"""Training, from the first batch to the figures, as one story."""
+
+from collections.abc import Callable, Iterator
+import contextlib
+import dataclasses
+import functools
+from pathlib import Path
+import resource
+import signal
+import sys
+import threading
+import time
+from typing import Any
+
+import jax
+from jax.experimental import multihost_utils
+from jaxtyping import Array
+import ml_collections
+import numpy as np
+import optax
+
+from dgsct_jax import checkpoint
+from dgsct_jax import evaluate
+from dgsct_jax import optim
+from dgsct_jax import sharding
+from dgsct_jax import state as states
+from dgsct_jax import tasks
+from dgsct_jax import tree
+from dgsct_jax import writer as writers
+from dgsct_jax.data import pipeline
+
+Scalars = dict[str, Array]
+
+
+def train(
+    config: ml_collections.ConfigDict, workdir: Path, task: tasks.Task | None = None
+) -> dict[str, float] | None:
+  """Trains one task to the end, from its latest checkpoint if there is one.
+
+  Returns the metrics of the best checkpoint on the test split, or None if SIGTERM came before the
+  end: then the state is saved, and the same command goes on from there.
+  """
+  # The devices, the task and its data.
+  _check(config)
+  mesh = sharding.make_mesh(config.mesh)
+  sharding.check_batch(config.data.batch, mesh)
+  task = task or tasks.build(config)
+  dataset = task.data('train')
+  epoch_steps = -(-len(dataset.source) // config.data.batch)  # an epoch shows every clip
+  eval_steps, num_steps = config.eval_epochs * epoch_steps, config.optim.epochs * epoch_steps
+  read = functools.partial(
+      pipeline.train, dataset, batch=config.data.batch, seed=config.seed,
+      host=jax.process_index(), hosts=jax.process_count())
+  with read() as batches:
+    example = next(batches)
+
+  # The state: drawn and read, then replaced by that of the latest checkpoint.
+  tx, schedule = optim.build(config.optim, epoch_steps)
+  variables = states.variables(task.model, example, config, mesh)
+  run = checkpoint.identity(config, variables.weights, epoch_steps)
+  manager = checkpoint.open(workdir, config.keep, task.primary)
+  state, place = checkpoint.restore_latest(
+      manager, states.create(variables, tx, config.seed, mesh), run)
+  start = int(state.step)
+  writer = writers.Writer(workdir, start)
+  writer.say(tree.table(state.params, variables.frozen))
+  writer.say(
+      f'{len(dataset.source)} clips, {epoch_steps} batches of {config.data.batch} in an epoch,'
+      f' {mesh.size} {jax.devices()[0].device_kind} devices; '
+      + (f'going on after step {start}' if start else 'starting') + f' of {num_steps} in {workdir}')
+
+  # The step, compiled for the shapes of the example.
+  step_fn, seconds = compile_step(
+      task, tx, schedule, state, variables.frozen, sharding.global_batch(example, mesh))
+  writer.say(f'compiled the step in {seconds:.1f} s')
+  predict = evaluate.predictor(task, mesh)
+  clock = writers.Clock(start, num_steps, config.data.batch)
+  first, last = _traced(config.profile, start, num_steps)
+
+  def settle(step: int, scalars: Scalars) -> None:
+    """Fetches the scalars of a step, refuses what is not finite, and reports now and then."""
+    values = {name: float(value) for name, value in jax.device_get(scalars).items()}
+    wrong = {name: value for name, value in values.items() if not np.isfinite(value)}
+    if wrong:
+      raise FloatingPointError(
+          f'Step {step} is not finite: {wrong}. Checkpoints up to step {manager.latest_step()} in'
+          f' {manager.directory} are; look at the data, or lower config.optim.lr={config.optim.lr}'
+          ' or set config.optim.clip_norm.')
+    if step == start + 1:
+      writer.say(f'peak memory of the first step: {peak_memory()}')
+    if step % config.log_steps == 0:
+      checkpoint.check(manager)
+      writer.scalars(step, values)
+      writer.say(writers.progress(step, num_steps, values, *clock.report(step)))
+
+  # The loop. A step is fetched from the device after the next one is on its way.
+  pending = None
+  with read(workers=config.data.workers) as batches, sigterm() as leave:
+    if place:
+      batches.set_state(place)
+    for step in range(start + 1, num_steps + 1):
+      if _exhausted(manager, step - 1, config.optim.patience * epoch_steps, task.primary):
+        writer.say(f'{config.optim.patience} epochs were not as good as the best: stopping')
+        break
+      if step == first:
+        jax.profiler.start_trace(workdir / 'profile')
+      with jax.transfer_guard('disallow'):
+        batch = sharding.global_batch(next(batches), mesh)
+        state, scalars = step_fn(state, variables.frozen, batch)
+        if pending:
+          settle(*pending)
+      pending = step, scalars
+      if step == last:
+        jax.block_until_ready(state)
+        jax.profiler.stop_trace()
+
+      evaluating, leaving = step % eval_steps == 0 or step == num_steps, leave(step)
+      if evaluating or leaving or step % config.save_steps == 0:
+        settle(*pending)  # What is not finite is not saved.
+        pending, metrics = None, None
+        with clock.paused():
+          if evaluating:
+            metrics = evaluate.evaluate(
+                predict, (state.params, state.batch_stats, variables.frozen), task,
+                config.select_on, config, mesh)
+            writer.scalars(step, metrics, config.select_on)
+            writer.say(writers.table(metrics, f'{config.select_on}, step {step}'))
+          checkpoint.save(manager, step, state, batches.get_state(), run, metrics)
+      if leaving:
+        checkpoint.check(manager, wait=True)
+        writer.say(f'SIGTERM: saved step {step}; the same command goes on from there')
+        writer.close()
+        return None
+
+  # The result: the best checkpoint on the test split.
+  checkpoint.check(manager, wait=True)
+  writer.close()
+  variables = dataclasses.replace(variables, params=state.params, batch_stats=state.batch_stats)
+  return evaluate.finish(manager, task, variables, predict, config, workdir, mesh)
+
+
+def train_step(
+    state: states.TrainState,
+    frozen: tree.Tree,
+    batch: tasks.Batch,
+    *,
+    task: tasks.Task,
+    tx: optax.GradientTransformation,
+    schedule: optim.Schedule,
+) -> tuple[states.TrainState, Scalars]:
+  """One batch: the gradient of the trainable half, the statistics of all, an update."""
+  rngs = states.step_keys(state.rng, state.step)
+
+  def loss_fn(params: tree.Tree) -> tuple[Array, tuple[Scalars, tree.Tree]]:
+    variables = {'params': tree.merge(params, frozen), 'batch_stats': state.batch_stats}
+    outputs, moved = task.model.apply(variables, batch, True, rngs=rngs, mutable=['batch_stats'])
+    loss, parts = task.loss(outputs, batch)
+    return loss, (parts, moved.get('batch_stats', {}))
+
+  gradient = jax.value_and_grad(loss_fn, has_aux=True)
+  (loss, (parts, batch_stats)), grads = gradient(state.params)
+  updates, opt_state = tx.update(grads, state.opt_state, state.params)
+  scalars = {'loss': loss, **parts, 'grad_norm': optax.global_norm(grads),
+             'lr': schedule(state.step)}
+  return state.replace(
+      step=state.step + 1,
+      params=optax.apply_updates(state.params, updates),
+      batch_stats=batch_stats,
+      opt_state=opt_state), scalars
+
+
+def compile_step(
+    task: tasks.Task,
+    tx: optax.GradientTransformation,
+    schedule: optim.Schedule,
+    state: states.TrainState,
+    frozen: tree.Tree,
+    batch: tasks.Batch,
+) -> tuple[Callable[..., tuple[states.TrainState, Scalars]], float]:
+  """(`train_step` for these shapes, seconds it took). The state is donated and keeps its layout."""
+  since = time.monotonic()
+  step = jax.jit(
+      functools.partial(train_step, task=task, tx=tx, schedule=schedule),
+      donate_argnums=0,
+      out_shardings=(jax.tree.map(lambda leaf: leaf.sharding, state),
+                     sharding.replicated(jax.tree.leaves(batch)[0].sharding.mesh)))
+  return step.lower(state, frozen, batch).compile(), time.monotonic() - since
+
+
+@contextlib.contextmanager
+def sigterm() -> Iterator[Callable[[int], bool]]:
+  """Gives a function that says after each step whether to save and leave, the same on all hosts."""
+  if jax.distributed.is_initialized():
+    yield multihost_utils.reached_preemption_sync_point  # jax itself listens to the signal
+    return
+  asked = threading.Event()
+  before = signal.signal(signal.SIGTERM, lambda *_: asked.set())
+  try:
+    yield lambda step: asked.is_set()
+  finally:
+    signal.signal(signal.SIGTERM, before)
+
+
+def peak_memory() -> str:
+  """The most memory that was held on a device, or by this process where devices do not say."""
+  stats = jax.local_devices()[0].memory_stats()
+  if stats and 'peak_bytes_in_use' in stats:
+    return f'{stats["peak_bytes_in_use"] / 1e9:.2f} GB on each device'
+  held = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+  return f'{held * (1 if sys.platform == "darwin" else 1024) / 1e9:.2f} GB in this process'
+
+
+def _exhausted(manager: Any, step: int, patience: int, primary: str) -> bool:
+  """Whether the best checkpoint is `patience` batches old; 0 is for ever."""
+  best, metrics = checkpoint.best(manager)
+  return bool(patience) and primary in metrics and step - best >= patience
+
+
+def _traced(profile: tuple[int, ...], start: int, num_steps: int) -> tuple[int, int]:
+  """First and last step of the trace among those that are still to come; (0, 0) if none is."""
+  if not profile:
+    return 0, 0
+  if len(profile) != 2 or not 1 <= profile[0] <= profile[1]:
+    raise ValueError(f'config.profile={profile}; give (first, last) step, counted from 1.')
+  first, last = max(profile[0], start + 1), min(profile[1], num_steps)
+  return (first, last) if first <= last else (0, 0)
+
+
+def _check(config: ml_collections.ConfigDict) -> None:
+  """Raises for what would only show later in the run."""
+  if config.select_on not in ('val', 'test'):
+    raise ValueError(f"config.select_on={config.select_on!r}; choose 'val' or 'test'.")
+  for name in ('log_steps', 'save_steps', 'eval_epochs'):
+    if config[name] < 1:
+      raise ValueError(f'config.{name}={config[name]}; it must be at least 1.')

@@ -1,0 +1,118 @@
+"""Scalars to a JSON lines file, to TensorBoard and to the terminal, by process 0 alone."""
+
+from collections.abc import Iterator
+import contextlib
+import datetime
+import importlib
+import json
+import os
+from pathlib import Path
+import sys
+import time
+import types
+
+import jax
+
+SCALARS = 'scalars.jsonl'
+
+
+class Writer:
+  """The scalars of a run. Lines beyond `step`, of a run that was killed after its checkpoint, are dropped."""
+
+  def __init__(self, workdir: Path, step: int):
+    self.active = jax.process_index() == 0
+    if not self.active:
+      return
+    workdir.mkdir(parents=True, exist_ok=True)
+    kept = [line for line in read(workdir) if line['step'] <= step]
+    whole = workdir / f'{SCALARS}.part'
+    whole.write_text(''.join(map(_line, kept)))
+    os.replace(whole, workdir / SCALARS)
+    self._file = (workdir / SCALARS).open('a')
+    self._board = _tensorboard().SummaryWriter(str(workdir / 'tensorboard'), purge_step=step + 1)
+
+  def scalars(self, step: int, values: dict[str, float], prefix: str = 'train') -> None:
+    """Writes values under 'prefix/name' after `step` batches."""
+    if not self.active:
+      return
+    named = {f'{prefix}/{name}': float(value) for name, value in values.items()}
+    self._file.write(_line({'step': step} | named))
+    self._file.flush()
+    for name, value in named.items():
+      self._board.add_scalar(name, value, step)
+
+  def say(self, text: str) -> None:
+    """Prints."""
+    if self.active:
+      print(text, flush=True)
+
+  def close(self) -> None:
+    if self.active:
+      self._file.close()
+      self._board.close()
+
+
+class Clock:
+  """Clips per second and the time that is left; what is `paused`, as evaluation is, counts for neither."""
+
+  def __init__(self, step: int, steps: int, batch: int):
+    self.step, self.steps, self.batch = step, steps, batch
+    self.start = time.monotonic()
+    self.rate = None  # batches per second, over the last report
+
+  @contextlib.contextmanager
+  def paused(self) -> Iterator[None]:
+    since = time.monotonic()
+    yield
+    self.start += time.monotonic() - since
+
+  def report(self, step: int) -> tuple[float, str]:
+    """(clips per second since the last report, remaining time as text)."""
+    now = time.monotonic()
+    if step > self.step:
+      self.rate = (step - self.step) / max(now - self.start, 1e-9)
+      self.step, self.start = step, now
+    left = datetime.timedelta(seconds=round((self.steps - step) / self.rate)) if self.rate else '?'
+    return (self.rate or 0.) * self.batch, str(left)
+
+
+def read(workdir: Path) -> list[dict[str, float]]:
+  """The lines written so far; a last one that was cut off in writing is left out."""
+  lines = []
+  path = Path(workdir) / SCALARS
+  for text in path.read_text().splitlines() if path.is_file() else ():
+    try:
+      lines.append(json.loads(text))
+    except json.JSONDecodeError:
+      break
+  return lines
+
+
+def progress(step: int, steps: int, scalars: dict[str, float], clips: float, left: str) -> str:
+  """One line: step, loss and its parts, learning rate, clips per second, remaining time."""
+  rest = {name: value for name, value in scalars.items() if name not in ('loss', 'lr')}
+  parts = ' '.join(f'{name} {value:.4f}' for name, value in rest.items())
+  return (f'step {step}/{steps}  loss {scalars["loss"]:.4f}  {parts}  lr {scalars["lr"]:.2e}  '
+          f'{clips:.1f} clips/s  {left} left')
+
+
+def table(metrics: dict[str, float], title: str) -> str:
+  """Names and values in two columns under a title."""
+  width = max(map(len, metrics), default=0)
+  return '\n'.join([title] + [f'  {name:{width}}  {value:10.4f}' for name, value in metrics.items()])
+
+
+def _tensorboard() -> types.ModuleType:
+  """tensorboardX without torch, which it loads where it is installed and scalars do not need."""
+  hidden = 'torch' not in sys.modules
+  if hidden:
+    sys.modules['torch'] = None
+  try:
+    return importlib.import_module('tensorboardX')
+  finally:
+    if hidden:
+      del sys.modules['torch']
+
+
+def _line(values: dict[str, float]) -> str:
+  return json.dumps(values) + '\n'

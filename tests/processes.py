@@ -1,0 +1,133 @@
+"""Runs in processes of their own: other devices, several hosts, a kill, a full disk.
+
+`python -m tests.processes JOB` with a job in JSON; `build` names a function 'module:function' that
+takes changes of a config by dotted name and returns (task, config).
+"""
+
+import importlib
+import json
+import os
+from pathlib import Path
+import resource
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+from typing import Any
+
+import numpy as np
+
+ROOT = Path(__file__).parent.parent
+
+
+def one_step(build: str, devices: int, rule: str = 'adam', **changes: Any) -> dict[str, np.ndarray]:
+  """Trainable parameters and statistics after one step on so many simulated devices.
+
+  `rule='sgd'` subtracts the gradient itself, for models of which some gradients are nothing but
+  rounding: the first step of Adam has the same size for those.
+  """
+  with tempfile.TemporaryDirectory() as folder:
+    out = Path(folder) / 'out.npz'
+    job = dict(job='one_step', build=build, rule=rule, out=str(out), changes=changes)
+    finish(start(job, devices))
+    return dict(np.load(out))
+
+
+def train(build: str, workdir: Path, *, devices: int = 1, hosts: int = 1, kill: int = 0,
+          with_signal: int = signal.SIGKILL, file_bytes: int = 0, dies: bool = False,
+          **changes: Any) -> list[subprocess.CompletedProcess]:
+  """Trains in `hosts` processes of `devices` each.
+
+  Args:
+    kill: the step at which each process sends itself `with_signal`.
+    file_bytes: no file can grow beyond; a write that would fails, or `dies` on the spot.
+  """
+  job = dict(job='train', build=build, out=str(workdir), changes=changes, kill=kill,
+             signal=int(with_signal), file_bytes=file_bytes, dies=dies)
+  port = free_port()
+  processes = [start(job, devices, host, hosts, port) for host in range(hosts)]
+  return [finish(process, check=False) for process in processes]
+
+
+def start(job: dict[str, Any], devices: int = 1, host: int = 0, hosts: int = 1,
+          port: int = 0) -> subprocess.Popen:
+  """Starts one process, one of several `hosts` if there are more."""
+  env = os.environ | {
+      'JAX_PLATFORMS': 'cpu',
+      'XLA_FLAGS': f'--xla_force_host_platform_device_count={devices}',
+      'PYTHONPATH': str(ROOT)}
+  if hosts > 1:
+    env |= {'JAX_COORDINATOR_ADDRESS': f'localhost:{port}', 'JAX_NUM_PROCESSES': str(hosts),
+            'JAX_PROCESS_ID': str(host)}
+  return subprocess.Popen(
+      [sys.executable, '-m', 'tests.processes', json.dumps(job | {'hosts': hosts})], cwd=ROOT,
+      env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def finish(process: subprocess.Popen, check: bool = True) -> subprocess.CompletedProcess:
+  try:
+    out, err = process.communicate(timeout=240)
+  finally:
+    process.kill()
+  assert not check or process.returncode == 0, err[-4000:]
+  return subprocess.CompletedProcess(process.args, process.returncode, out, err)
+
+
+def free_port() -> int:
+  with socket.socket() as s:
+    s.bind(('localhost', 0))
+    return s.getsockname()[1]
+
+
+def _main(job: dict[str, Any]) -> None:
+  if job['hosts'] > 1:
+    from dgsct_jax import main  # pylint: disable=g-import-not-at-top
+    main.join_hosts()
+  module, _, function = job['build'].partition(':')
+  changes = {k: tuple(v) if isinstance(v, list) else v for k, v in job['changes'].items()}
+  task, config = getattr(importlib.import_module(module), function)(**changes)
+  {'one_step': _one_step, 'train': _train}[job['job']](task, config, job)
+
+
+def _one_step(task, config, job):
+  import jax  # pylint: disable=g-import-not-at-top
+  import optax
+  from dgsct_jax import optim, sharding, state as states, train as trains, tree
+  from dgsct_jax.data import pipeline
+  mesh = sharding.make_mesh(config.mesh)
+  batch = next(pipeline.train(task.data('train'), batch=config.data.batch, seed=config.seed))
+  variables = states.variables(task.model, batch, config, mesh)
+  tx, schedule = optim.build(config.optim, 10)
+  tx = {'adam': tx, 'sgd': optax.sgd(1.)}[job['rule']]
+  state = states.create(variables, tx, config.seed, mesh)
+  batch = sharding.global_batch(batch, mesh)
+  step, _ = trains.compile_step(task, tx, schedule, state, variables.frozen, batch)
+  for leaf in jax.tree.leaves((state, variables.frozen)):
+    assert len(leaf.sharding.device_set) == jax.device_count()
+  if config.mesh[1] > 1:
+    assert not all(leaf.is_fully_replicated for leaf in jax.tree.leaves(state)), 'nothing is split'
+  state, _ = step(state, variables.frozen, batch)
+  leaves = tree.flatten({'params': state.params, 'batch_stats': state.batch_stats})
+  np.savez(job['out'], **{path: np.asarray(leaf) for path, leaf in leaves.items()})
+
+
+def _train(task, config, job):
+  from dgsct_jax import train as trains, writer  # pylint: disable=g-import-not-at-top
+  progress = writer.progress
+
+  def at_step(step, *args):
+    if step == job['kill']:
+      os.kill(os.getpid(), job['signal'])
+    return progress(step, *args)
+
+  writer.progress = at_step
+  if job['file_bytes']:
+    if job['dies']:
+      signal.signal(signal.SIGXFSZ, signal.SIG_DFL)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (job['file_bytes'], job['file_bytes']))
+  trains.train(config, Path(job['out']), task)
+
+
+if __name__ == '__main__':
+  _main(json.loads(sys.argv[1]))
