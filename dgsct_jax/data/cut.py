@@ -1,0 +1,102 @@
+"""From the files of a clip to the fields of its record: what the data sets share.
+
+ValueError and OSError (of which media.MediaError is one) are the reasons for which a clip is bad.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+import os
+from pathlib import Path
+
+from jaxtyping import Float32, Int16
+import numpy as np
+
+from dgsct_jax.data import media, transforms
+
+PICTURES = ('.jpg', '.jpeg', '.png')
+VIDEOS = ('.mp4', '.mkv', '.webm', '.avi', '.mov', '.flv', '.m4v', '.mpg', '.mpeg', '.wmv', '.3gp')
+
+
+def spread(total: int, count: int) -> list[int]:
+  """Which `count` of `total` things, from 0, as released: evenly, first and last, rounded down."""
+  return [int(i) - 1 for i in np.linspace(1, total, count)]
+
+
+def frame_files(folder: str | os.PathLike, count: int) -> list[bytes]:
+  """`count` of the pictures of a folder, evenly spread over their sorted names, as they are."""
+  files = sorted(path for path in Path(folder).iterdir() if path.suffix in PICTURES)
+  if not files:
+    raise ValueError(f'{folder} has no pictures.')
+  chosen = [files[i] for i in spread(len(files), count)]
+  encoded = {path: path.read_bytes() for path in set(chosen)}
+  for path, content in encoded.items():
+    try:
+      transforms.decode_image(content)
+    except (OSError, ValueError, SyntaxError) as error:
+      raise ValueError(f'{path} is not a readable picture ({error}).') from error
+  return [encoded[path] for path in chosen]
+
+
+def wave_file(path: str | os.PathLike, seconds: int, rate: int) -> Int16[np.ndarray, 's']:
+  """A stored .npy waveform, fitted to its length."""
+  try:
+    wave = np.load(path)
+  except (ValueError, EOFError) as error:  # pickled objects could run code: not read
+    raise ValueError(f'{path} is not a readable array of numbers ({error}).') from error
+  if wave.dtype == np.int16:
+    wave = wave / np.float32(32768)
+  if wave.dtype.kind != 'f':
+    raise ValueError(f'{path} holds {wave.dtype}, not int16 or float samples.')
+  if wave.ndim == 2 and 1 < min(wave.shape) <= 8 and wave.size >= 2 * (seconds - 1) * rate:
+    wave = wave.mean(int(np.argmin(wave.shape)))  # channels
+  return fit(wave.reshape(-1).astype(np.float32), seconds, rate, str(path))
+
+
+def fit(wave: Float32[np.ndarray, 'r'], seconds: int, rate: int,
+        name: str) -> Int16[np.ndarray, 's']:
+  """Exactly `seconds` of a wave: the rest is dropped, less than a missing second is silence.
+
+  Raises:
+    ValueError: a second or more is missing, or the samples are not finite numbers within -1..1.
+  """
+  wanted = seconds * rate
+  if len(wave) <= wanted - rate:
+    raise ValueError(f'{name} has {len(wave)} samples = {len(wave) / rate:.2f} s at {rate} Hz; '
+                     f'{seconds} s are needed.')
+  if not np.isfinite(wave).all():
+    raise ValueError(f'{name} has {np.sum(~np.isfinite(wave))} samples that are not finite.')
+  if (peak := np.abs(wave).max()) > 2:  # a little over 1 is usual and clipped
+    raise ValueError(f'{name} reaches {peak:.4g}; full scale is 1.')
+  return media.to_int16(np.pad(wave[:wanted], (0, max(0, wanted - len(wave)))))
+
+
+def video_frames(path: str | os.PathLike, times: Sequence[float], side: int) -> list[bytes]:
+  """The pictures of a video at some times, as JPEG files whose shorter side is at most `side`."""
+  return [media.jpeg(frame, side) for frame in media.each_frame(path, times)]
+
+
+def video_wave(path: str | os.PathLike, seconds: int, rate: int,
+               start: float = 0) -> Int16[np.ndarray, 's']:
+  """The sound of a video from `start` on."""
+  wave = media.waveform(path, rate)[round(start * rate):]
+  return fit(wave, seconds, rate, f'the sound of {path}')
+
+
+def find_videos(folders: Iterable[Path]) -> Mapping[str, Path]:
+  """The video files that lie in some folders, by their names without suffix."""
+  return {path.stem: path for folder in folders if folder.is_dir() for path in folder.iterdir()
+          if path.suffix.lower() in VIDEOS}
+
+
+def find_root(source: str | os.PathLike, below: str, marker: str) -> Path:
+  """The folder that holds a data set's annotations: `source`, or where the releases put it below.
+
+  Raises:
+    ValueError: the file `marker` is in neither.
+  """
+  source = Path(source).resolve()
+  candidates = [source, source / below, source / 'data' / below]
+  for folder in candidates:
+    if (folder / marker).exists():
+      return folder
+  raise ValueError(f'There is no {marker} in {", ".join(map(str, candidates))}; give the folder '
+                   'that holds it as --source.')
