@@ -69,7 +69,7 @@ def fit(wave: Float32[np.ndarray, 'r'], seconds: int, rate: int,
   return media.to_int16(np.pad(wave[:wanted], (0, max(0, wanted - len(wave)))))
 
 
-def video_frames(path: str | os.PathLike, times: Sequence[float], side: int) -> list[bytes]:
+def video_frames(path: str | os.PathLike, times: Sequence[float | int], side: int) -> list[bytes]:
   """The pictures of a video at some times, as JPEG files whose shorter side is at most `side`."""
   return [media.jpeg(frame, side) for frame in media.each_frame(path, times)]
 

@@ -48,13 +48,13 @@ def probe(path: str | os.PathLike) -> Info:
     return Info(float(duration) or None, bool(_video(container)), bool(container.streams.audio))
 
 
-def frames(path: str | os.PathLike, times: Sequence[float]) -> UInt8[np.ndarray, 'n h w 3']:
+def frames(path: str | os.PathLike, times: Sequence[float | int]) -> UInt8[np.ndarray, 'n h w 3']:
   """The picture that is shown at each of some times."""
   return np.stack(list(each_frame(path, times)))
 
 
 def each_frame(path: str | os.PathLike,
-               times: Sequence[float]) -> Iterator[UInt8[np.ndarray, 'h w 3']]:
+               times: Sequence[float | int]) -> Iterator[UInt8[np.ndarray, 'h w 3']]:
   """Like `frames`, one after the other; the times must ascend.
 
   A time before the first or after the last picture gets that one. Pictures are turned as the file
