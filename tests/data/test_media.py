@@ -122,8 +122,10 @@ def test_missing_tracks_are_named(tmp_path):
     media.waveform(silent, 32000)
   with pytest.raises(media.NoVideoTrack, match='blind.mkv has no video track'):
     media.frames(blind, [0])
-  assert media.probe(silent) == media.Info(pytest.approx(0.3, abs=0.1), True, False)
-  assert media.probe(blind) == media.Info(pytest.approx(0.2, abs=0.05), False, True)
+  for path, seconds, video in ((silent, 0.3, True), (blind, 0.2, False)):
+    info = media.probe(path)
+    assert abs(info.duration - seconds) < 0.1
+    assert (info.has_video, info.has_audio) == (video, not video)
 
 
 @pytest.mark.parametrize('content', [b'', b'no video', bytes(range(256)) * 40])
