@@ -5,6 +5,7 @@ statistics), `optimizer` (its state, rng, step) and `run` (config, position in t
 the weights that are not saved). It gets that name only when all of it is on disk.
 """
 
+from collections.abc import Callable
 import json
 import math
 from pathlib import Path
@@ -25,18 +26,37 @@ def open(workdir: Path, keep: int, primary: str) -> ocp.CheckpointManager:  # py
   if keep < 1:
     raise ValueError(f'config.keep={keep}; at least one checkpoint must be kept.')
 
-  def rank(metrics: dict[str, float]) -> float:
-    value = metrics.get(primary, math.nan)
-    return -math.inf if math.isnan(value) else value
-
-  policies = ocp.checkpoint_managers
+  policies, rank = ocp.checkpoint_managers, _rank(primary)
   return ocp.CheckpointManager(
-      epath.Path(workdir).absolute() / 'checkpoints',
+      _folder(workdir),
       options=ocp.CheckpointManagerOptions(
           best_fn=rank,
           preservation_policy=policies.AnyPreservationPolicy(
               [policies.LatestN(keep), policies.BestN(get_metric_fn=rank, n=1)]),
           cleanup_tmp_directories=True))  # what a killed run left half written
+
+
+def find(workdir: Path, primary: str) -> ocp.CheckpointManager:
+  """The checkpoints of a run that may still be going on: nothing is written or cleared away."""
+  folder = _folder(workdir)
+  if folder.is_dir():
+    manager = ocp.CheckpointManager(
+        folder, options=ocp.CheckpointManagerOptions(best_fn=_rank(primary), create=False))
+    if manager.latest_step() is not None:
+      return manager
+  raise ValueError(f'There is no checkpoint in {folder}; train first, or give the --workdir of a run.')
+
+
+def _folder(workdir: Path) -> epath.Path:
+  return epath.Path(workdir).absolute() / 'checkpoints'
+
+
+def _rank(primary: str) -> Callable[[dict[str, float]], float]:
+  """Metrics of a checkpoint -> its worth; of those without `primary` none is better."""
+  def rank(metrics: dict[str, float]) -> float:
+    value = metrics.get(primary, math.nan)
+    return -math.inf if math.isnan(value) else value
+  return rank
 
 
 def identity(

@@ -33,11 +33,7 @@ def run(
   mesh = sharding.make_mesh(config.mesh)
   sharding.check_batch(config.data.batch, mesh)
   task = task or tasks.build(config)
-  manager = checkpoint.open(workdir, config.keep, task.primary)
-  if manager.latest_step() is None:
-    raise ValueError(
-        f'There is no checkpoint in {manager.directory}; train first: the same command with'
-        ' --mode=train, or give the --workdir of a run.')
+  manager = checkpoint.find(workdir, task.primary)
   with batches(task, 'test', config) as examples:
     variables = states.variables(task.model, next(examples), config, mesh)
   return finish(manager, task, variables, predictor(task, mesh), config, workdir, mesh)
@@ -52,7 +48,7 @@ def finish(
     workdir: Path,
     mesh: Mesh,
 ) -> dict[str, float]:
-  """Scores the best checkpoint on the test split: a table, metrics.json, figures, curves."""
+  """Scores the best checkpoint on the test split: metrics.json, figures, a page."""
   step, selected = checkpoint.best(manager)
   params, batch_stats = checkpoint.restore_model(
       manager, step, variables.params, variables.batch_stats, checkpoint.identity(config, variables.weights))
@@ -65,9 +61,11 @@ def finish(
     print(writer.table(metrics, f'test, checkpoint of step {step} ({chosen})'))
     print(json.dumps(found))
     (workdir / 'metrics.json').write_text(json.dumps(found, indent=2) + '\n')
-    report.curves(workdir)
   if task.figures:
     draw(predict, model, task, config, workdir, mesh)
+  if jax.process_index() == 0:
+    report.curves(workdir)
+    print(f'metrics and figures: {report.page(workdir)}')
   return metrics
 
 

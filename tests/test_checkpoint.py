@@ -1,0 +1,171 @@
+"""A checkpoint is whole or not there, and goes only to the run that it is of."""
+
+import json
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+import ml_collections
+import numpy as np
+import orbax.checkpoint as ocp
+import pytest
+
+from dgsct_jax import checkpoint
+
+CONFIG = dict(task='ave', seed=43, trainable=('head/.*',), frozen_dtype='float32',
+              model=dict(width=8), data=dict(dir='a', batch=8, workers=0),
+              optim=dict(lr=.1, epochs=4, patience=2, schedule='step'))
+
+
+@flax.struct.dataclass
+class State:
+  step: jax.Array
+  params: dict
+  batch_stats: dict
+  opt_state: tuple
+  rng: jax.Array
+
+
+def make(step, width=3):
+  x = jnp.full((width, 2), float(step))
+  return State(jnp.int32(step), {'head': {'kernel': x}}, {}, ((), {'mu': x + 1}), jnp.zeros(2, jnp.uint32))
+
+
+def run(weights='sha256 1', epoch_steps=5, **changes):
+  config = ml_collections.ConfigDict(CONFIG)
+  config.update_from_flattened_dict(changes)
+  return checkpoint.identity(config, {'visual': weights}, epoch_steps)
+
+
+def save(manager, step, metrics=None, **changes):
+  checkpoint.save(manager, step, make(step), {'batches': step}, run(**changes), metrics)
+
+
+def test_the_latest_state_and_place_come_back(tmp_path):
+  with checkpoint.open(tmp_path, 2, 'acc') as manager:
+    assert checkpoint.restore_latest(manager, make(0), run())[1] is None
+    for step in (1, 2, 3):
+      save(manager, step)
+  with checkpoint.open(tmp_path, 2, 'acc') as manager:
+    state, place = checkpoint.restore_latest(manager, make(0), run())
+  assert place == {'batches': 3}
+  assert jax.tree.structure(state) == jax.tree.structure(make(0))
+  jax.tree.map(np.testing.assert_array_equal, state, make(3))
+
+
+def test_a_state_may_be_donated_while_it_is_written(tmp_path):
+  add = jax.jit(lambda state: jax.tree.map(lambda x: x + 1, state), donate_argnums=0)
+  state = {'w': jnp.zeros((512, 512))}
+  with checkpoint.open(tmp_path, 9, 'acc') as manager:
+    for step in range(1, 6):
+      state = add(state)
+      checkpoint.save(manager, step, make(step).replace(params=state), {}, run())
+      for _ in range(3):
+        state = add(state)
+    checkpoint.check(manager, wait=True)
+    for step in range(1, 6):
+      params, _ = checkpoint.restore_model(manager, step, {'w': jnp.zeros((512, 512))}, {}, run())
+      np.testing.assert_array_equal(params['w'], 4 * step - 3)
+
+
+def test_the_latest_ones_and_the_best_are_kept_over_restarts(tmp_path):
+  scores = {1: .2, 2: .9, 3: None, 4: .9, 5: .5, 6: float('nan'), 7: None, 8: .1}
+  for step, score in scores.items():
+    with checkpoint.open(tmp_path, 2, 'acc') as manager:
+      save(manager, step, None if score is None else {'acc': score, 'other': -score})
+  with checkpoint.open(tmp_path, 2, 'acc') as manager:
+    assert sorted(manager.all_steps()) == [4, 7, 8]
+    assert checkpoint.best(manager) == (4, {'acc': .9, 'other': -.9})  # of equals the later one
+
+
+def test_without_evaluations_the_latest_is_the_best(tmp_path):
+  with checkpoint.open(tmp_path, 1, 'acc') as manager:
+    assert checkpoint.best(manager) == (None, {})
+    save(manager, 1)
+    save(manager, 2)
+    assert checkpoint.best(manager) == (2, {})
+
+
+@pytest.mark.parametrize('changes, message', [
+    ({'model.width': 9}, 'config.model.width: 8 in the checkpoint, 9 now'),
+    ({'optim.lr': .2}, 'config.optim.lr: 0.1 in the checkpoint, 0.2 now'),
+    ({'trainable': ('.*',)}, r"config.trainable: \['head/\.\*'\] in the checkpoint, \['\.\*'\] now"),
+    ({'seed': 1}, 'config.seed: 43 in the checkpoint, 1 now'),
+    ({'data.batch': 4}, 'config.data.batch: 8 in the checkpoint, 4 now'),
+    ({'weights': 'sha256 2'}, "weights.visual: 'sha256 1' in the checkpoint, 'sha256 2' now"),
+    ({'epoch_steps': 6}, 'batches in an epoch: 5 in the checkpoint, 6 now'),
+    ({'optim.schedule': 'cosine', 'optim.epochs': 9}, 'config.optim.epochs: 4 in the check.*\n.*schedule'),
+])
+def test_a_checkpoint_of_another_run_is_refused_with_both_values(tmp_path, changes, message):
+  with checkpoint.open(tmp_path, 1, 'acc') as manager:
+    save(manager, 1)
+  with checkpoint.open(tmp_path, 1, 'acc') as manager:
+    with pytest.raises(ValueError, match=f'(?s)checkpoints/1 is of another run:.*{message}.*another --workdir'):
+      checkpoint.restore_latest(manager, make(0), run(**changes))
+
+
+def test_more_epochs_more_patience_other_folders_and_workers_continue_a_run(tmp_path):
+  with checkpoint.open(tmp_path, 1, 'acc') as manager:
+    save(manager, 1)
+    changed = run(**{'optim.epochs': 9, 'optim.patience': 7, 'data.dir': 'b', 'data.workers': 3})
+    assert checkpoint.restore_latest(manager, make(0), changed)[1] == {'batches': 1}
+
+
+def test_evaluation_minds_the_model_and_not_the_optimiser(tmp_path):
+  with checkpoint.open(tmp_path, 1, 'acc') as manager:
+    save(manager, 1)
+    given = make(0)
+    params, _ = checkpoint.restore_model(
+        manager, 1, given.params, given.batch_stats, run(**{'optim.lr': 3., 'data.batch': 2, 'epoch_steps': 0}))
+    np.testing.assert_array_equal(params['head']['kernel'], 1.)
+    with pytest.raises(ValueError, match='config.model.width: 8 in the checkpoint, 9 now'):
+      checkpoint.restore_model(manager, 1, params, {}, run(**{'model.width': 9}))
+
+
+def test_a_half_written_checkpoint_is_never_the_latest_and_is_cleared_away(tmp_path):
+  with checkpoint.open(tmp_path, 2, 'acc') as manager:
+    save(manager, 1)
+    save(manager, 2)
+  whole = tmp_path / 'checkpoints'
+  (whole / '2').rename(whole / '2.orbax-checkpoint-tmp')  # the name until all is written
+  with checkpoint.open(tmp_path, 2, 'acc') as manager:
+    assert manager.latest_step() == 1
+    save(manager, 3)
+    checkpoint.check(manager, wait=True)
+    assert sorted(path.name for path in whole.iterdir()) == ['1', '3']
+
+
+def test_reading_leaves_alone_what_a_run_is_writing(tmp_path):
+  with pytest.raises(ValueError, match='There is no checkpoint in .*; train first'):
+    checkpoint.find(tmp_path, 'acc')
+  with checkpoint.open(tmp_path, 2, 'acc') as manager:
+    save(manager, 1, {'acc': .5})
+    save(manager, 2)
+  (tmp_path / 'checkpoints/3.orbax-checkpoint-tmp').mkdir()
+  with checkpoint.find(tmp_path, 'acc') as manager:
+    assert checkpoint.best(manager) == (1, {'acc': .5})
+  assert (tmp_path / 'checkpoints/3.orbax-checkpoint-tmp').is_dir()
+
+
+def test_the_config_is_read_back_as_json(tmp_path):
+  with checkpoint.open(tmp_path, 1, 'acc') as manager:
+    save(manager, 1)
+    found = checkpoint.read_run(manager, 1)
+  assert found['config'] == json.loads(json.dumps(CONFIG)) and found['place'] == {'batches': 1}
+
+
+def test_a_failed_save_is_an_error_that_names_what_is_left(tmp_path, monkeypatch):
+  with checkpoint.open(tmp_path, 2, 'acc') as manager:
+    save(manager, 1)
+    checkpoint.check(manager, wait=True)
+
+    def full(*args, **kwargs):
+      raise OSError(28, 'No space left on device')
+    monkeypatch.setattr(ocp.CheckpointManager, 'save', full)
+    with pytest.raises(ValueError, match=r'(?s)No space left on device.*steps 1; make room and run the same'):
+      save(manager, 2)
+
+
+def test_keeping_none_is_an_error(tmp_path):
+  with pytest.raises(ValueError, match='config.keep=0'):
+    checkpoint.open(tmp_path, 0, 'acc')

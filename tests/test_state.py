@@ -1,0 +1,154 @@
+"""The state is made once, from files and a seed; what does not fit is said all at once."""
+
+import hashlib
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from safetensors.numpy import save_file
+
+from dgsct_jax import optim
+from dgsct_jax import sharding
+from dgsct_jax import state as states
+from dgsct_jax import tree
+from tests import toy
+
+CLIP = toy.DropStrings().map(toy.Clips('train', 3)[0])
+BATCH = {name: np.stack([value] * 4) for name, value in CLIP.items()} | {'mask': np.ones(4, np.float32)}
+MODEL = toy.Model(4)
+
+
+def variables(model=MODEL, **changes):
+  return states.variables(model, BATCH, toy.config(**changes), sharding.make_mesh((-1, 1)))
+
+
+def leaves(found):
+  """All variables by path, as the model has them."""
+  return {path: np.asarray(leaf) for path, leaf in tree.flatten({
+      'params': tree.merge(found.params, found.frozen), 'batch_stats': found.batch_stats}).items()}
+
+
+def expected():
+  key = jax.random.key(43)
+  return {path: np.asarray(leaf) for path, leaf in
+          tree.flatten(MODEL.init(key, jax.tree.map(jnp.asarray, BATCH), False)).items()}
+
+
+def write(path, tensors, **header):
+  save_file({name: np.ascontiguousarray(value) for name, value in tensors.items()}, path, header or None)
+  return str(path)
+
+
+def part(prefix, scale=2.):
+  """The tensors of one backbone as a file has them."""
+  return {path.replace(f'{prefix}/', '', 1): scale * value + 1
+          for path, value in expected().items() if f'/{prefix}/' in path}
+
+
+def test_random_weights_are_those_of_the_seed():
+  found = leaves(variables())
+  assert found.keys() == expected().keys()
+  for path, value in expected().items():
+    np.testing.assert_array_equal(found[path], value, err_msg=path)
+  other = leaves(variables(seed=44))
+  assert (other['params/head/kernel'] != found['params/head/kernel']).any()
+
+
+def test_files_replace_what_they_name_and_nothing_else(tmp_path):
+  files = {f'init.{name}': write(tmp_path / f'{name}.safetensors', part(f'encoder/{name}'))
+           for name in ('visual', 'audio')}
+  made = variables(**files)
+  found = leaves(made)
+  for path, value in expected().items():
+    from_file = '/encoder/visual/' in path or '/encoder/audio/' in path
+    np.testing.assert_array_equal(found[path], 2 * value + 1 if from_file else value, err_msg=path)
+  for name, path in files.items():
+    digest = hashlib.sha256(open(path, 'rb').read()).hexdigest()
+    assert made.weights[name.removeprefix('init.')] == f'sha256 {digest}'
+
+
+def test_one_file_may_hold_everything(tmp_path):
+  everything = {path: value + 3 for path, value in expected().items()}
+  found = leaves(variables(**{
+      'init.visual': '', 'init.audio': '', 'init.all': write(tmp_path / 'all.safetensors', everything)}))
+  for path, value in everything.items():
+    np.testing.assert_array_equal(found[path], value)
+
+
+def test_packaged_weights_go_by_name(tmp_path, monkeypatch):
+  monkeypatch.setattr(states, 'PACKAGED', tmp_path)
+  write(tmp_path / 'tiny.safetensors', part('encoder/visual'))
+  found = leaves(variables(**{'init.visual': 'package:tiny.safetensors'}))
+  np.testing.assert_array_equal(
+      found['params/encoder/visual/stem/kernel'], 2 * expected()['params/encoder/visual/stem/kernel'] + 1)
+
+
+def test_all_faults_of_all_files_are_named_at_once(tmp_path):
+  visual, audio = part('encoder/visual'), part('encoder/audio')
+  del visual['params/stem/kernel']
+  visual['params/stem/extra'] = np.zeros(2)
+  audio['batch_stats/bn0/mean'] = np.zeros(5)
+  visual = write(tmp_path / 'v.safetensors', visual, variant='base')
+  audio = write(tmp_path / 'a.safetensors', audio)
+  with pytest.raises(ValueError) as error:
+    variables(**{'init.visual': visual, 'init.audio': audio, 'model.visual': {'variant': 'large'}})
+  for fault in (
+      'v.safetensors: it holds the variant base, the config asks for large',
+      'v.safetensors: missing params/encoder/visual/stem/kernel (8, 4)',
+      'v.safetensors: surplus params/encoder/visual/stem/extra (2,)',
+      'a.safetensors: batch_stats/encoder/audio/bn0/mean is (5,), the model has (4,)',
+      'python -m dgsct_jax.convert'):
+    assert fault in str(error.value)
+
+
+@pytest.mark.parametrize('given, message', [
+    ('', r'config.init.visual is not given: the 52 values of encoder/visual come from .*'
+         r'python -m dgsct_jax.convert .* --config.init.visual=random'),
+    ('gone.safetensors', r'config.init.visual=gone.safetensors: there is no file gone.*convert'),
+    ('package:gone.safetensors', r'there is no file .*weights/gone.safetensors; make it with'),
+    (__file__, r'is no safetensors file \(.*\); make it with'),
+])
+def test_weights_are_never_random_unless_asked_by_name(given, message):
+  with pytest.raises(ValueError, match=message):
+    variables(**{'init.visual': given})
+
+
+def test_frozen_kernels_may_be_stored_in_half_and_nothing_else_is():
+  found = variables(frozen_dtype='bfloat16')
+  dtypes = {path: leaf.dtype for path, leaf in tree.flatten(found.frozen).items()}
+  assert {path for path, dtype in dtypes.items() if dtype == jnp.bfloat16} == {
+      'encoder/visual/stem/kernel', 'encoder/audio/stem/kernel'}
+  assert all(leaf.dtype == jnp.float32 for leaf in jax.tree.leaves((found.params, found.batch_stats)))
+  with pytest.raises(ValueError, match="config.frozen_dtype='float16'; choose"):
+    variables(frozen_dtype='float16')
+
+
+def test_the_optimiser_holds_the_trainable_half_only():
+  found = variables()
+  mesh = sharding.make_mesh((-1, 1))
+  state = states.create(found, optim.build(toy.config().optim, 5)[0], 43, mesh)
+  moments = [leaf for leaf in jax.tree.leaves(state.opt_state) if leaf.ndim]
+  assert sum(leaf.size for leaf in moments) == 2 * tree.count(state.params)
+  assert tree.flatten(found.frozen) and not tree.flatten(found.frozen).keys() & tree.flatten(state.params).keys()
+
+
+def test_keys_are_a_function_of_seed_and_step():
+  rng = lambda seed: jax.random.key_data(jax.random.key(seed))
+  bits = lambda seed, step: {
+      name: jax.random.key_data(key).tolist() for name, key in states.step_keys(rng(seed), step).items()}
+  assert bits(43, 7) == bits(43, jnp.int32(7))
+  drawn = [str(key) for seed, step in ((43, 7), (43, 8), (44, 7)) for key in bits(seed, step).values()]
+  assert len(set(drawn)) == 9
+
+
+
+
+def test_a_model_without_an_audio_backbone_needs_no_audio_weights():
+  class Visual(nn.Module):
+    @nn.compact
+    def __call__(self, batch, train=False):
+      return {'logits': toy.Backbone(4, name='encoder')(batch['video'], train)}
+  config = dict(trainable=('.*',), **{'init.audio': '', 'init.visual': ''})
+  assert variables(Visual(), **config).weights == {}

@@ -1,0 +1,69 @@
+"""Scalars survive a stop: what a killed run wrote beyond its checkpoint is taken back."""
+
+import json
+import subprocess
+import sys
+import time
+
+from dgsct_jax import writer as writers
+
+
+def write(workdir, start, steps):
+  writer = writers.Writer(workdir, start)
+  for step in steps:
+    writer.scalars(step, {'loss': step / 4, 'lr': .1})
+  writer.close()
+
+
+def test_scalars_are_one_json_object_per_step(tmp_path):
+  write(tmp_path, 0, [1, 2])
+  assert [json.loads(line) for line in (tmp_path / 'scalars.jsonl').read_text().splitlines()] == [
+      {'step': 1, 'train/loss': .25, 'train/lr': .1}, {'step': 2, 'train/loss': .5, 'train/lr': .1}]
+  assert list((tmp_path / 'tensorboard').iterdir())
+
+
+def test_a_resumed_run_leaves_the_file_of_an_unbroken_one(tmp_path):
+  write(tmp_path / 'unbroken', 0, range(1, 9))
+  write(tmp_path / 'stopped', 0, range(1, 7))
+  write(tmp_path / 'stopped', 4, range(5, 9))  # the checkpoint was of step 4
+  assert (tmp_path / 'stopped/scalars.jsonl').read_text() == (tmp_path / 'unbroken/scalars.jsonl').read_text()
+
+
+def test_a_line_cut_off_by_a_kill_is_left_out(tmp_path):
+  write(tmp_path, 0, [1, 2])
+  with (tmp_path / 'scalars.jsonl').open('a') as file:
+    file.write('{"step": 3, "train/lo')
+  assert [line['step'] for line in writers.read(tmp_path)] == [1, 2]
+  write(tmp_path, 2, [3])
+  assert [line['step'] for line in writers.read(tmp_path)] == [1, 2, 3]
+
+
+def test_reading_a_folder_without_scalars_gives_none(tmp_path):
+  assert writers.read(tmp_path) == []
+
+
+def test_training_never_imports_torch(tmp_path):
+  code = ('import pathlib, sys; from dgsct_jax import train, writer;'
+          'writer.Writer(pathlib.Path(sys.argv[1]), 0).close(); assert "torch" not in sys.modules')
+  subprocess.run([sys.executable, '-c', code, str(tmp_path)], check=True)
+
+
+def test_the_clock_counts_batches_but_no_pauses(monkeypatch):
+  now = [100.]
+  monkeypatch.setattr(time, 'monotonic', lambda: now[0])
+  clock = writers.Clock(10, 50, batch=4)
+  assert clock.report(10) == (0., '?')
+  now[0] += 5
+  with clock.paused():
+    now[0] += 1000
+  clips, left = clock.report(20)  # ten batches in five seconds
+  assert clips == 8. and left == '0:00:15'
+  now[0] += 1
+  assert clock.report(21)[0] == 4.
+
+
+def test_the_progress_line_has_all_that_one_looks_for():
+  line = writers.progress(
+      20, 400, {'loss': 1.5, 'event': 1., 'class': .5, 'grad_norm': 2., 'lr': 5e-4}, 12.25, '0:01:00')
+  assert line == ('step 20/400  loss 1.5000  event 1.0000 class 0.5000 grad_norm 2.0000'
+                  '  lr 5.00e-04  12.2 clips/s  0:01:00 left')
