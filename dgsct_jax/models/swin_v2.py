@@ -54,7 +54,8 @@ class PositionMlp(nn.Module):
 
   @nn.compact
   def __call__(self, offsets: Float[np.ndarray, 'offsets 2']) -> Float[Array, 'offsets k']:
-    return Dense(self.heads, use_bias=False, name='fc2')(nn.relu(Dense(512, name='fc1')(offsets)))
+    hidden = nn.relu(Dense(512, name='fc1')(jnp.asarray(offsets)))
+    return Dense(self.heads, use_bias=False, name='fc2')(hidden)
 
 
 def unit(x: Float[Array, '... c']) -> Float[Array, '... c']:
