@@ -1,5 +1,7 @@
 """Layers against torch, and what their constants mean."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -10,28 +12,32 @@ from dgsct_jax.models import layers
 KEY = jax.random.key(0)
 
 
-def normal(*shape: int, seed: int = 0) -> np.ndarray:
-  return np.random.default_rng(seed).normal(size=shape).astype(np.float32)
+def normal(*shape: int, seed: int = 0) -> jax.Array:
+  return jnp.asarray(np.random.default_rng(seed).normal(size=shape), jnp.float32)
+
+
+def tensor(x: jax.Array) -> Any:
+  return pytest.importorskip('torch').tensor(np.asarray(x))
 
 
 def test_batch_norm_equals_torch_in_training_and_evaluation():
   torch = pytest.importorskip('torch')
   theirs = torch.nn.BatchNorm1d(4)
-  theirs.weight.data = torch.tensor(normal(4, seed=1))
-  theirs.bias.data = torch.tensor(normal(4, seed=2))
+  theirs.weight.data = tensor(normal(4, seed=1))
+  theirs.bias.data = tensor(normal(4, seed=2))
   ours = layers.BatchNorm()
   variables = {'params': {'scale': normal(4, seed=1), 'bias': normal(4, seed=2)},
                'batch_stats': {'mean': np.zeros(4, np.float32), 'var': np.ones(4, np.float32)}}
   for step in range(3):
     x = 3 + 2 * normal(2, 5, 4, seed=step)
-    expected = theirs(torch.tensor(x).swapaxes(1, 2)).swapaxes(1, 2).detach()
+    expected = theirs(tensor(x).swapaxes(1, 2)).swapaxes(1, 2).detach()
     y, moved = ours.apply(variables, x, True, mutable='batch_stats')
     variables |= moved
     np.testing.assert_allclose(y, expected, atol=1e-5)
     np.testing.assert_allclose(moved['batch_stats']['mean'], theirs.running_mean, rtol=1e-5)
     np.testing.assert_allclose(moved['batch_stats']['var'], theirs.running_var, rtol=1e-5)
   theirs.eval()
-  expected = theirs(torch.tensor(x).swapaxes(1, 2)).swapaxes(1, 2).detach()
+  expected = theirs(tensor(x).swapaxes(1, 2)).swapaxes(1, 2).detach()
   np.testing.assert_allclose(ours.apply(variables, x, False), expected, atol=1e-5)
 
 
@@ -46,7 +52,7 @@ def test_batch_norm_keeps_its_statistics_in_evaluation_and_while_initialising():
 
 
 def test_batch_norm_computes_in_float32_whatever_it_returns():
-  x = (1000 + normal(64, 2)).astype(np.float32)
+  x = 1000 + normal(64, 2)
   ours = layers.BatchNorm(dtype=jnp.bfloat16)
   variables = ours.init(KEY, x, True)
   y, _ = ours.apply(variables, x, True, mutable='batch_stats')
@@ -58,27 +64,27 @@ def test_layer_norm_equals_torch_far_from_zero():
   torch = pytest.importorskip('torch')
   x = 300 + normal(5, 16)
   ours = layers.LayerNorm()
-  expected = torch.nn.functional.layer_norm(torch.tensor(x), (16,))
+  expected = torch.nn.functional.layer_norm(tensor(x), (16,))
   np.testing.assert_allclose(ours.apply(ours.init(KEY, x), x), expected, atol=1e-3)
   tiny = 1e-3 * normal(5, 16)  # where epsilon decides
-  expected = torch.nn.functional.layer_norm(torch.tensor(tiny), (16,))
+  expected = torch.nn.functional.layer_norm(tensor(tiny), (16,))
   np.testing.assert_allclose(ours.apply(ours.init(KEY, tiny), tiny), expected, rtol=1e-4, atol=1e-6)
 
 
 def test_gelu_is_the_exact_one():
   torch = pytest.importorskip('torch')
   x = np.linspace(-6, 6, 200, dtype=np.float32)
-  np.testing.assert_allclose(layers.gelu(x), torch.nn.functional.gelu(torch.tensor(x)), atol=1e-6)
+  np.testing.assert_allclose(layers.gelu(x), torch.nn.functional.gelu(tensor(x)), atol=1e-6)
 
 
 def test_drop_path_drops_whole_rows_and_keeps_the_expectation():
   drop = layers.DropPath(.4)
-  x = 1 + np.abs(normal(4000, 2, 3))
+  x = 1 + abs(normal(4000, 2, 3))
   y = np.asarray(drop.apply({}, x, True, rngs={'drop_path': KEY}))
   kept = (y != 0).reshape(4000, -1)
   assert (kept.all(1) == kept.any(1)).all()
   assert kept.any(1).mean() == pytest.approx(.6, abs=.04)
-  np.testing.assert_allclose(y[kept.any(1)], x[kept.any(1)] / .6, rtol=1e-6)
+  np.testing.assert_allclose(y[kept.any(1)], np.asarray(x)[kept.any(1)] / .6, rtol=1e-6)
   np.testing.assert_allclose(y.mean(), x.mean(), rtol=.05)
 
 
@@ -94,7 +100,7 @@ def test_patch_merging_joins_neighbours_column_before_row(norm_first):
   x = normal(2, h * w, d)
   merge = layers.PatchMerging((h, w), norm_first)
   variables = merge.init(KEY, x)
-  grid = x.reshape(2, h, w, d)
+  grid = np.asarray(x).reshape(2, h, w, d)
   parities = [grid[:, i::2, j::2] for i, j in ((0, 0), (1, 0), (0, 1), (1, 1))]
   joined = np.concatenate(parities, -1).reshape(2, h * w // 4, 4 * d)
   normed = lambda x: (x - x.mean(-1, keepdims=True)) / np.sqrt(x.var(-1, keepdims=True) + 1e-5)
@@ -111,7 +117,8 @@ def test_patches_follow_one_another_row_by_row():
   variables = embed.init(KEY, x)
   kernel, bias = variables['params']['proj']['kernel'], variables['params']['proj']['bias']
   assert kernel.shape == (4, 4, 3, 5)
-  patches = [np.einsum('hwc,hwcd->d', x[0, i:i + 4, j:j + 4], kernel) + bias
+  image = np.asarray(x[0])
+  patches = [np.einsum('hwc,hwcd->d', image[i:i + 4, j:j + 4], kernel) + bias
              for i in (0, 4) for j in (0, 4, 8)]
   norm = lambda x: (x - x.mean(-1, keepdims=True)) / np.sqrt(x.var(-1, keepdims=True) + 1e-5)
   np.testing.assert_allclose(embed.apply(variables, x)[0], norm(np.stack(patches)), atol=1e-4)

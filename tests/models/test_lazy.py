@@ -14,10 +14,10 @@ KEY = jax.random.key(7)
 
 
 class Tiny(nn.Module):
-  """All kinds of initial values: random, constant, numpy, statistics, beneath another module and dropout."""
+  """All kinds of initial values: random, constant, numpy, statistics."""
 
   def setup(self):
-    self.table = self.param('table', lambda key, shape: jnp.asarray(np.arange(6.).reshape(shape)), (2, 3))
+    self.table = self.param('table', lambda key: jnp.asarray(np.arange(6.).reshape(2, 3)))
     self.dense, self.norm, self.out = Dense(3), BatchNorm(), [Dense(3), Dense(3)]
     self.drop = nn.Dropout(.5)
 

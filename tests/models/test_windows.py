@@ -150,5 +150,5 @@ def test_axes_no_longer_than_the_window_do_not_shift(grid, window, shift, expect
 
 @pytest.mark.parametrize('grid', [(13, 12), (12, 20), (18, 18)])
 def test_grids_that_windows_do_not_tile_are_refused(grid):
-  with pytest.raises(ValueError, match=f'{grid[0]}×{grid[1]} tokens does not divide .* of 12; choose'):
+  with pytest.raises(ValueError, match=f'{grid[0]}×{grid[1]} tokens does not divide .* 12; choose'):
     windows.clamp(grid, 12, 6)

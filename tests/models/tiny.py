@@ -1,0 +1,36 @@
+"""Backbones small enough to compile in seconds, and what they compute on the way."""
+
+from typing import Any
+
+import jax
+from flax import linen as nn
+
+from dgsct_jax.models.htsat import HTSAT
+from dgsct_jax.models.swin_v2 import SwinV2
+
+
+def swin(**fields: Any) -> SwinV2:
+  """A stage of 8×8 tokens in four windows, in its second block shifted, and one of 4×4."""
+  tiny = dict(image=32, width=8, depths=(2, 1), heads=(2, 2), window=4, mlp_ratio=2., drop_path=0.)
+  return SwinV2(**tiny | fields)
+
+
+def htsat(**fields: Any) -> HTSAT:
+  """The same grids as `swin` from 512 samples; still in training."""
+  front = dict(sample_rate=4000, n_fft=64, hop=32, mel_bins=16, fmax=2000., size=32)
+  body = dict(width=8, depths=(2, 1), heads=(2, 2), window=4, mlp_ratio=2., classes=3)
+  still = dict(drop_path=0., batch_stats=False, spec_augment=False)
+  return HTSAT(**front | body | still | fields)
+
+
+def steps(model: nn.Module, x: jax.Array, train: bool = False) -> dict[str, Any]:
+  """Tokens after the stem, every half of a block, every patch merging and the norm."""
+  x = model.stem(x, train)
+  seen = {'stem': x}
+  for i, stage in enumerate(model.stages):
+    for j, block in enumerate(stage.blocks):
+      x = seen[f'attend_{i}_{j}'] = block.attend(x, train)
+      x = seen[f'feed_forward_{i}_{j}'] = block.feed_forward(x, train)
+    x = seen[f'downsample_{i}'] = stage.downsample(x)
+  seen['norm'] = model.norm(x)
+  return seen
