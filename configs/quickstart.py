@@ -42,7 +42,7 @@ def get_config(variant: str = ''):
       'segments': 10,
       'source': source,
       'media': '',
-      'knobs': {'segments': 10, 'size': 64, 'sample_rate': 8000},
+      'knobs': {'segments': 10, 'size': 64, 'sample_rate': 8000, 'distractors': (0, 2), 'scale': (0.35, 0.6)},
       'clips': {'train': 600, 'val': 100, 'test': 300},
       'seed': 2,
   }

@@ -8,10 +8,11 @@ python -m dgsct_jax.convert run runs/unimodal WEIGHTS.safetensors   # the backbo
 
 from configs import common
 
-VISUAL = {'variant': 'custom', 'image': 64, 'width': 32, 'depths': (2, 2), 'heads': (2, 4), 'window': 8,
+# Patches of 8: 8×8 tokens, then 4×4. All attention is global at this size.
+VISUAL = {'variant': 'custom', 'image': 64, 'patch': 8, 'width': 48, 'depths': (2, 2), 'heads': (2, 4), 'window': 8,
           'pretrained_windows': (0, 0)}
-AUDIO = {'variant': 'audioset', 'size': 64, 'mel_bins': 32, 'n_fft': 512, 'hop': 64, 'sample_rate': 8000,
-         'fmax': 4000.0, 'width': 32, 'depths': (2, 2), 'heads': (2, 4), 'window': 8}
+AUDIO = {'variant': 'audioset', 'size': 64, 'patch': 8, 'mel_bins': 32, 'n_fft': 512, 'hop': 64, 'sample_rate': 8000,
+         'fmax': 4000.0, 'width': 48, 'depths': (2, 2), 'heads': (2, 4), 'window': 8}
 CLASSES = {'shapes': 8, 'stamps': 13}
 
 
@@ -36,20 +37,23 @@ def get_config(variant: str = 'visual,shapes'):
   config.data = {
       'name': f'unimodal_{source}',
       'dir': 'data',
-      'batch': 32,
+      'batch': 64,
       'workers': 0,
       'source': source,
       'media': '',  # stamps: the folder into which the Debian packages were unpacked
       # One object or one sound at a time.
       'knobs': {'segments': 1, 'size': 64, 'sample_rate': 8000, 'distractors': (0, 0), 'offscreen': 0.0, 'heard': 1.0,
-                'seen': 1.0, 'scale': (0.25, 0.9)},
-      'clips': {'train': 8000, 'val': 400, 'test': 400},
+                'seen': 1.0, 'scale': (0.3, 0.95)},
+      'clips': {'train': 12000, 'val': 400, 'test': 400},
       'seed': 1,
   }
   config.optim.name = 'adamw'
   config.optim.weight_decay = 0.02
-  config.optim.lr = 2e-3
+  config.optim.lr = 1.5e-3
   config.optim.schedule = 'cosine'
-  config.optim.epochs = 20
+  config.optim.epochs = {'visual': 25, 'audio': 8}[stream]
+  config.optim.clip_norm = 1.0
   config.optim.patience = 0
+  config.eval_epochs = 4
+  config.log_steps = 50
   return config
