@@ -31,8 +31,8 @@ def frame_files(folder: str | os.PathLike, count: int) -> list[bytes]:
   for path, content in encoded.items():
     try:
       transforms.decode_image(content)
-    except (OSError, ValueError, SyntaxError) as error:
-      raise ValueError(f'{path} is not a readable picture ({error}).') from error
+    except ValueError as error:
+      raise ValueError(f'{path} {error}.') from error
   return [encoded[path] for path in chosen]
 
 

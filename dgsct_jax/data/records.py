@@ -159,7 +159,8 @@ class _Builder(tfds.core.ShardBasedBuilder, skip_registration=True):
       parts = [tuple(clips[i:i + SHARD]) for i in range(0, len(clips), SHARD)]
       name = f'{self.recipe.name}-{split}.array_record-{{:05d}}-of-{len(parts):05d}'
       shards[split] = [
-          _Shard(self.kept / name.format(i), part, self.recipe.read, self.pool)
+          _Shard(f'{self.recipe.name} {split}: clips {i * SHARD + 1}-{i * SHARD + len(part)} of '
+                 f'{len(clips)}', self.kept / name.format(i), part, self.recipe.read, self.pool)
           for i, part in enumerate(parts)]
     return shards
 
@@ -185,6 +186,7 @@ class _Builder(tfds.core.ShardBasedBuilder, skip_registration=True):
 @dataclasses.dataclass(frozen=True)
 class _Shard:
   """The clips of one file. TFDS calls it for the (key, record) pairs: to write, then to count."""
+  title: str
   kept: Path
   clips: tuple[Clip, ...]
   read: Callable[[Clip], Record]
@@ -199,15 +201,16 @@ class _Shard:
     started, bad = time.monotonic(), []
     attempt = _Attempt(self.read)
     results = self.pool.map(attempt, self.clips) if self.pool else map(attempt, self.clips)
-    for clip, (record, why) in zip(self.clips, results):
+    for i, (clip, (record, why)) in enumerate(zip(self.clips, results)):
+      if sys.stderr.isatty():
+        print(f'\r{self.title}: {i}', end='', file=sys.stderr, flush=True)
       if record is None:
         bad.append((clip.id, why))
       else:
         yield clip.id, record
     report.write_text(json.dumps(bad))
     rate = len(self.clips) / (time.monotonic() - started)
-    print(f'{self.kept.name}: {len(self.clips)} clips, {rate:.1f} per second, {len(bad)} bad',
-          file=sys.stderr, flush=True)
+    print(f'\r{self.title}: {rate:.1f} per second, {len(bad)} bad', file=sys.stderr, flush=True)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -235,6 +238,7 @@ class _KeepingWriter(tfds.core.dataset_builder.writer_lib.ExampleWriter):
       part = kept.with_name(kept.name + '.part')
       super().write(part, examples)
       part.rename(kept)
+    Path(path).unlink(missing_ok=True)  # of an earlier attempt: Beam repeats what fails
     try:
       os.link(kept, path)
     except OSError:  # a file system without links

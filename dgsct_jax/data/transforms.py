@@ -8,7 +8,7 @@ from typing import Any
 import grain
 from jaxtyping import Float32, UInt8
 import numpy as np
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 Example = dict[str, Any]
 
@@ -28,9 +28,8 @@ class DecodeFrames(grain.transforms.Map):
     for i, encoded in enumerate(frames):
       try:
         frame = decode_image(encoded)
-      except (OSError, ValueError, SyntaxError) as error:  # Pillow raises all three
-        raise ValueError(
-            f'{name(example)}: frame {i} is not a readable picture ({error}).') from error
+      except ValueError as error:
+        raise ValueError(f'{name(example)}: frame {i} {error}.') from error
       video[i] = resize(frame, self.size, self.size)
     video /= 255 * IMAGENET_STD
     video -= IMAGENET_MEAN / IMAGENET_STD
@@ -75,9 +74,14 @@ def name(example: Example) -> str:
 
 
 def decode_image(encoded: bytes) -> UInt8[np.ndarray, 'h w 3']:
-  """The pixels of a JPEG or PNG file. Raises OSError, ValueError or SyntaxError, as Pillow does."""
-  with Image.open(io.BytesIO(encoded)) as image:
-    return np.asarray(image.convert('RGB'))
+  """The pixels of a JPEG or PNG file. Raises ValueError."""
+  try:
+    with Image.open(io.BytesIO(encoded)) as image:
+      return np.asarray(image.convert('RGB'))
+  except UnidentifiedImageError as error:
+    raise ValueError('is not a readable picture') from error
+  except (OSError, ValueError, SyntaxError) as error:  # Pillow raises all three
+    raise ValueError(f'is not a readable picture ({error})') from error
 
 
 def resize(image: UInt8[np.ndarray, 'y x c'] | Float32[np.ndarray, 'y x c'], height: int,

@@ -129,6 +129,18 @@ def test_processes_build_the_same_as_one(tmp_path):
   assert not multiprocessing.active_children()
 
 
+def test_an_apache_beam_runner_builds_the_same(tmp_path, small_shards):
+  pytest.importorskip('apache_beam', reason='install the extra [beam]')
+  recipe = make(tmp_path, [Clip(f't{i}') for i in range(10)])
+  for runner in (None, 'DirectRunner'):
+    records.write(recipe, tmp_path / str(runner), beam_runner=runner)
+  one, two = (records.load(tmp_path / str(n), 'toy', 'train') for n in (None, 'DirectRunner'))
+  assert [one[i]['id'] for i in range(10)] == [two[i]['id'] for i in range(10)]
+  faulty = make(tmp_path, [Clip('t0', 'has no sound'), Clip('t1')])
+  with pytest.raises(ValueError, match='t0: has no sound'):
+    records.write(faulty, tmp_path / 'bad', beam_runner='DirectRunner')
+
+
 def test_other_clips_do_not_overwrite_a_built_set(tmp_path):
   records.write(make(tmp_path, [Clip('t0')]), tmp_path / 'out')
   with pytest.raises(ValueError, match='built from other clips or settings'):

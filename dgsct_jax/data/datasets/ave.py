@@ -97,17 +97,6 @@ def recipe(source: str | os.PathLike, *, rate: int = 32000, side: int = 256,
       read=Read(rate, side, frames_per_second))
 
 
-def prepare(source: str | os.PathLike, out: str | os.PathLike, *, workers: int = 0,
-            skip_bad: bool = False, **cutting: int) -> Path:
-  """Builds the data set of a folder under another; `cutting`: see `recipe`."""
-  return records.write(recipe(source, **cutting), out, workers=workers, skip_bad=skip_bad)
-
-
-def load(directory: str | os.PathLike, split: str) -> records.Records:
-  """Opens 'train', 'val' or 'test' of what `prepare` built."""
-  return records.load(directory, 'ave', split)
-
-
 def annotations(root: Path) -> list[Clip]:
   """The rows of Annotations.txt, without their files."""
   path = root / 'Annotations.txt'

@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image
 import pytest
 
-from dgsct_jax.data import pipeline, transforms
+from dgsct_jax.data import pipeline, records, transforms
 from dgsct_jax.data.datasets import ave
 from tests import annotations, clips
 
@@ -16,6 +16,15 @@ RATE = 800  # Hz, of all sound here
 ROWS = ['Bark&aaaaaaaaaaa&good&0&10', 'Flute&bbbbbbbbbbb&good&2&5', 'Bark&ccccccccccc&good&6&8',
         'Mandolin&bbbbbbbbbbb&good&3&10']
 SPLITS = {'train': [3, 0], 'val': [1], 'test': [2]}
+
+
+def prepare(source, out, skip_bad=False, workers=0, **cutting):
+  return records.write(ave.recipe(source, rate=RATE, **cutting), out, workers=workers,
+                       skip_bad=skip_bad)
+
+
+def load(out, split):
+  return records.load(out, 'ave', split)
 
 
 def label_files(root, orders=True, lists=True):
@@ -68,8 +77,8 @@ def grey(encoded):
 
 def test_the_released_folder_is_stored_as_it_is(tmp_path):
   root = released(tmp_path / 'data/AVE')
-  ave.prepare(tmp_path, tmp_path / 'out', rate=RATE)
-  train = ave.load(tmp_path / 'out', 'train')
+  prepare(tmp_path, tmp_path / 'out')
+  train = load(tmp_path / 'out', 'train')
   assert [train[i]['row'] for i in range(2)] == [3, 0]
   record = train[0]
   assert record['id'] == 'bbbbbbbbbbb'
@@ -78,13 +87,13 @@ def test_the_released_folder_is_stored_as_it_is(tmp_path):
   assert record['frames'] == [file.read_bytes() for file in files]
   np.testing.assert_allclose(record['wave'] / 32768, np.linspace(-1, 0.99, 10 * RATE), atol=1e-4)
   assert record['event'] == 27 and record['label'].tolist() == [28] * 3 + [27] * 7
-  assert ave.load(tmp_path / 'out', 'test')[0]['label'].tolist() == [28] * 6 + [2] * 2 + [28] * 2
+  assert load(tmp_path / 'out', 'test')[0]['label'].tolist() == [28] * 6 + [2] * 2 + [28] * 2
 
 
 def test_raw_videos_give_a_frame_of_every_second_and_its_sound(tmp_path, video):
   source = raw(tmp_path / 'AVE_Dataset', video)
-  ave.prepare(source, tmp_path / 'out', rate=RATE, side=100, workers=1)
-  record = ave.load(tmp_path / 'out', 'val')[0]
+  prepare(source, tmp_path / 'out', side=100, workers=1)
+  record = load(tmp_path / 'out', 'val')[0]
   assert [round(grey(frame) / 20) for frame in record['frames']] == list(range(10))
   with Image.open(io.BytesIO(record['frames'][0])) as frame:
     assert frame.size == (133, 100)
@@ -95,10 +104,10 @@ def test_raw_videos_give_a_frame_of_every_second_and_its_sound(tmp_path, video):
 
 def test_a_batch_has_the_fields_that_the_task_expects(tmp_path):
   released(tmp_path / 'AVE')
-  ave.prepare(tmp_path, tmp_path / 'out', rate=RATE)
+  prepare(tmp_path, tmp_path / 'out')
   decode = (transforms.DecodeFrames(16), transforms.DecodeWave(10, RATE),
             transforms.Keep(('video', 'wave', 'label')))
-  dataset = pipeline.Dataset(ave.load(tmp_path / 'out', 'train'), decode)
+  dataset = pipeline.Dataset(load(tmp_path / 'out', 'train'), decode)
   batch = next(pipeline.train(dataset, batch=2, seed=0))
   assert {key: (value.shape, value.dtype.name) for key, value in batch.items()} == {
       'video': ((2, 10, 16, 16, 3), 'float32'), 'wave': ((2, 10, RATE), 'float32'),
@@ -112,14 +121,14 @@ def test_all_faults_of_a_released_folder_are_listed_and_the_rest_built_on_reques
   with pytest.raises(ValueError, match=(
       r'(?s)2 clips of ave cannot be used:.*ccccccccccc: .*5.00 s at 800 Hz; 10 s are needed.*'
       r'aaaaaaaaaaa: .*00000009.jpg is not a readable picture')):
-    ave.prepare(root, tmp_path / 'out', rate=RATE)
+    prepare(root, tmp_path / 'out')
   with pytest.raises(ValueError, match=r"no data set 'ave'.*data.prepare ave"):
-    ave.load(tmp_path / 'out', 'train')
+    load(tmp_path / 'out', 'train')
   with pytest.raises(ValueError, match="No clip of ave, split 'test'"):
-    ave.prepare(root, tmp_path / 'out', rate=RATE, skip_bad=True)
+    prepare(root, tmp_path / 'out', skip_bad=True)
   np.save(root / 'wave/ccccccccccc.npy', np.zeros(10 * RATE, np.float32))
-  ave.prepare(root, tmp_path / 'out', rate=RATE, skip_bad=True)
-  assert [len(ave.load(tmp_path / 'out', name)) for name in SPLITS] == [1, 1, 1]
+  prepare(root, tmp_path / 'out', skip_bad=True)
+  assert [len(load(tmp_path / 'out', name)) for name in SPLITS] == [1, 1, 1]
 
 
 def test_all_faults_of_raw_videos_are_listed(tmp_path, video):
@@ -131,14 +140,14 @@ def test_all_faults_of_raw_videos_are_listed(tmp_path, video):
       r'(?s)4 clips of ave.*ccccccccccc: .*lasts 0\.\d+ s; 10 s are needed.*'
       r'bbbbbbbbbbb: .*cannot be read as video.*aaaaaaaaaaa: .*No such file.*aaaaaaaaaaa.mp4.*'
       r'bbbbbbbbbbb: ')):
-    ave.prepare(root, tmp_path / 'out', rate=RATE)
+    prepare(root, tmp_path / 'out')
 
 
 def test_a_video_without_sound_is_bad(tmp_path, video):
   root = raw(tmp_path / 'AVE_Dataset', video)
   clips.write(root / 'AVE/ccccccccccc.mp4', clips.counter(11), np.arange(11))
   with pytest.raises(ValueError, match='1 clips.*\n.*ccccccccccc.mp4 has no audio track'):
-    ave.prepare(root, tmp_path / 'out', rate=RATE)
+    prepare(root, tmp_path / 'out')
 
 
 def test_label_files_that_contradict_each_other_are_refused(tmp_path):

@@ -1,0 +1,80 @@
+"""Builds a data set from the files people have, to be read in training.
+
+python -m dgsct_jax.data.prepare NAME --source=DIR --out=DIR [--workers=N] [--skip_bad]
+
+What was read before an interruption is kept, and the same command goes on from there. Clips that
+cannot be used are all listed, with reasons. `prepare NAME --help` has the rules of cutting that can
+be changed; docs/data has a page for each data set.
+"""
+
+import argparse
+from collections.abc import Sequence
+import importlib
+import inspect
+import json
+import os
+from pathlib import Path
+import sys
+from types import ModuleType
+
+import tensorflow_datasets as tfds
+
+from dgsct_jax.data import records
+
+NAMES = ('ave',)
+
+
+def module(name: str) -> ModuleType:
+  """That of a data set; it has `recipe(source, **cutting)`."""
+  return importlib.import_module(f'dgsct_jax.data.datasets.{name}')
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+  """Runs the command; returns its exit status."""
+  parser = argparse.ArgumentParser(
+      prog='python -m dgsct_jax.data.prepare', description=__doc__.splitlines()[0])
+  names = parser.add_subparsers(dest='name', required=True, metavar='NAME')
+  for name in NAMES:
+    _add(names.add_parser(name, help=module(name).__doc__.splitlines()[0]), module(name))
+  flags = vars(parser.parse_args(arguments))
+  name, source, out = (flags.pop(key) for key in ('name', 'source', 'out'))
+  writing = {key: flags.pop(key) for key in ('workers', 'skip_bad', 'beam_runner')}
+  try:
+    folder = records.write(module(name).recipe(source, **flags), out, **writing)
+  except (ValueError, OSError) as error:
+    print(error, file=sys.stderr)
+    return 1
+  print(summary(folder))
+  return 0
+
+
+def summary(folder: Path) -> str:
+  """Counts and sizes of a built data set, and how many clips were left out."""
+  builder = tfds.builder_from_directory(folder)
+  lines = [str(folder)]
+  for split in builder.info.splits.values():
+    size = split.num_bytes / split.num_examples
+    lines.append(f'  {split.name}: {split.num_examples} clips, {size / 1e3:.0f} kB each')
+  skipped = json.loads((folder / 'skipped.json').read_text())
+  if skipped:
+    lines.append(f'  {len(skipped)} clips left out, see {folder / "skipped.json"}')
+  return '\n'.join(lines)
+
+
+def _add(parser: argparse.ArgumentParser, data: ModuleType) -> None:
+  """The flags of one data set: those of all, and how its clips are cut."""
+  parser.description = data.__doc__
+  parser.formatter_class = argparse.RawDescriptionHelpFormatter
+  parser.add_argument('--source', required=True, help='folder of the files')
+  parser.add_argument('--out', required=True, help='folder for data sets; config.data.dir')
+  parser.add_argument('--workers', type=int, default=os.cpu_count(), help='processes that read')
+  parser.add_argument('--skip_bad', action='store_true', help='leave out what cannot be used')
+  parser.add_argument('--beam_runner', help='let Apache Beam read and write, as DirectRunner')
+  cutting = list(inspect.signature(data.recipe).parameters.values())[1:]
+  for rule in cutting:
+    parser.add_argument(f'--{rule.name}', type=type(rule.default), default=rule.default,
+                        help=f'{rule.default}')
+
+
+if __name__ == '__main__':
+  sys.exit(main())
