@@ -26,17 +26,13 @@ class Localizer(nn.Module):
 
   @nn.compact
   def __call__(self, visual: Float[Array, 'b t d'], audio: Float[Array, 'b t d']) -> dict[str, Float[Array, '...']]:
-    visual_top = self.strongest(Dense(self.classes, name='visual_cas')(visual))
-    audio_top = self.strongest(Dense(self.classes, name='audio_cas')(audio))
+    visual_top = strongest(Dense(self.classes, name='visual_cas')(visual), self.top)
+    audio_top = strongest(Dense(self.classes, name='audio_cas')(audio), self.top)
     activation = (visual_top + audio_top) / 2
     fused = (visual + audio) / 2
     event = Dense(1, name='is_event')(fused)[..., 0]
-    logits = Dense(self.classes, name='event')(fused.max(1)) + self.activation_weight * activation
+    logits = Dense(self.classes, name='event')(strongest(fused, 1)) + self.activation_weight * activation
     return {'event_logits': event, 'logits': logits, 'activation_logits': activation}
-
-  def strongest(self, x: Float[Array, 'b t c']) -> Float[Array, 'b c']:
-    top, _ = jax.lax.top_k(jnp.moveaxis(x, 1, -1), min(self.top, x.shape[1]))
-    return top.mean(-1)
 
 
 class WeakLocalizer(nn.Module):
@@ -53,9 +49,19 @@ class WeakLocalizer(nn.Module):
   def __call__(self, visual: Float[Array, 'b t d'], audio: Float[Array, 'b t d']) -> dict[str, Float[Array, '...']]:
     fused = (visual + audio) / 2
     event = Dense(1, name='is_event')(fused)[..., 0]
-    logits = Dense(self.classes + 1, name='event')(fused.max(1))
+    logits = Dense(self.classes + 1, name='event')(strongest(fused, 1))
     scores = nn.sigmoid(event)[..., None] * logits[:, None]
-    return {'event_logits': event, 'logits': logits, 'clip_logits': scores.max(1)}
+    return {'event_logits': event, 'logits': logits, 'clip_logits': strongest(scores, 1)}
+
+
+def strongest(x: Float[Array, 'b t c'], count: int) -> Float[Array, 'b c']:
+  """The mean of the largest values over time.
+
+  Serves as the maximum, too: the gradient of `jnp.max` compares values with their maximum, and where XLA computes
+  them again with another rounding it finds none or the wrong one.
+  """
+  top, _ = jax.lax.top_k(jnp.moveaxis(x, 1, -1), min(count, x.shape[1]))
+  return top.mean(-1)
 
 
 class AVE(nn.Module):
