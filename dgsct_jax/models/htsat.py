@@ -121,7 +121,7 @@ class HTSAT(nn.Module):
   def stem(self, wave: Float[Array, 'b s'], train: bool = False) -> Float[Array, 'b n d']:
     return self.patch_embed(self.mel(wave, train))
 
-  def body(self, x: Float[Array, 'b n d'], train: bool = False) -> Float[Array, 'b n d']:
+  def body(self, x: Float[Array, 'b n d'], train: bool = False) -> Float[Array, 'b last_n last_d']:
     """All blocks, from the stem's tokens to those of the last stage, not normalised."""
     for stage in self.stages:
       for block in stage.blocks:
