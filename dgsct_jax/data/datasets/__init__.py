@@ -3,8 +3,9 @@
 import os
 from typing import Any
 
-from dgsct_jax.data import records, scenes, shapes, stamps
-from dgsct_jax.data.datasets import scenes as composed
+from dgsct_jax.data import records, shapes, stamps
+from dgsct_jax.data.scenes import Knobs, Source
+from dgsct_jax.data.datasets import scenes
 
 SOURCES = {'shapes': lambda media: shapes.Shapes(), 'stamps': stamps.Stamps}
 
@@ -27,11 +28,11 @@ def load(split: str, name: str, dir: str | os.PathLike, **recipe: Any) -> record
 def compose(name: str, dir: str | os.PathLike, source: str, knobs: dict[str, Any],
             clips: dict[str, int], seed: int = 0, media: str = '') -> None:
   """Composes scenes unless they are there."""
-  composed.prepare(dir, scene_source(source, media), scenes.Knobs(**knobs), clips=clips, seed=seed,
+  scenes.prepare(dir, scene_source(source, media), Knobs(**knobs), clips=clips, seed=seed,
                    name=name)
 
 
-def scene_source(source: str, media: str = '') -> scenes.Source:
+def scene_source(source: str, media: str = '') -> Source:
   """The source of scenes of this name; it knows the names of its classes."""
   if source not in SOURCES:
     raise ValueError(f'There is no source of scenes {source!r}; choose from {tuple(SOURCES)}.')
