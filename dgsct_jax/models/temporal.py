@@ -60,16 +60,21 @@ class Attention(nn.Module):
   heads: int = 4
   dropout: float = 0.1
 
-  @nn.compact
   def __call__(self, query: Float[Array, 'b t d'], memory: Float[Array, 'b s d'], train: bool) -> Float[Array, 'b t d']:
+    return self.attend(query, memory, train)[0]
+
+  @nn.compact
+  def attend(self, query: Float[Array, 'b t d'], memory: Float[Array, 'b s d'],
+             train: bool) -> tuple[Float[Array, 'b t d'], Float[Array, 'b k t s']]:
+    """What was read of the memory, and the weights of the reading, before any dropout."""
     d = query.shape[-1]
     project = PackedDense(d, name='in_proj')
     q, k, v = project(query, 0), project(memory, 1), project(memory, 2)
     q, k, v = (rearrange(x, 'b t (k c) -> b k t c', k=self.heads) for x in (q, k, v))
     weights = nn.softmax(jnp.einsum('bkqc,bknc->bkqn', q / math.sqrt(d // self.heads), k))
-    weights = nn.Dropout(self.dropout, deterministic=not train)(weights)
-    x = rearrange(jnp.einsum('bkqn,bknc->bkqc', weights, v), 'b k t c -> b t (k c)')
-    return nn.Dense(d, kernel_init=fan_in_uniform(d), name='out_proj')(x)
+    kept = nn.Dropout(self.dropout, deterministic=not train)(weights)
+    x = rearrange(jnp.einsum('bkqn,bknc->bkqc', kept, v), 'b k t c -> b t (k c)')
+    return nn.Dense(d, kernel_init=fan_in_uniform(d), name='out_proj')(x), weights
 
 
 class PackedDense(nn.Module):

@@ -77,9 +77,9 @@ def test_adapters_tell_the_same_frame_apart_unless_they_act_on_both(variables):
 
 def test_adapting_negatives_leaves_the_rest_as_it_is(variables):
   plain, adapted = (run(variables, batch(), True, adapt) for adapt in (False, True))
-  np.testing.assert_allclose(plain['match_logits'][:, 0], adapted['match_logits'][:, 0], atol=1e-6)
-  np.testing.assert_allclose(plain['looks'], adapted['looks'], atol=1e-6)
-  np.testing.assert_allclose(plain['audio_map'], adapted['audio_map'], atol=1e-6)
+  np.testing.assert_allclose(plain['match_logits'][:, 0], adapted['match_logits'][:, 0], atol=1e-5)
+  np.testing.assert_allclose(plain['looks'], adapted['looks'], atol=1e-5)
+  np.testing.assert_allclose(plain['audio_map'], adapted['audio_map'], atol=1e-5)
 
 
 def test_one_encoding_answers_many_questions(variables):

@@ -1,0 +1,164 @@
+"""Audio-visual question answering: a word in answer to a question about a clip."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from einops import rearrange, repeat
+from flax import linen as nn
+from jaxtyping import Array, Float, Int
+
+from dgsct_jax.models.dual import DualEncoder
+from dgsct_jax.models.layers import Dense, LayerNorm
+from dgsct_jax.models.temporal import LSTM, Attention
+
+Outputs = dict[str, Float[Array, '...']]
+
+
+class Matching(nn.Module):
+  """Finds in pictures what a sound comes from, and judges whether it is there at all.
+
+  Each second has p pictures: its own first, then perhaps one of another clip. Returns the feature
+  of the sound `heard` [b t d], of the pictures `seen` [b p t d], where it looks `looks` [b p t n],
+  and `match_logits` [b p t 2], whose class 1 is a match. (Released `fc_a1` to `fc4`.)
+  """
+
+  hidden: tuple[int, ...] = (512, 256, 128)
+
+  @nn.compact
+  def __call__(self, audio: Float[Array, 'b t e'], pictures: Float[Array, 'b p t n d']) -> Outputs:
+    d = pictures.shape[-1]
+    heard = Dense(d, name='audio_fc_1')(nn.relu(Dense(d, name='audio_fc_0')(audio)))
+    tokens = unit(pictures)
+    looks = nn.softmax(jnp.einsum('bptnd,btd->bptn', tokens, unit(heard)))
+    grounded = jnp.einsum('bptn,bptnd->bptd', looks, tokens)  # As released: of unit tokens.
+    both = jnp.concatenate([pictures.mean(-2), grounded], -1)
+    seen = Dense(d, name='visual_fc')(jnp.tanh(both))
+    x = jnp.concatenate([repeat(heard, 'b t d -> b p t d', p=pictures.shape[1]), seen], -1)
+    for i, width in enumerate(self.hidden):
+      x = nn.relu(Dense(width, name=f'match_{i}')(x))
+    match = Dense(2, name=f'match_{len(self.hidden)}')(x)
+    return {'heard': heard, 'seen': seen, 'looks': looks, 'match_logits': match}
+
+
+class QuestionEncoder(nn.Module):
+  """A question as one feature: all its words, the padding too, are read by an LSTM."""
+
+  words: int = 93
+
+  @nn.compact
+  def __call__(self, question: Int[Array, 'b l'], width: int) -> Float[Array, 'b d']:
+    embed = nn.Embed(self.words, width, embedding_init=nn.initializers.normal(1.0), name='words')
+    _, out, cell = LSTM(width, name='lstm')(jnp.tanh(embed(question)))
+    return Dense(width, name='out')(jnp.tanh(jnp.concatenate([out, cell], -1)))
+
+
+class Recall(nn.Module):
+  """What a question wants to know of the seconds of one stream, and how much of each it takes."""
+
+  dropout: float = 0.1
+
+  @nn.compact
+  def __call__(self, question: Float[Array, 'b d'], memory: Float[Array, 'b t d'],
+               train: bool) -> tuple[Float[Array, 'b d'], Float[Array, 'b t']]:
+    drop = nn.Dropout(self.dropout, deterministic=not train)
+    attn = Attention(dropout=self.dropout, name='attn')
+    x, weights = attn.attend(question[:, None], memory, train)
+    x = x[:, 0]  # As released: the question is not added to what it asked for.
+    hidden = drop(nn.relu(Dense(x.shape[-1], name='linear1')(x)))
+    x = LayerNorm(name='norm')(x + drop(Dense(x.shape[-1], name='linear2')(hidden)))
+    return x, weights.mean(1)[:, 0]
+
+
+class Answerer(nn.Module):
+  """Logits of the answers from a question and what was heard and seen in each second.
+
+  Returns `logits` [b c], and the attention over the seconds, `audio_seconds` and `visual_seconds`
+  [b t].
+  """
+
+  answers: int = 42
+  dropout: float = 0.1
+
+  @nn.compact
+  def __call__(self, question: Float[Array, 'b d'], heard: Float[Array, 'b t d'],
+               seen: Float[Array, 'b t d'], train: bool) -> Outputs:
+    audio, audio_seconds = Recall(self.dropout, name='audio')(question, heard, train)
+    visual, visual_seconds = Recall(self.dropout, name='visual')(question, seen, train)
+    both = jnp.concatenate([audio + heard.mean(1), visual + seen.mean(1)], -1)
+    fused = Dense(question.shape[-1], name='fusion')(jnp.tanh(both))
+    logits = Dense(self.answers, name='answer')(jnp.tanh(fused * question))
+    return {'logits': logits, 'audio_seconds': audio_seconds, 'visual_seconds': visual_seconds}
+
+
+class AVQA(nn.Module):
+  """Dual encoder, matching, question encoder and answerer.
+
+  Takes `video` [b t h w 3], `wave` [b t s], `question` [b l] and, in training, `negative`, frames
+  of other clips, like `video`. Returns the outputs of the parts, without `heard` and `seen`;
+  `looks` [b t n] is of the clip's own frames, `audio_map` [b t m] where its sound is listened to.
+
+  adapt_negatives: the frames of other clips go through the adapters, too, with the sound that they
+    do not belong to; else, as released, only the clip's own do, which tells them apart.
+  """
+
+  encoder: DualEncoder
+  matching: Matching
+  ask: QuestionEncoder
+  answer: Answerer
+  adapt_negatives: bool = False
+
+  def __call__(self, batch: dict[str, Any], train: bool = False) -> Outputs:
+    negative = batch['negative'] if train else None
+    clip = self.perceive(batch['video'], batch['wave'], negative, train)
+    return self.reply(clip, batch['question'], train) | {
+        name: clip[name] for name in ('looks', 'audio_map', 'match_logits')}
+
+  def perceive(self, video: Float[Array, 'b t h w 3'], wave: Float[Array, 'b t s'],
+               negative: Float[Array, 'b t h w 3'] | None = None, train: bool = False) -> Outputs:
+    """All that does not depend on the question."""
+    adapted = [video] if negative is None or not self.adapt_negatives else [video, negative]
+    p, t = len(adapted), video.shape[1]
+    encoded = self.encoder(
+        rearrange(adapted, 'p b t h w c -> (b p t) h w c'),
+        repeat(wave, 'b t s -> (b p t) s', p=p), train)
+    unfold = lambda x: rearrange(x, '(b p t) n d -> b p t n d', p=p, t=t)
+    pictures, audio = unfold(encoded.visual), unfold(encoded.audio_map @ encoded.audio)
+    if negative is not None and not self.adapt_negatives:
+      other = self.encoder.visual(rearrange(negative, 'b t h w c -> (b t) h w c'), train)
+      other = rearrange(other, '(b t) n d -> b 1 t n d', t=t)
+      pictures = jnp.concatenate([pictures, other], 1)
+    # As released: a sound is pooled by the attention of the last adapter, a picture is not.
+    found = self.matching(audio[:, 0, :, 0].astype(jnp.float32), pictures.astype(jnp.float32))
+    own = {'seen': found['seen'][:, 0], 'looks': found['looks'][:, 0],
+           'audio_map': unfold(encoded.audio_map)[:, 0, :, 0]}
+    return found | own
+
+  def reply(self, clip: Outputs, question: Int[Array, 'b l'], train: bool = False) -> Outputs:
+    """The answer to a question about clips of which `perceive` has told all."""
+    question = self.ask(question, clip['seen'].shape[-1])
+    return self.answer(question, clip['heard'], clip['seen'], train)
+
+
+class Grounding(nn.Module):
+  """The pre-stage of AVQA: plain encoders and matching, a frame and a sound at a time.
+
+  Takes `video` [b 2 h w 3], a frame of the sound's second and one of another clip, and `wave`
+  [b 1 s]; returns `match_logits` [b 2 1 2] and `looks` [b 2 1 n].
+  """
+
+  encoder: DualEncoder
+  matching: Matching
+
+  def __call__(self, batch: dict[str, Any], train: bool = False) -> Outputs:
+    video = rearrange(batch['video'], 'b p h w c -> (b p) h w c')
+    pictures = rearrange(self.encoder.visual(video, train), '(b p) n d -> b p 1 n d', p=2)
+    audio = self.encoder.audio
+    sound = audio.body(audio.stem(batch['wave'][:, 0], train), train).mean(1)
+    found = self.matching(sound[:, None].astype(jnp.float32), pictures.astype(jnp.float32))
+    return {name: found[name] for name in ('match_logits', 'looks')}
+
+
+def unit(x: Float[Array, '... d']) -> Float[Array, '... d']:
+  """Vectors of length 1; those of no length stay."""
+  return x * jax.lax.rsqrt(jnp.maximum(jnp.sum(x * x, -1, keepdims=True), 1e-24))
