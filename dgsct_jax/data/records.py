@@ -38,6 +38,7 @@ class Recipe:
   features: Mapping[str, tfds.features.FeatureConnector]
   splits: Mapping[str, Sequence[Clip]]
   read: Callable[[Clip], Record]  # a function or frozen dataclass; ValueError, OSError: bad clip
+  files: Mapping[str, str] = dataclasses.field(default_factory=dict)  # to lie with it: name -> text
 
 
 # Pictures are stored as the encoded files that they are. Not as tfds.features.Image: without
@@ -83,9 +84,9 @@ def write(recipe: Recipe, out: str | os.PathLike, *, workers: int = 0, skip_bad:
     shutil.rmtree(stale)
   kept = folder.parent / f'unfinished-{recipe.version}-{fingerprint[:12]}'
   kept.mkdir(parents=True, exist_ok=True)
-  for report in kept.glob('*.bad.json'):
-    if json.loads(report.read_text()):  # its clips may have been repaired since
-      report.with_name(report.name.removesuffix('.bad.json')).unlink(missing_ok=True)
+  for report in kept.glob('*.json'):
+    if json.loads(report.read_text())['bad']:  # may have been repaired since
+      report.with_suffix('').unlink(missing_ok=True)
   pool = contextlib.nullcontext()
   if workers and not beam_runner:
     spawn = multiprocessing.get_context('spawn')
@@ -119,10 +120,15 @@ def load(directory: str | os.PathLike, name: str, split: str) -> 'Records':
 
 
 class Records:
-  """Random access to the records of one split; may be sent to other processes."""
+  """Random access to the records of one split; may be sent to other processes.
+
+  `ids`: the names of all records, without reading them. `folder`: where they and other files lie.
+  """
 
   def __init__(self, builder: tfds.core.DatasetBuilder, split: str):
     self._source = builder.as_data_source(split=split)
+    self.folder = Path(builder.data_path)
+    self.ids = json.loads((self.folder / 'ids.json').read_text())[split]
     features = builder.info.features
     self._texts = [key for key in features if isinstance(features[key], tfds.features.Text)]
 
@@ -169,8 +175,11 @@ class _Builder(tfds.core.ShardBasedBuilder, skip_registration=True):
 
   def _download_and_prepare(self, dl_manager: Any, download_config: Any = None) -> None:
     super()._download_and_prepare(dl_manager, download_config)
-    reports = sorted(self.kept.glob('*.bad.json'))
-    bad = [f'{name}: {why}' for path in reports for name, why in json.loads(path.read_text())]
+    reports = {split: [json.loads(path.read_text()) for path in sorted(
+        self.kept.glob(f'{self.recipe.name}-{split}.array_record-*.json'))]
+               for split in self.recipe.splits}
+    bad = [f'{name}: {why}' for split in reports.values() for part in split
+           for name, why in part['bad']]
     if bad and not self.skip_bad:
       raise ValueError(
           '\n  '.join([f'{len(bad)} clips of {self.recipe.name} cannot be used:', *bad])
@@ -179,7 +188,12 @@ class _Builder(tfds.core.ShardBasedBuilder, skip_registration=True):
     for split in self.info.splits.values():
       if not split.num_examples:
         raise ValueError(f'No clip of {self.recipe.name}, split {split.name!r}, can be used.')
+    ids = {split: [name for part in parts for name in part['ids']]
+           for split, parts in reports.items()}
+    (self.data_path / 'ids.json').write_text(json.dumps(ids))
     (self.data_path / 'skipped.json').write_text(json.dumps(bad, indent=1))
+    for name, text in self.recipe.files.items():
+      (self.data_path / name).write_text(text, encoding='utf-8')
     (self.data_path / 'recipe.json').write_text(json.dumps({'fingerprint': self.fingerprint}))
 
 
@@ -193,12 +207,11 @@ class _Shard:
   pool: concurrent.futures.Executor | None
 
   def __call__(self) -> Iterator[tuple[str, Record | None]]:
-    report = self.kept.with_name(self.kept.name + '.bad.json')
+    report = self.kept.with_name(self.kept.name + '.json')
     if self.kept.exists():  # from an earlier run: the writer takes the file, TFDS only counts
-      num_bad = len(json.loads(report.read_text()))
-      yield from [('', None)] * (len(self.clips) - num_bad)
+      yield from ((name, None) for name in json.loads(report.read_text())['ids'])
       return
-    started, bad = time.monotonic(), []
+    started, ids, bad = time.monotonic(), [], []
     attempt = _Attempt(self.read)
     results = self.pool.map(attempt, self.clips) if self.pool else map(attempt, self.clips)
     for i, (clip, (record, why)) in enumerate(zip(self.clips, results)):
@@ -207,8 +220,9 @@ class _Shard:
       if record is None:
         bad.append((clip.id, why))
       else:
+        ids.append(clip.id)
         yield clip.id, record
-    report.write_text(json.dumps(bad))
+    report.write_text(json.dumps({'ids': ids, 'bad': bad}))
     rate = len(self.clips) / (time.monotonic() - started)
     print(f'\r{self.title}: {rate:.1f} per second, {len(bad)} bad', file=sys.stderr, flush=True)
 
@@ -249,6 +263,6 @@ def _fingerprint(recipe: Recipe) -> str:
   """Changes with anything that changes a record, except the media files themselves."""
   features = tfds.features.FeaturesDict(dict(recipe.features)).to_json_content()
   read = getattr(recipe.read, '__qualname__', repr(recipe.read))
-  parts = [recipe.name, recipe.version, str(features), read]
+  parts = [recipe.name, recipe.version, str(features), read, repr(sorted(recipe.files.items()))]
   parts += [f'{split}: {clip!r}' for split, clips in recipe.splits.items() for clip in clips]
   return hashlib.sha256('\n'.join(parts).encode()).hexdigest()

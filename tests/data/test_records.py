@@ -68,7 +68,7 @@ def test_records_come_back_in_the_order_of_the_recipe_over_several_files(tmp_pat
   folder = records.write(recipe, tmp_path / 'out')
   assert len(list(folder.glob('toy-train.array_record-*'))) == 3
   source = records.load(tmp_path / 'out', 'toy', 'train')
-  assert [source[i]['id'] for i in range(len(source))] == [f't{i}' for i in range(10)]
+  assert source.ids == [source[i]['id'] for i in range(len(source))] == [f't{i}' for i in range(10)]
   record = pickle.loads(pickle.dumps(source))[7]
   assert record['frames'] == [b'\x07\x00', b'\x07\x01', b'\x07\x02']
   np.testing.assert_array_equal(record['wave'], np.full(5, -7, np.int16))
@@ -88,7 +88,7 @@ def test_the_rest_is_built_on_request_and_says_what_was_left_out(tmp_path, small
   recipe = make(tmp_path, [Clip('t0'), Clip('t1', 'has no sound'), Clip('t2')])
   folder = records.write(recipe, tmp_path / 'out', skip_bad=True)
   source = records.load(tmp_path / 'out', 'toy', 'train')
-  assert [source[i]['id'] for i in range(len(source))] == ['t0', 't2']
+  assert source.ids == [source[i]['id'] for i in range(len(source))] == ['t0', 't2']
   assert 't1: has no sound' in (folder / 'skipped.json').read_text()
 
 
@@ -152,6 +152,13 @@ def test_an_empty_split_is_an_error_before_and_after_reading(tmp_path):
     records.write(make(tmp_path, []), tmp_path / 'out')
   with pytest.raises(ValueError, match="split 'train', can be used"):
     records.write(make(tmp_path, [Clip('t0', 'broken')]), tmp_path / 'out', skip_bad=True)
+
+
+def test_small_files_lie_with_the_records(tmp_path):
+  recipe = dataclasses.replace(make(tmp_path, [Clip('t0')]), files={'questions.json': '[1, "？"]'})
+  records.write(recipe, tmp_path / 'out')
+  folder = records.load(tmp_path / 'out', 'toy', 'train').folder
+  assert (folder / 'questions.json').read_text(encoding='utf-8') == '[1, "？"]'
 
 
 def test_a_missing_split_names_those_there_are(tmp_path):
