@@ -51,9 +51,9 @@ def get_config(variant: str = 'visual,shapes'):
   config.optim.weight_decay = 0.02
   config.optim.lr = 1.5e-3
   config.optim.schedule = 'cosine'
-  config.optim.epochs = {'visual': 25, 'audio': 8}[stream]
+  config.optim.epochs = {'visual': 25, 'audio': 3}[stream]
   config.optim.clip_norm = 1.0
   config.optim.patience = 0
-  config.eval_epochs = 4
+  config.eval_epochs = 3
   config.log_steps = 50
   return config

@@ -150,9 +150,24 @@ def restore_model(
   return found['params'], found['batch_stats']
 
 
+def read_model(manager: ocp.CheckpointManager, step: int) -> dict[str, Any]:
+  """'params', the trained half, and 'batch_stats' of a checkpoint, whatever model they are of."""
+  return manager.restore(step, args=ocp.args.Composite(model=ocp.args.StandardRestore()))['model']
+
+
 def read_run(manager: ocp.CheckpointManager, step: int) -> Run:
   """The config and all else that a checkpoint says of its run."""
   return manager.restore(step, args=ocp.args.Composite(run=ocp.args.JsonRestore()))['run']
+
+
+def config_of(run: Run) -> ml_collections.ConfigDict:
+  """The config of a run; lists are tuples again, as configs have them."""
+  def tuples(value: Any) -> Any:
+    if isinstance(value, dict):
+      return {name: tuples(item) for name, item in value.items()}
+    return tuple(map(tuples, value)) if isinstance(value, list) else value
+
+  return ml_collections.ConfigDict(tuples(run['config']))
 
 
 def _model(state: Any) -> dict[str, Any]:

@@ -122,7 +122,7 @@ def _sources(shapes: dict[str, Any], config: ml_collections.ConfigDict) -> tuple
     file, path = _open(name, given, sum(shapes[target].size for target in targets))
     with path.open('rb') as stream:
       weights[name] = 'sha256 ' + hashlib.file_digest(stream, 'sha256').hexdigest()
-    held = {_join(tensor, prefix): _Tensor(file, tensor) for tensor in file.keys()}
+    held = {join(tensor, prefix): _Tensor(file, tensor) for tensor in file.keys()}
     faults += [f'  {path}: {fault}' for fault in _faults(
         targets, held, shapes, file.metadata() or {}, config.model.get(name))]
     sources |= held
@@ -139,15 +139,20 @@ def _open(name: str, given: str, size: int) -> tuple[Any, Path]:
     raise ValueError(
         f'config.init.{name} is not given: the {size:,} values of {PREFIXES[name] or "the model"} come from a'
         f' converted file; {remedy}.')
-  path = Path(given).expanduser()
-  if given.startswith('package:'):
-    path = PACKAGED / given.removeprefix('package:')
+  path = locate(given)
   if not path.is_file():
     raise ValueError(f'config.init.{name}={given}: there is no file {path}; {remedy}.')
   try:
     return safetensors.safe_open(path, framework='np'), path
   except safetensors.SafetensorError as error:
     raise ValueError(f'config.init.{name}={given}: {path} is no safetensors file ({error}); {remedy}.') from error
+
+
+def locate(given: str) -> Path:
+  """The path of a file named in config.init; 'package:NAME' is one that comes with this package."""
+  if given.startswith('package:'):
+    return PACKAGED / given.removeprefix('package:')
+  return Path(given).expanduser()
 
 
 def _faults(targets: set[str], held: dict[str, _Tensor], shapes: dict[str, Any], header: dict[str, str],
@@ -172,7 +177,7 @@ def _below(path: str, prefix: str) -> bool:
   return f'{path.partition("/")[2]}/'.startswith(f'{prefix}/' if prefix else '')
 
 
-def _join(tensor: str, prefix: str) -> str:
+def join(tensor: str, prefix: str) -> str:
   """'collection/c' of a file as 'collection/a/b/c' of the model."""
   collection, _, path = tensor.partition('/')
   return '/'.join(filter(None, (collection, prefix, path)))

@@ -1,9 +1,11 @@
 """Converts released weights into files that `config.init` names, and trained models back.
 
   python -m dgsct_jax.convert SOURCE CHECKPOINT OUT.safetensors
+  python -m dgsct_jax.convert run WORKDIR OUT.safetensors [--part encoder/visual]
   python -m dgsct_jax.convert --export SOURCE OURS.safetensors OUT.pt [--original RELEASED.pt]
 
 CHECKPOINT is a .safetensors, a PyTorch file that holds nothing but tensors, or hf://owner/name[/file].
+`run` writes the whole model of a finished run, or a part of it, which --export then takes.
 """
 
 import argparse
@@ -12,7 +14,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from dgsct_jax.convert import dgsct, htsat, read, release, swin_v2, table
+from dgsct_jax.convert import dgsct, htsat, read, release, run, swin_v2, table
 
 PLANS = {'swin_v2': swin_v2.plan, 'htsat': htsat.plan, 'dgsct-ave': dgsct.plan_ave}
 EXPORTS = {'dgsct-ave': (release.export_ave, dgsct.AVE)}
@@ -48,7 +50,8 @@ def main(argv: Sequence[str] | None = None) -> int:
                                    formatter_class=argparse.RawDescriptionHelpFormatter)
   parser.add_argument('--export', action='store_true', help='from our names to the released ones')
   parser.add_argument('--original', help='with --export: take the weights that the model never reads from this file')
-  parser.add_argument('source', choices=PLANS)
+  parser.add_argument('--part', default='', help='with run: only what lies below this path of the model')
+  parser.add_argument('source', choices=(*PLANS, 'run'))
   parser.add_argument('checkpoint')
   parser.add_argument('out', type=Path)
   args = parser.parse_args(argv)
@@ -58,7 +61,9 @@ def main(argv: Sequence[str] | None = None) -> int:
       raise ValueError(f'{args.out}: OUT is a file {" or ".join(suffixes)} in a folder that exists.')
     if args.export and args.source not in EXPORTS:
       raise ValueError(f'{args.source} cannot be exported, only {", ".join(EXPORTS)}: its released files exist already.')
-    if args.export:
+    if args.source == 'run' and not args.export:
+      print(run.convert(Path(args.checkpoint), args.out, args.part))
+    elif args.export:
       print(export(args.source, args.checkpoint, args.out, args.original))
     else:
       print(convert(args.source, args.checkpoint, args.out))

@@ -1,0 +1,50 @@
+"""The model of a finished run, or a part of it, as one file of our own names: what `config.init` and --export take."""
+
+from pathlib import Path
+
+import ml_collections
+import numpy as np
+import safetensors
+
+from dgsct_jax import checkpoint, state, tasks, tree
+from dgsct_jax.convert import read
+from dgsct_jax.convert.table import VERSION
+
+
+def convert(workdir: Path, out: Path, part: str = '') -> str:
+  """Writes the best checkpoint and the frozen weights of a run, or what lies below `part`, such as 'encoder/visual'.
+
+  Raises ValueError where the folder is no run, frozen weights were random or have moved, or nothing lies below `part`.
+  """
+  manager = checkpoint.find(workdir, '')
+  if manager.latest_step() is None:
+    raise ValueError(f'There is no checkpoint in {manager.directory}; give the --workdir of a run.')
+  run = checkpoint.read_run(manager, manager.latest_step())
+  config = checkpoint.config_of(run)
+  manager = checkpoint.find(workdir, tasks.build(config).primary)
+  step, _ = checkpoint.best(manager)
+  trained = checkpoint.read_model(manager, step)
+  tensors = _frozen(config) | {name: np.asarray(leaf) for name, leaf in tree.flatten(trained).items()}
+  prefix = f'{part}/' if part else ''
+  kept = {}
+  for name, tensor in tensors.items():
+    collection, _, path = name.partition('/')
+    if path.startswith(prefix):
+      kept[f'{collection}/{path.removeprefix(prefix)}'] = tensor
+  if not kept:
+    tops = sorted({'/'.join(name.split('/')[1:3]) for name in tensors})
+    raise ValueError(f'--part={part}: nothing of the run lies below it; there are {", ".join(tops[:9])}.')
+  read.write(out, kept, {'source': 'run', 'variant': 'custom', 'step': str(step), 'table': VERSION})
+  return f'{out}: {len(kept)} tensors, {sum(x.size for x in kept.values()):,} values of step {step} of {workdir}'
+
+
+def _frozen(config: ml_collections.ConfigDict) -> dict[str, np.ndarray]:
+  """What the files of `config.init` gave the run."""
+  tensors = {}
+  for name in ('all',) if config.init.all else ('visual', 'audio'):
+    given = config.init[name]
+    if not given or given == 'random':
+      continue  # Either all of it was trained, or the reader of the file will miss it by name.
+    with safetensors.safe_open(state.locate(given), framework='np') as file:
+      tensors |= {state.join(key, state.PREFIXES[name]): file.get_tensor(key) for key in file.keys()}
+  return tensors
