@@ -16,6 +16,7 @@ from dgsct_jax.models.layers import BatchNorm, Dense, LayerNorm, fan_in_uniform
 
 Delta = Float[Array, 'b n d']
 PoolingMap = Float[Array, 'b 1 n']
+Exchanged = tuple[tuple[Delta, Float[Array, 'b m e']], tuple[PoolingMap, Float[Array, 'b 1 m']]]
 
 
 class TokenMap(nn.Module):
@@ -184,8 +185,7 @@ class Exchange(nn.Module):
     self.visual = self.adapter()
     self.audio = (self.audio_adapter or self.adapter)()
 
-  def __call__(self, v: Float[Array, 'b n d'], a: Float[Array, 'b m e'],
-               train: bool) -> tuple[tuple[Delta, Delta], tuple[PoolingMap, PoolingMap]]:
+  def __call__(self, v: Float[Array, 'b n d'], a: Float[Array, 'b m e'], train: bool) -> Exchanged:
     dv, v_map = self.visual(v, a, train)
     da, a_map = self.audio(a, v, train)
     return (dv, da), (v_map, a_map)
@@ -194,7 +194,6 @@ class Exchange(nn.Module):
 class NoExchange(nn.Module):
   """The streams do not meet: zero residuals and uniform pooling maps."""
 
-  def __call__(self, v: Float[Array, 'b n d'], a: Float[Array, 'b m e'],
-               train: bool) -> tuple[tuple[Delta, Delta], tuple[PoolingMap, PoolingMap]]:
+  def __call__(self, v: Float[Array, 'b n d'], a: Float[Array, 'b m e'], train: bool) -> Exchanged:
     uniform = lambda x: jnp.full((x.shape[0], 1, x.shape[1]), 1 / x.shape[1], x.dtype)
     return (jnp.zeros_like(v), jnp.zeros_like(a)), (uniform(v), uniform(a))
