@@ -1,14 +1,22 @@
 """The question format of MUSIC-AVQA: templates with slots, in JSON, to word numbers and back."""
 
 from collections.abc import Iterable, Sequence
+import dataclasses
 import json
 from typing import TypedDict
 
 from jaxtyping import Int32
 import numpy as np
 
+from dgsct_jax.data import records
+from dgsct_jax.data.pipeline import Source
+
 LENGTH = 14  # words; no question of the validation and test files is longer
 PAD = '<pad>'
+KINDS = (('Audio', 'Counting'), ('Audio', 'Comparative'),
+         ('Visual', 'Counting'), ('Visual', 'Location'),
+         ('Audio-Visual', 'Existential'), ('Audio-Visual', 'Counting'), ('Audio-Visual', 'Location'),
+         ('Audio-Visual', 'Comparative'), ('Audio-Visual', 'Temporal'))
 
 
 class Question(TypedDict):
@@ -62,3 +70,24 @@ def vocabulary(questions: Iterable[Question]) -> tuple[list[str], list[str]]:
     found |= dict.fromkeys(words(question))
     answers[question['anser']] = None
   return list(found), list(answers)
+
+
+@dataclasses.dataclass(frozen=True)
+class Asked:
+  """Records of clips with `question` [14] (word numbers), `answer` and `kind` (of nine) besides."""
+  clips: Source
+  questions: list[Question]
+  places: list[int]  # of their clips
+  words: list[str]
+  answers: list[str]
+
+  def __len__(self) -> int:
+    return len(self.questions)
+
+  def __getitem__(self, index: int) -> records.Record:
+    question = self.questions[index]
+    return self.clips[self.places[index]] | {
+        'question': encode(question, self.words),
+        'answer': np.int32(self.answers.index(question['anser'])),
+        'kind': np.int32(KINDS.index(tuple(json.loads(question['type'])))),
+    }

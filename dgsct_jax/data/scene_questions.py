@@ -18,13 +18,8 @@ from typing import NamedTuple
 from jaxtyping import Bool
 import numpy as np
 
-from dgsct_jax.data.questions import PAD, Question
+from dgsct_jax.data.questions import KINDS, PAD, Question
 
-KINDS = (('Audio', 'Counting'), ('Audio', 'Comparative'),
-         ('Visual', 'Counting'), ('Visual', 'Location'),
-         ('Audio-Visual', 'Existential'), ('Audio-Visual', 'Counting'),
-         ('Audio-Visual', 'Location'), ('Audio-Visual', 'Comparative'),
-         ('Audio-Visual', 'Temporal'))
 NUMBERS = ('zero', 'one', 'two', 'three', 'four', 'five', 'six', 'seven', 'eight', 'nine', 'ten')
 PLACES = ('left', 'middle', 'right')
 ORDER = ('first', 'second', 'third', 'fourth', 'fifth')

@@ -1,7 +1,6 @@
 """Composed clips with a question each, in the form and of the nine types of MUSIC-AVQA."""
 
 from collections.abc import Sequence
-import dataclasses
 import json
 import os
 from pathlib import Path
@@ -9,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from dgsct_jax.data import records, scene_questions
-from dgsct_jax.data.questions import Question, encode
+from dgsct_jax.data.questions import Asked
 
 
 def write(directory: str | os.PathLike, name: str, split: str, classes: Sequence[str], width: int,
@@ -39,36 +38,15 @@ def write(directory: str | os.PathLike, name: str, split: str, classes: Sequence
 
 
 def load(directory: str | os.PathLike, name: str, split: str, classes: Sequence[str], width: int,
-         seed: int = 0) -> 'Asked':
+         seed: int = 0) -> Asked:
   """Random access to the questions of a split, each with its clip; asks them if nobody has yet."""
   path = write(directory, name, split, classes, width, seed)
   questions = json.loads(path.read_text())
   clips = records.load(directory, name, split)
-  place = {clips[i]['id']: i for i in range(len(clips))}
+  place = {clip: i for i, clip in enumerate(clips.ids)}
   unknown = sorted({question['video_id'] for question in questions} - place.keys())
   if unknown:
     raise ValueError(f'{path} asks about {len(unknown)} clips that {name!r} does not have, first '
                      f'{unknown[0]!r}: it belongs to other clips. Remove it.')
   return Asked(clips, questions, [place[question['video_id']] for question in questions],
                *scene_questions.vocabulary(classes))
-
-
-@dataclasses.dataclass(frozen=True)
-class Asked:
-  """Records of clips with `question` [14] (word numbers), `answer` and `kind` (of nine) besides."""
-  clips: records.Records
-  questions: list[Question]
-  places: list[int]  # of their clips
-  words: list[str]
-  answers: list[str]
-
-  def __len__(self) -> int:
-    return len(self.questions)
-
-  def __getitem__(self, index: int) -> records.Record:
-    question = self.questions[index]
-    return self.clips[self.places[index]] | {
-        'question': encode(question, self.words),
-        'answer': np.int32(self.answers.index(question['anser'])),
-        'kind': np.int32(scene_questions.KINDS.index(tuple(json.loads(question['type'])))),
-    }
