@@ -55,19 +55,23 @@ def clip(frames: UInt8[np.ndarray, 't h w 3'], wave: Float[np.ndarray, 't s'],
   sounds = dict(zip(strips, _spectra(wave, strips)))
   height = SECOND * frames.shape[1] / frames.shape[2]
 
+  def look(axes: Axes, span: range) -> None:
+    drawn = span[::every]
+    _film(axes, {i: over_frame(frames[i], visual_map[i], looks) for i in drawn}, drawn, every)
+
+  def listen(axes: Axes, span: range) -> None:
+    weights = rearrange(_relative(audio_map[span.start:span.stop]), 't f u -> f (t u)')
+    sound = _shade(sounds[span])
+    _image(axes, blend(sound, *tint(weights[::-1], hears, sound.shape[:2])), span)
+
   rows = [_Row('frames', height, lambda axes, span: _film(axes, frames, span[::every], every))]
   if visual_map is not None:
     looks = attention_scale(visual_map)
-    rows.append(_Row('looks at', height, lambda axes, span: _film(axes, {
-        i: over_frame(frames[i], visual_map[i], looks) for i in span[::every]
-    }, span[::every], every), looks))
-  rows.append(_Row('sound', .9, lambda axes, span: _image(axes, _blue(sounds[span]), span)))
+    rows.append(_Row('looks at', height, look, looks))
+  rows.append(_Row('sound', .9, lambda axes, span: _image(axes, _shade(sounds[span]), span)))
   if audio_map is not None:
     hears = attention_scale(audio_map)
-    along = lambda span: rearrange(
-        _relative(audio_map[span.start:span.stop]), 't f u -> f (t u)')[::-1]
-    rows.append(_Row('listens to', .9, lambda axes, span: _image(
-        axes, _glow(sounds[span], along(span), hears), span), hears))
+    rows.append(_Row('listens to', .9, listen, hears))
   if event is not None:
     rows.append(_Row('event', .4, lambda axes, span: _steps(axes, event, span)))
   for name, line in timelines.items():
@@ -122,12 +126,39 @@ def attention_scale(weights: Float[np.ndarray, 't ...']) -> colors.Normalize:
 def over_frame(frame: UInt8[np.ndarray, 'h w 3'], weights: Float[np.ndarray, 'n'],
                scale: colors.Normalize) -> UInt8[np.ndarray, 'h w 3']:
   """A frame under the attention of its tokens: grey where there is little, glowing where much."""
+  return blend(frame, *tint(square(weights), scale, frame.shape[:2]))
+
+
+def square(weights: Float[np.ndarray, 'n']) -> Float32[np.ndarray, 'g g']:
+  """The attention of a grid of tokens over its mean."""
   side = math.isqrt(weights.size)
   if side**2 != weights.size:
     raise ValueError(f'{weights.size} weights are no square grid of tokens; '
                      'they cannot be drawn over a frame.')
-  grey = frame @ np.float32([.299, .587, .114]) / 255
-  return _glow(grey, _relative(weights[None])[0].reshape(side, side), scale)
+  return _relative(weights[None])[0].reshape(side, side)
+
+
+def tint(weights: Float[np.ndarray, 'y x'], scale: colors.Normalize, shape: tuple[int, int]
+         ) -> tuple[Float[np.ndarray, 'h w 3'], Float[np.ndarray, 'h w 1']]:
+  """(light, share of the picture that shines through) of weights that are enlarged smoothly.
+
+  Where they are nan there is no light.
+  """
+  def enlarge(x: np.ndarray) -> np.ndarray:
+    image = Image.fromarray(np.asarray(x, np.float32))
+    return np.asarray(image.resize(shape[::-1], Image.Resampling.BICUBIC))
+
+  known = np.isfinite(weights)
+  value = np.clip(scale(enlarge(np.where(known, weights, scale.vmin))), 0, 1)
+  strength = (.75 * value * np.clip(enlarge(known), 0, 1))[..., None]
+  return 255 * strength * HEAT(value)[..., :3], 1 - strength
+
+
+def blend(frame: UInt8[np.ndarray, 'h w 3'], light: Float[np.ndarray, 'h w 3'],
+          through: Float[np.ndarray, 'h w 1']) -> UInt8[np.ndarray, 'h w 3']:
+  """A frame, without its colours, under a tint."""
+  grey = frame @ np.float32([[.27], [.53], [.1]])  # of the luminance, nine tenths
+  return (through * grey + light).astype(np.uint8)
 
 
 def unfold(audio_map: Float[np.ndarray, 't m'], samples: int,
@@ -161,21 +192,7 @@ def _relative(weights: Float[np.ndarray, 't ...']) -> Float32[np.ndarray, 't ...
   return weights / np.nanmean(weights, tuple(range(1, weights.ndim)), keepdims=True)
 
 
-def _glow(grey: Float[np.ndarray, 'h w'], weights: Float[np.ndarray, 'y x'],
-          scale: colors.Normalize) -> UInt8[np.ndarray, 'h w 3']:
-  """A picture in 0..1 tinted by weights, enlarged smoothly; where they are nan it stays grey."""
-  def enlarge(x: np.ndarray) -> np.ndarray:
-    image = Image.fromarray(np.asarray(x, np.float32))
-    return np.asarray(image.resize(grey.shape[::-1], Image.Resampling.BICUBIC))
-
-  known = np.isfinite(weights)
-  value = np.clip(scale(enlarge(np.where(known, weights, scale.vmin))), 0, 1)
-  strength = (.75 * value * np.clip(enlarge(known), 0, 1))[..., None]
-  mixed = (1 - strength) * (.9 * grey[..., None]) + strength * HEAT(value)[..., :3]
-  return (255 * mixed).astype(np.uint8)
-
-
-def _blue(sound: Float[np.ndarray, 'f x']) -> UInt8[np.ndarray, 'f x 3']:
+def _shade(sound: Float[np.ndarray, 'f x']) -> UInt8[np.ndarray, 'f x 3']:
   return (255 * colormaps['bone'](sound)[..., :3]).astype(np.uint8)
 
 

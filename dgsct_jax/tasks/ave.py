@@ -1,14 +1,16 @@
 """Audio-visual event localisation (AVE): one event per clip, and the seconds in which it is seen and heard."""
 
 import functools
+from pathlib import Path
 
 import jax.numpy as jnp
 import ml_collections
 import numpy as np
 import optax
+from flax import linen as nn
 from jaxtyping import Array, Float
 
-from dgsct_jax import models
+from dgsct_jax import figures, models
 from dgsct_jax.data import datasets, transforms
 from dgsct_jax.data.pipeline import Dataset
 from dgsct_jax.models.heads import ave as head
@@ -32,7 +34,16 @@ def build(config: ml_collections.ConfigDict) -> Task:
       data=functools.partial(data, config),
       primary='accuracy',
       batch_means=('accuracy',),
+      figures=functools.partial(draw, names=class_names(config), audio=model.encoder.audio),
   )
+
+
+def class_names(config: ml_collections.ConfigDict) -> tuple[str, ...]:
+  """Of the classes that the head tells apart."""
+  names, classes = datasets.class_names(config.data.name, config.data.get('source', '')), config.model.head.classes
+  if len(names) != classes:
+    raise ValueError(f'config.model.head.classes is {classes}; the data set {config.data.name} has {len(names)} classes.')
+  return names
 
 
 def clip_class(label: Array, classes: int) -> Array:
@@ -86,6 +97,10 @@ def metrics(outputs: Outputs, batch: Batch, classes: int = 28) -> dict[str, Weig
       'clip_accuracy': (100.0 * clip, ones),
       'event_accuracy': (100 * foreground.mean(1), ones),
   }
+
+
+def draw(outputs: Outputs, batch: Batch, folder: Path, names: tuple[str, ...], audio: nn.Module) -> None:
+  figures.event_clips(outputs, batch, folder, predicted=predict(outputs, len(names)), names=names, audio=audio)
 
 
 def data(config: ml_collections.ConfigDict, split: str) -> Dataset:

@@ -5,7 +5,7 @@ from typing import Any
 
 from dgsct_jax.data import records, shapes, stamps
 from dgsct_jax.data.scenes import Knobs, Source
-from dgsct_jax.data.datasets import scenes
+from dgsct_jax.data.datasets import ave, scenes
 
 SOURCES = {'shapes': lambda media: shapes.Shapes(), 'stamps': stamps.Stamps}
 
@@ -37,3 +37,12 @@ def scene_source(source: str, media: str = '') -> Source:
   if source not in SOURCES:
     raise ValueError(f'There is no source of scenes {source!r}; choose from {tuple(SOURCES)}.')
   return SOURCES[source](media)
+
+
+def class_names(name: str, source: str = '') -> tuple[str, ...]:
+  """What the classes of a data set, or of scenes of a source, are called. One more is none of them."""
+  known = {'ave': ave.CLASSES, 'shapes': shapes.Shapes().classes, 'stamps': tuple(stamps.CLASSES)}
+  if (source or name) not in known:
+    raise ValueError(f'The classes of the data set {source or name!r} have no names; known are '
+                     f'those of {tuple(known)}.')
+  return known[source or name]
