@@ -114,10 +114,11 @@ def evaluate(
   # [metric, batch, 2]
   pairs = _over_hosts(np.array(list(sums.values()), np.float64))
   means = {name: _ratio(*pair.sum(0)) for name, pair in zip(sums, pairs)}
-  results = task.summarize(means)
+  results = dict(task.summarize(means))
   for name, pair in zip(sums, pairs):
     if name in task.batch_means:
-      results[f'{name}_batch_mean'] = float(np.mean([_ratio(*p) for p in pair if p[1] > 0]))
+      of_batches = [_ratio(*p) for p in pair if p[1] > 0]
+      results[f'{name}_batch_mean'] = _ratio(sum(of_batches), len(of_batches))
   if task.primary not in results:
     raise ValueError(
         f'The task picks its best checkpoint by {task.primary!r}, which is none of its metrics'

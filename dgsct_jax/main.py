@@ -27,6 +27,7 @@ MULTIHOST = flags.DEFINE_bool(
     'multihost', False,
     'One process of several. Slurm, Open MPI, Kubernetes and TPU pods are recognised; elsewhere set'
     ' JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID.')
+flags.mark_flag_as_required('config')
 
 
 def main(argv: list[str]) -> None:
@@ -36,7 +37,8 @@ def main(argv: list[str]) -> None:
   if MULTIHOST.value:
     join_hosts()
   run = {'train': train.train, 'evaluate': evaluate.run}[MODE.value]
-  run(CONFIG.value, Path(WORKDIR.value or default_workdir(flags.FLAGS['config'].value_given)))
+  config_file = config_flags.get_config_filename(flags.FLAGS['config'])
+  run(CONFIG.value, Path(WORKDIR.value or default_workdir(config_file)))
 
 
 def join_hosts() -> None:
@@ -58,8 +60,9 @@ def parse_flags(argv: list[str]) -> list[str]:
     return app.parse_flags_with_usage(argv)
   except (AttributeError, KeyError):
     given = [re.match(r'--?config\.([^=]+)', word) for word in argv]
+    sys.argv = [word for word, field in zip(argv, given) if not field]  # where they are looked up
     flags.FLAGS.unparse_flags()
-    flags.FLAGS([word for word, field in zip(argv, given) if not field], known_only=True)
+    flags.FLAGS(sys.argv, known_only=True)
     fields = traverse_util.flatten_dict(CONFIG.value.to_dict(), sep='.')
     unknown = [field[1] for field in given if field and field[1] not in fields]
     if not unknown:
@@ -72,5 +75,4 @@ def parse_flags(argv: list[str]) -> list[str]:
 
 
 if __name__ == '__main__':
-  flags.mark_flag_as_required('config')
   app.run(main, flags_parser=parse_flags)

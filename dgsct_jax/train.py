@@ -220,8 +220,6 @@ def _traced(profile: tuple[int, ...], start: int, num_steps: int) -> tuple[int, 
   """First and last step of the trace among those that are still to come; (0, 0) if none is."""
   if not profile:
     return 0, 0
-  if len(profile) != 2 or not 1 <= profile[0] <= profile[1]:
-    raise ValueError(f'config.profile={profile}; give (first, last) step, counted from 1.')
   first, last = max(profile[0], start + 1), min(profile[1], num_steps)
   return (first, last) if first <= last else (0, 0)
 
@@ -233,3 +231,6 @@ def _check(config: ml_collections.ConfigDict) -> None:
   for name in ('log_steps', 'save_steps', 'eval_epochs'):
     if config[name] < 1:
       raise ValueError(f'config.{name}={config[name]}; it must be at least 1.')
+  profile = config.profile
+  if profile and (len(profile) != 2 or not 1 <= profile[0] <= profile[1]):
+    raise ValueError(f'config.profile={profile}; give (first, last) step, counted from 1.')

@@ -35,18 +35,21 @@ def one_step(build: str, devices: int, rule: str = 'adam', **changes: Any) -> di
 
 
 def train(build: str, workdir: Path, *, devices: int = 1, hosts: int = 1, kill: int = 0,
-          with_signal: int = signal.SIGKILL, file_bytes: int = 0, dies: bool = False,
+          killed_host: int = 0, with_signal: int = signal.SIGKILL, file_bytes: int = 0,
+          dies: bool = False,
           **changes: Any) -> list[subprocess.CompletedProcess]:
   """Trains in `hosts` processes of `devices` each.
 
   Args:
-    kill: the step at which each process sends itself `with_signal`.
+    kill: the step at which the process `killed_host` sends itself `with_signal`.
     file_bytes: no file can grow beyond; a write that would fails, or `dies` on the spot.
   """
   job = dict(job='train', build=build, out=str(workdir), changes=changes, kill=kill,
              signal=int(with_signal), file_bytes=file_bytes, dies=dies)
   port = free_port()
-  processes = [start(job, devices, host, hosts, port) for host in range(hosts)]
+  processes = [
+      start(job | ({'kill': 0} if host != killed_host else {}), devices, host, hosts, port)
+      for host in range(hosts)]
   return [finish(process, check=False) for process in processes]
 
 
