@@ -87,16 +87,16 @@ def find_videos(folders: Iterable[Path]) -> Mapping[str, Path]:
           if path.suffix.lower() in VIDEOS}
 
 
-def find_root(source: str | os.PathLike, below: str, marker: str) -> Path:
-  """The folder that holds a data set's annotations: `source`, or where the releases put it below.
+def find_root(source: str | os.PathLike, below: str, *markers: str) -> Path:
+  """The folder that holds a data set's label files: `source`, or where the releases put it below.
 
   Raises:
-    ValueError: the file `marker` is in neither.
+    ValueError: none of the files `markers` is in any.
   """
   source = Path(source).resolve()
   candidates = [source, source / below, source / 'data' / below]
   for folder in candidates:
-    if (folder / marker).exists():
+    if any((folder / marker).exists() for marker in markers):
       return folder
-  raise ValueError(f'There is no {marker} in {", ".join(map(str, candidates))}; give the folder '
-                   'that holds it as --source.')
+  raise ValueError(f'There is no {" or ".join(markers)} in {", ".join(map(str, candidates))}; give '
+                   'the folder that holds it as --source.')

@@ -143,7 +143,8 @@ def _open(path: str | os.PathLike) -> Iterator[av.container.InputContainer]:
   except FileNotFoundError:
     raise
   except (av.error.FFmpegError, OSError, ValueError) as error:
-    raise MediaError(f'{path} cannot be read as video or sound ({error}).') from error
+    why = getattr(error, 'strerror', None) or error  # without the path once more
+    raise MediaError(f'{path} cannot be read as video or sound ({why}).') from error
   with container:
     yield container
 

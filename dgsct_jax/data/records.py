@@ -140,6 +140,23 @@ class Records:
     return record | {key: record[key].decode() for key in self._texts}
 
 
+@dataclasses.dataclass(frozen=True)
+class Selection:
+  """Some of the records of another source, in another order."""
+  source: Records
+  places: tuple[int, ...]
+
+  def __len__(self) -> int:
+    return len(self.places)
+
+  def __getitem__(self, index: int) -> Record:
+    return self.source[self.places[index]]
+
+  @property
+  def ids(self) -> list[str]:
+    return [self.source.ids[place] for place in self.places]
+
+
 class _Builder(tfds.core.ShardBasedBuilder, skip_registration=True):
   """A recipe as a TFDS builder.
 
