@@ -19,7 +19,8 @@ from dgsct_jax import sharding
 from dgsct_jax import tree
 from dgsct_jax.models import lazy
 
-PREFIXES = {'visual': 'encoder/visual', 'audio': 'encoder/audio', 'all': ''}  # of config.init
+PREFIXES = {  # of config.init
+    'visual': 'encoder/visual', 'audio': 'encoder/audio', 'ground': 'matching', 'all': ''}
 CONVERT = 'python -m dgsct_jax.convert SOURCE CHECKPOINT OUT.safetensors'
 PACKAGED = Path(__file__).parent / 'weights'
 
@@ -111,7 +112,7 @@ def _sources(shapes: dict[str, Any], config: ml_collections.ConfigDict) -> tuple
   """(path -> tensor) of every variable that comes from a file, and the hash of each file."""
   init = config.init
   sources, weights, faults = {}, {}, []
-  for name in ('all',) if init.all else ('visual', 'audio'):
+  for name in ('all',) if init.all else [name for name in PREFIXES if name in init][:-1]:
     prefix, given = PREFIXES[name], init[name]
     targets = {path for path in shapes if _below(path, prefix)}
     if given == 'random':
