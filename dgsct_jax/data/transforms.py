@@ -58,6 +58,17 @@ class DecodeWave(grain.transforms.Map):
 
 
 @dataclasses.dataclass(frozen=True)
+class Blank(grain.transforms.Map):
+  """Puts zeros in place of fields: pictures of the mean colour, silence. To see what they are worth."""
+  names: tuple[str, ...]
+
+  def map(self, example: Example) -> Example:
+    if missing := [key for key in self.names if key not in example]:
+      raise ValueError(f'{name(example)} has no {missing}, only {sorted(example)}.')
+    return example | {key: np.zeros_like(example[key]) for key in self.names}
+
+
+@dataclasses.dataclass(frozen=True)
 class Keep(grain.transforms.Map):
   """Leaves only these fields, and `index` and `mask` which every batch has: for the device."""
   names: tuple[str, ...]
