@@ -1,6 +1,6 @@
 """Time, memory and FLOPs of an evaluation forward and a training step of any config, on random clips and weights.
 
-python benchmarks/step_time.py --config=configs/ave.py [--clips=1] [--repeats=5] [--torch_module=PATH:CALLABLE]
+python -m benchmarks.step_time --config=configs/ave.py [--clips=1] [--repeats=5] [--torch_module=PATH:CALLABLE]
 
 CALLABLE(clips) returns two functions without arguments, (forward, training step), of your own PyTorch model; they are
 timed alternately with ours, and the ratio is printed. Each phase may also be run alone (--phase), to see its memory alone.
