@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # A Cloud TPU slice, all its hosts at once:
-#   launch/tpu.sh NAME ZONE configs/avqa.py gs://BUCKET/runs/avqa --config.data.dir=/mnt/data ...
+#   launch/tpu.sh NAME ZONE configs/avqa.py /mnt/runs/avqa --config.data.dir=/mnt/data ...
 # NAME is a TPU VM that is running; gcloud must be logged in. The code is copied, then installed on every host.
 set -euo pipefail
 usage='launch/tpu.sh NAME ZONE CONFIG WORKDIR [flags]'
