@@ -23,17 +23,27 @@ def spread(total: int, count: int) -> list[int]:
 
 def frame_files(folder: str | os.PathLike, count: int) -> list[bytes]:
   """`count` of the pictures of a folder, evenly spread over their sorted names, as they are."""
-  files = sorted(path for path in Path(folder).iterdir() if path.suffix in PICTURES)
-  if not files:
-    raise ValueError(f'{folder} has no pictures.')
-  chosen = [files[i] for i in spread(len(files), count)]
-  encoded = {path: path.read_bytes() for path in set(chosen)}
+  files = _pictures(folder)
+  return read_pictures([files[i] for i in spread(len(files), count)])
+
+
+def first_files(folder: str | os.PathLike, count: int) -> list[bytes]:
+  """The first `count` of the pictures of a folder by their sorted names, as they are."""
+  files = _pictures(folder)
+  if len(files) < count:
+    raise ValueError(f'{folder} has {len(files)} pictures; {count} are needed.')
+  return read_pictures(files[:count])
+
+
+def read_pictures(files: Sequence[Path]) -> list[bytes]:
+  """The contents of picture files, of which each is found to be one."""
+  encoded = {path: path.read_bytes() for path in dict.fromkeys(files)}
   for path, content in encoded.items():
     try:
       transforms.decode_image(content)
     except ValueError as error:
       raise ValueError(f'{path} {error}.') from error
-  return [encoded[path] for path in chosen]
+  return [encoded[path] for path in files]
 
 
 def wave_file(path: str | os.PathLike, seconds: int, rate: int) -> Int16[np.ndarray, 's']:
@@ -69,6 +79,23 @@ def fit(wave: Float32[np.ndarray, 'r'], seconds: int, rate: int,
   return media.to_int16(np.pad(wave[:wanted], (0, max(0, wanted - len(wave)))))
 
 
+def start_of(path: str | os.PathLike, start: float, seconds: int) -> float:
+  """Where in a file a clip begins whose name says that it is from `start` on of a longer video.
+
+  People keep the clip alone (0), or the whole video (`start`).
+
+  Raises:
+    ValueError: the length of the file fits to neither.
+  """
+  length = media.probe(path).duration or seconds
+  if seconds - 1 < length < seconds + 2:
+    return 0.0
+  if length > start + seconds - 1:
+    return start
+  raise ValueError(f'{path} lasts {length:.2f} s: too long or short to be the clip of {seconds} s, '
+                   f'too short to be the video from which it is taken at {start:g} s.')
+
+
 def video_frames(path: str | os.PathLike, times: Sequence[float | int], side: int) -> list[bytes]:
   """The pictures of a video at some times, as JPEG files whose shorter side is at most `side`."""
   return [media.jpeg(frame, side) for frame in media.each_frame(path, times)]
@@ -100,3 +127,10 @@ def find_root(source: str | os.PathLike, below: str, *markers: str) -> Path:
       return folder
   raise ValueError(f'There is no {" or ".join(markers)} in {", ".join(map(str, candidates))}; give '
                    'the folder that holds it as --source.')
+
+
+def _pictures(folder: str | os.PathLike) -> list[Path]:
+  files = sorted(path for path in Path(folder).iterdir() if path.suffix in PICTURES)
+  if not files:
+    raise ValueError(f'{folder} has no pictures.')
+  return files

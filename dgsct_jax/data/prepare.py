@@ -21,7 +21,7 @@ import tensorflow_datasets as tfds
 
 from dgsct_jax.data import records
 
-NAMES = ('ave', 'music_avqa')
+NAMES = ('ave', 'llp', 'music_avqa')
 
 
 def module(name: str) -> ModuleType:

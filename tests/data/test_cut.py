@@ -43,6 +43,27 @@ def test_a_folder_without_pictures_or_with_a_broken_one_is_bad(tmp_path):
     cut.frame_files(folder, 3)
 
 
+def test_the_first_pictures_are_taken_if_there_are_enough(tmp_path):
+  folder = pictures(tmp_path / 'v', 12)
+  expected = [(folder / f'{i:08d}.jpg').read_bytes() for i in range(1, 11)]
+  assert cut.first_files(folder, 10) == expected
+  with pytest.raises(ValueError, match='v has 12 pictures; 13 are needed'):
+    cut.first_files(folder, 13)
+
+
+@pytest.mark.parametrize('length, expected', [(9.5, 0), (10, 0), (11.5, 0), (40, 30), (300, 30)])
+def test_a_clip_is_found_in_the_clip_alone_and_in_the_whole_video(monkeypatch, length, expected):
+  monkeypatch.setattr(cut.media, 'probe', lambda path: cut.media.Info(length, True, True))
+  assert cut.start_of('a.mp4', 30.0, 10) == expected
+
+
+@pytest.mark.parametrize('length', [3, 9, 20, 38])
+def test_a_video_that_is_neither_clip_nor_whole_is_refused(monkeypatch, length):
+  monkeypatch.setattr(cut.media, 'probe', lambda path: cut.media.Info(length, True, True))
+  with pytest.raises(ValueError, match=rf'a.mp4 lasts {length}.00 s: .* taken at 30 s'):
+    cut.start_of('a.mp4', 30.0, 10)
+
+
 @pytest.mark.parametrize('shape', [(40,), (4, 10), (1, 40), (40, 1)])
 @pytest.mark.parametrize('dtype', [np.float32, np.float64, np.int16])
 def test_any_shape_with_the_right_count_is_a_wave(tmp_path, shape, dtype):

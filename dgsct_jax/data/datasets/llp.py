@@ -1,0 +1,161 @@
+"""LLP (Look, Listen and Parse): ten seconds of video with the events seen and heard, 25 classes.
+
+Read from the folder of the DG-SCT release (`LLP_dataset/frame/<id>/*.jpg`, `LLP_dataset/wave/
+<id>.npy`, perhaps `LLP_dataset/feats/r2plus1d_18/<id>.npy`), or from videos `<id>.mp4`; the
+AVVP_*.csv files lie in both. docs/data/llp.md has the rules by which clips are cut.
+"""
+
+from collections.abc import Mapping
+import csv
+import dataclasses
+import os
+from pathlib import Path
+
+from jaxtyping import Float32
+import numpy as np
+import tensorflow_datasets as tfds
+
+from dgsct_jax.data import cut, records
+
+VERSION = '1.0.0'
+SECONDS = 10
+MOTION = 512  # features of R(2+1)D a second
+CLASSES = (
+    'Speech', 'Car', 'Cheering', 'Dog', 'Cat', 'Frying_(food)', 'Basketball_bounce', 'Fire_alarm',
+    'Chainsaw', 'Cello', 'Banjo', 'Singing', 'Chicken_rooster', 'Violin_fiddle', 'Vacuum_cleaner',
+    'Baby_laughter', 'Accordion', 'Lawn_mower', 'Motorcycle', 'Helicopter', 'Acoustic_guitar',
+    'Telephone_bell_ringing', 'Baby_cry_infant_cry', 'Blender', 'Clapping')
+SPLITS = {'train': 'AVVP_train.csv', 'val': 'AVVP_val_pd.csv', 'test': 'AVVP_test_pd.csv'}
+
+Spans = tuple[tuple[int, int, int], ...]  # class, first second, second after the last
+
+
+@dataclasses.dataclass(frozen=True)
+class Clip:
+  """One row of a split's file, and what is known of its seconds."""
+  id: str  # as in the file: video, start and end
+  events: tuple[int, ...]  # classes seen or heard at some time
+  heard: Spans  # val and test only
+  seen: Spans
+  files: str  # the video, or the released folder
+  motion: bool  # whether there are R(2+1)D features
+
+  @property
+  def video(self) -> str:
+    return self.id[:11]  # it may itself contain underscores
+
+  @property
+  def start(self) -> float:
+    return float(self.id[12:].split('_')[0])
+
+
+@dataclasses.dataclass(frozen=True)
+class Read:
+  """How a clip becomes a record."""
+  rate: int  # of the stored sound
+  side: int  # of frames taken from videos: the shorter one is at most this
+
+  def __call__(self, clip: Clip) -> records.Record:
+    path = Path(clip.files)
+    if path.is_dir():
+      frames = cut.first_files(path / 'frame' / clip.video, SECONDS)
+      wave = cut.wave_file(path / 'wave' / f'{clip.video}.npy', SECONDS, self.rate)
+    else:
+      start = cut.start_of(path, clip.start, SECONDS)
+      frames = cut.video_frames(path, [start + i + 0.5 for i in range(SECONDS)], self.side)
+      wave = cut.video_wave(path, SECONDS, self.rate, start)
+    record = {'id': clip.id, 'frames': frames, 'wave': wave, 'audio': raster(clip.heard),
+              'visual': raster(clip.seen), 'label': np.zeros(len(CLASSES), np.float32)}
+    record['label'][list(clip.events)] = 1
+    if clip.motion:
+      record['motion'] = _motion(path / f'feats/r2plus1d_18/{clip.video}.npy')
+    return record
+
+
+def recipe(source: str | os.PathLike, *, rate: int = 32000, side: int = 256) -> records.Recipe:
+  """The data set in a folder.
+
+  Raises:
+    ValueError: the folder has neither layout, or its label files have unknown classes.
+  """
+  root = cut.find_root(source, 'AVVP', SPLITS['train'])
+  folder = root / 'LLP_dataset'
+  released = (folder / 'frame').is_dir() and (folder / 'wave').is_dir()
+  motion = released and (folder / 'feats/r2plus1d_18').is_dir()
+  places = [root, root / 'video', root / 'videos', folder / 'video']
+  videos = {} if released else cut.find_videos(places)
+  if not (released or videos):
+    raise ValueError(f'{root} has neither the folders frame and wave in LLP_dataset, nor videos in '
+                     'video, videos, LLP_dataset/video or itself.')
+  splits = {}
+  for split, clips in labels(root).items():
+    splits[split] = []
+    for clip in clips:
+      video = videos.get(clip.id) or videos.get(clip.video) or root / 'video' / f'{clip.video}.mp4'
+      files = str(folder if released else video)
+      splits[split].append(dataclasses.replace(clip, files=files, motion=motion))
+  seconds = tfds.features.Tensor(shape=(SECONDS, len(CLASSES)), dtype=np.float32)
+  features = {
+      'id': tfds.features.Text(),
+      'frames': records.IMAGES,
+      'wave': records.wave(SECONDS * rate),
+      'label': tfds.features.Tensor(shape=(len(CLASSES),), dtype=np.float32),  # of the clip
+      'audio': seconds,  # heard; zeros in train
+      'visual': seconds,  # seen; zeros in train
+  }
+  if motion:
+    features['motion'] = tfds.features.Tensor(shape=(SECONDS, MOTION), dtype=np.float32,
+                                              encoding='bytes')
+  return records.Recipe('llp', VERSION, features, splits, Read(rate, side))
+
+
+def labels(root: Path) -> dict[str, list[Clip]]:
+  """The clips of each split in the order of its file, without their files."""
+  heard, seen = (_spans(root / f'AVVP_eval_{name}.csv') for name in ('audio', 'visual'))
+  splits = {}
+  for split, name in SPLITS.items():
+    splits[split] = []
+    for row in _rows(root / name):
+      events = {_class(root / name, label) for label in row['event_labels'].split(',')}
+      clip = row['filename']
+      known = split != 'train'
+      splits[split].append(Clip(clip, tuple(sorted(events)), heard.get(clip, ()) if known else (),
+                                seen.get(clip, ()) if known else (), '', False))
+  return splits
+
+
+def raster(spans: Spans) -> Float32[np.ndarray, 't c']:
+  """Which class is on in which second; spans that end before they begin say nothing."""
+  on = np.zeros((SECONDS, len(CLASSES)), np.float32)
+  for event, start, end in spans:
+    on[start:end, event] = 1
+  return on
+
+
+def _spans(path: Path) -> Mapping[str, Spans]:
+  found = {}
+  for row in _rows(path):
+    span = (_class(path, row['event_labels']), int(row['onset']), int(row['offset']))
+    found.setdefault(row['filename'], []).append(span)
+  return {name: tuple(spans) for name, spans in found.items()}
+
+
+def _rows(path: Path) -> list[dict[str, str]]:
+  if not path.exists():
+    raise ValueError(f'{path} is missing.')
+  with open(path, newline='', encoding='utf-8') as file:
+    return list(csv.DictReader(file, delimiter='\t'))
+
+
+def _class(path: Path, label: str) -> int:
+  if label not in CLASSES:
+    raise ValueError(f'{path} has the event {label!r}, which is none of {CLASSES}.')
+  return CLASSES.index(label)
+
+
+def _motion(path: Path) -> Float32[np.ndarray, 't 512']:
+  features = np.load(path)
+  if features.shape != (SECONDS, MOTION) or not np.isfinite(features).all():
+    raise ValueError(f'{path} has the shape {features.shape}, or is not finite; it should hold '
+                     f'{(SECONDS, MOTION)} numbers.')
+  return features.astype(np.float32)
