@@ -42,9 +42,14 @@ class Task:
 
 def build(config: ml_collections.ConfigDict) -> Task:
   """The task of `config.task`."""
-  from dgsct_jax.tasks import ave, unimodal  # Tasks import this module for `Task`.
+  from dgsct_jax.tasks import ave, avqa, unimodal  # Tasks import this module for `Task`.
 
-  TASKS = {'ave': ave.build, 'unimodal': unimodal.build}
+  TASKS = {
+      'ave': ave.build,
+      'avqa': avqa.build,
+      'avqa_grounding': avqa.build_grounding,
+      'unimodal': unimodal.build,
+  }
   if config.task not in TASKS:
     raise ValueError(f'config.task is {config.task!r}; choose one of {", ".join(TASKS)}.')
   return TASKS[config.task](config)

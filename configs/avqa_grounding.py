@@ -1,0 +1,35 @@
+"""The pre-stage of MUSIC-AVQA: which frames and sounds belong together. Frozen encoders without adapters, one head.
+
+python -m dgsct_jax.main --config=configs/avqa_grounding.py --config.data.dir=DIR \
+    --config.init.visual=swin.safetensors --config.init.audio=htsat.safetensors
+python -m dgsct_jax.convert run runs/avqa_grounding ground.safetensors
+
+The second command writes the file that configs/avqa.py takes as --config.init.ground. Settings are as released; but the
+accuracy that picks the best checkpoint is on other clips, where the release takes those that it learns from.
+
+`configs/avqa_grounding.py:scenes` and `:tiny` belong to the variants of configs/avqa.py of that name.
+"""
+
+from configs import avqa, common
+
+
+def get_config(variant: str = ''):
+  main = avqa.get_config(variant)
+  config = common.get_config()
+  config.task = 'avqa_grounding'
+  config.seed = 1
+  config.trainable = ('matching/.*',)
+  config.init = {name: main.init[name] for name in ('visual', 'audio', 'all')}
+  config.model = main.model
+  config.model.adapter = {'name': 'none'}
+  config.data = main.data
+  if 'source' not in main.data:
+    config.data.subset = 'real'
+    config.data.batch = 128
+  config.optim.lr = 3e-4
+  config.optim.schedule = 'step'
+  config.optim.decay_epochs = 8
+  config.optim.decay_rate = 0.1
+  config.optim.epochs = 30
+  config.optim.patience = 0
+  return config
