@@ -34,7 +34,7 @@ def get_config(variant: str = ''):
       'dtype': 'float32',
       'remat': 'none',
   }
-  config.data = {'name': 'ave', 'dir': '', 'batch': 8, 'workers': 2, 'segments': 10}
+  config.data = {'name': 'ave', 'dir': '', 'batch': 8, 'workers': 2, 'segments': 10, 'blank': ()}
   config.optim.lr = 5e-4
   config.optim.schedule = 'step'
   config.optim.decay_epochs = 3

@@ -14,8 +14,13 @@ configs/quickstart.py:stamps,none.
 from configs import common, unimodal
 
 
+WORDS = ('shapes', 'stamps', 'dgsct', 'none', 'audio', 'video')
+
+
 def get_config(variant: str = ''):
   words = variant.split(',') if variant else []
+  if unknown := set(words) - set(WORDS):
+    raise ValueError(f'configs/quickstart.py:{variant} has unknown words {sorted(unknown)}; choose from {WORDS}.')
   source = 'stamps' if 'stamps' in words else 'shapes'
   config = common.get_config()
   config.task = 'ave'
@@ -40,6 +45,7 @@ def get_config(variant: str = ''):
       'batch': 8,
       'workers': 0,
       'segments': 10,
+      'blank': (),
       'source': source,
       'media': '',
       'knobs': {'segments': 10, 'size': 64, 'sample_rate': 8000, 'distractors': (0, 2), 'scale': (0.35, 0.6)},
@@ -51,4 +57,11 @@ def get_config(variant: str = ''):
   config.optim.clip_norm = 1.0
   config.optim.epochs = 6
   config.optim.patience = 0
+  if {'none', 'audio', 'video'} & set(words):
+    config.model.adapter = {'name': 'none'}
+    config.trainable = ('temporal/.*', 'localize/.*')
+  if 'audio' in words:
+    config.data.blank = ('video',)
+  if 'video' in words:
+    config.data.blank = ('wave',)
   return config

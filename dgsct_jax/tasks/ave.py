@@ -104,10 +104,14 @@ def draw(outputs: Outputs, batch: Batch, folder: Path, names: tuple[str, ...], a
 
 
 def data(config: ml_collections.ConfigDict, split: str) -> Dataset:
-  """Clips of `config.data`, one frame and one second of sound per segment, as the backbones take them."""
+  """Clips of `config.data`, one frame and one second of sound per segment, as the backbones take them.
+
+  `blank`: fields that are replaced by zeros, to see what the other stream alone is worth.
+  """
   fields = config.data
   recipe = {name: fields[name] for name in ('source', 'media', 'knobs', 'clips', 'seed') if name in fields}
   decode = (transforms.DecodeFrames(config.model.visual.image),
-            transforms.DecodeWave(fields.segments, config.model.audio.sample_rate))
+            transforms.DecodeWave(fields.segments, config.model.audio.sample_rate),
+            transforms.Blank(tuple(fields.blank)))
   return Dataset(datasets.load(split, fields.name, fields.dir, **recipe),
                  (*decode, transforms.Keep(('video', 'wave', 'label'))))
