@@ -16,7 +16,7 @@ from dgsct_jax import figures
 from dgsct_jax.data import media
 
 LONGER = 640  # pixels: the longer side of a film is at most this
-FASTEST = Fraction(30)  # pictures per second
+SLOWEST, FASTEST = Fraction(5), Fraction(30)  # pictures per second
 SOUND = 48000  # Hz, of sound that has to be encoded anew
 COPIED = ('aac', 'mp3', 'ac3', 'eac3', 'opus', 'flac', 'alac')  # sound that mp4 takes as it is
 
@@ -25,7 +25,7 @@ class Length(NamedTuple):
   """How long a file really is: what its packets say, not its header."""
   seconds: float
   pictures: int  # 0: there is no video track
-  rate: Fraction  # pictures per second, if there are any
+  rate: Fraction  # pictures per second that a film of it should have
 
 
 def measure(path: str | os.PathLike) -> Length:
@@ -46,7 +46,7 @@ def measure(path: str | os.PathLike) -> Length:
         time = float((stamp + (packet.duration or 0)) * packet.time_base) - start
         if time - end < media.LEAP:  # else the clock has jumped
           end = max(end, time)
-    return Length(end, pictures, min(rate, FASTEST))
+    return Length(end, pictures, min(max(rate, SLOWEST), FASTEST))
 
 
 def draw(source: str | os.PathLike, target: str | os.PathLike, seconds: float, rate: Fraction,

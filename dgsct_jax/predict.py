@@ -47,15 +47,19 @@ Batch = dict[str, np.ndarray]
 
 @dataclasses.dataclass(frozen=True)
 class Run:
-  """A trained model, compiled for windows of `seconds`, so many at a time."""
+  """A trained model that answers for so many windows at a time."""
   config: ml_collections.ConfigDict
   workdir: Path
   step: int  # of the checkpoint
   names: tuple[str, ...]  # of the classes
   audio: Any  # the audio backbone
-  seconds: int
   windows: int
   ask: Callable[[Batch], dict[str, np.ndarray]]
+
+  @property
+  def seconds(self) -> int:
+    """Of a window, as of the clips of the training."""
+    return self.config.data.segments
 
 
 @dataclasses.dataclass(frozen=True)
@@ -104,7 +108,7 @@ def load(workdir: Path, init: Sequence[str] = ()) -> Run:
     outputs = predict(params, batch_stats, variables.frozen, sharding.global_batch(batch, mesh))
     return jax.tree.map(sharding.local, outputs)
 
-  return Run(config, workdir, step, ave.class_names(config), task.model.encoder.audio, seconds,
+  return Run(config, workdir, step, ave.class_names(config), task.model.encoder.audio,
              mesh.size, ask)
 
 
