@@ -21,7 +21,7 @@ import tensorflow_datasets as tfds
 
 from dgsct_jax.data import records
 
-NAMES = ('ave', 'llp', 'music_avqa')
+NAMES = ('ave', 'avsbench_ms3', 'avsbench_s4', 'llp', 'music_avqa')
 
 
 def module(name: str) -> ModuleType:

@@ -37,6 +37,20 @@ class DecodeFrames(grain.transforms.Map):
 
 
 @dataclasses.dataclass(frozen=True)
+class DecodeMasks(grain.transforms.Map):
+  """`masks`, a list of t encoded pictures -> float32 [t h w], 1 where they are not black."""
+
+  def map(self, example: Example) -> Example:
+    masks = []
+    for i, encoded in enumerate(example['masks']):
+      try:
+        masks.append(decode_image(encoded).max(-1) > 0)
+      except ValueError as error:
+        raise ValueError(f'{name(example)}: mask {i} {error}.') from error
+    return example | {'masks': np.stack(masks).astype(np.float32)}
+
+
+@dataclasses.dataclass(frozen=True)
 class DecodeWave(grain.transforms.Map):
   """`wave`, int16 or float [t*s] -> float32 [t s] in -1..1, t segments of s samples."""
   segments: int

@@ -81,6 +81,16 @@ def test_a_broken_picture_is_named(broken):
     transforms.DecodeFrames(4).map({'id': 'clip7', 'frames': [good, broken]})
 
 
+def test_masks_become_zeros_and_ones_of_their_own_size():
+  mask = np.zeros((5, 7), np.uint8)
+  mask[1:3, 2] = 255
+  masks = transforms.DecodeMasks().map({'masks': [encode(mask), encode(0 * mask)]})['masks']
+  assert masks.dtype == np.float32
+  np.testing.assert_array_equal(masks, [mask / 255, 0 * mask])
+  with pytest.raises(ValueError, match="record 'clip7': mask 1 is not a readable picture"):
+    transforms.DecodeMasks().map({'id': 'clip7', 'masks': [encode(mask), b'x']})
+
+
 def test_int16_waves_become_segments_between_minus_one_and_one():
   wave = np.array([-32768, -1, 0, 1, 2, 32767], np.int16)
   out = transforms.DecodeWave(2, 3).map({'id': 'x', 'wave': wave})['wave']

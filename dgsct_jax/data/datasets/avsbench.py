@@ -1,0 +1,147 @@
+"""What the two parts of AVSBench share: five seconds, a picture and a mask of each, and the sound.
+
+A mask says which pixels sound; docs/data/avsbench.md has the rules.
+"""
+
+from collections.abc import Mapping
+import dataclasses
+import functools
+import io
+import os
+from pathlib import Path
+import pickle
+
+from jaxtyping import Float32
+import numpy as np
+from PIL import Image
+import tensorflow_datasets as tfds
+
+from dgsct_jax.data import cut, media, records
+
+VERSION = '1.0.0'
+SECONDS = 5
+FRAME_AT = 15 / 16  # in its second, of videos: as the authors cut them, the last of sixteen
+SPLITS = ('train', 'val', 'test')
+
+
+@dataclasses.dataclass(frozen=True)
+class Clip:
+  """A row of the list, and where its files are."""
+  id: str
+  frames: tuple[str, ...]  # pictures, or none ...
+  video: str  # ... but the video
+  masks: tuple[str, ...]
+  waves: str  # the AVS.npy with the sound, or '': that of the video
+  sound: str  # its name in there
+  start: float = 0.0  # of the clip in a longer video
+  category: int = 0
+
+
+@dataclasses.dataclass(frozen=True)
+class Read:
+  """How a clip becomes a record."""
+  rate: int  # of the stored sound
+  side: int  # of frames taken from videos: the shorter one is at most this
+
+  def __call__(self, clip: Clip) -> records.Record:
+    start = cut.start_of(clip.video, clip.start, SECONDS) if clip.video else 0
+    if clip.frames:
+      frames = cut.read_pictures([Path(path) for path in clip.frames])
+    else:
+      times = [start + i + FRAME_AT for i in range(SECONDS)]
+      frames = cut.video_frames(clip.video, times, self.side)
+    if clip.waves:
+      wave = _stored_waves(clip.waves).get(clip.sound)
+      if wave is None:
+        raise ValueError(f'{clip.waves} has no {clip.sound!r}.')
+      wave = cut.fit(np.asarray(wave, np.float32).reshape(-1), SECONDS, self.rate,
+                     f'{clip.sound} in {clip.waves}')
+    else:
+      wave = cut.video_wave(clip.video, SECONDS, self.rate, start)
+    masks = [binary_mask(path) for path in clip.masks]
+    return {'id': clip.id, 'frames': frames, 'wave': wave, 'masks': masks,
+            'category': clip.category}
+
+
+def recipe(name: str, clips: Mapping[str, list[Clip]], rate: int, side: int) -> records.Recipe:
+  """Stored in the order of the files of sounds, each of which is read once; `load` undoes that."""
+  features = {
+      'id': tfds.features.Text(),
+      'frames': records.IMAGES,
+      'wave': records.wave(SECONDS * rate),
+      'masks': records.IMAGES,  # PNG of one channel, 0 or 255
+      'category': tfds.features.Scalar(np.int32),
+  }
+  stored = {split: sorted(found, key=lambda clip: clip.waves) for split, found in clips.items()}
+  order = {f'{split}.txt': '\n'.join(clip.id for clip in found) for split, found in clips.items()}
+  return records.Recipe(name, VERSION, features, stored, Read(rate, side), order)
+
+
+def load(directory: str | os.PathLike, name: str, split: str) -> records.Selection:
+  """A split of 'avsbench_s4' or 'avsbench_ms3', in the order of its list (metrics depend on it)."""
+  stored = records.load(directory, name, split)
+  place = {clip: i for i, clip in enumerate(stored.ids)}
+  listed = (stored.folder / f'{split}.txt').read_text(encoding='utf-8').splitlines()
+  return records.Selection(stored, tuple(place[clip] for clip in listed if clip in place))
+
+
+def binary_mask(path: str | os.PathLike) -> bytes:
+  """A mask file of any mode as a PNG of one channel, 0 and 255.
+
+  Raises:
+    ValueError: it has more than two values, so that what sounds is not clear.
+  """
+  try:
+    with Image.open(path) as image:
+      if image.mode not in ('1', 'L', 'P', 'I', 'I;16'):
+        image = image.convert('RGB')  # less transparency
+      values = np.asarray(image)  # of a palette: its indices
+  except FileNotFoundError:
+    raise
+  except (OSError, ValueError, SyntaxError) as error:  # Pillow raises all three
+    raise ValueError(f'{path} is not a readable picture.') from error
+  values = values.max(-1) if values.ndim == 3 else values
+  if len(found := np.unique(values)) > 2 or (len(found) == 2 and found[0]):
+    raise ValueError(f'{path} has the values {found[:9].tolist()}; a mask has 0 and one other.')
+  file = io.BytesIO()
+  Image.fromarray(((values > 0) * 255).astype(np.uint8)).save(file, 'png')
+  return file.getvalue()
+
+
+def find_media(root: Path, name: str) -> tuple[Path, Mapping[str, Path]]:
+  """The folder with `gt_masks`, and the videos by name if there are no `visual_frames`."""
+  folder = root / name if (root / name).is_dir() else root
+  if not (folder / 'gt_masks').is_dir():
+    raise ValueError(f'There is no folder gt_masks in {root} or {root / name}.')
+  if (folder / 'visual_frames').is_dir():
+    return folder, {}
+  videos = cut.find_videos([path for path in (folder, *folder.rglob('*')) if path.is_dir()])
+  if not videos:
+    raise ValueError(f'{folder} has neither a folder visual_frames nor any video.')
+  return folder, videos
+
+
+@functools.lru_cache(maxsize=1)
+def _stored_waves(path: str) -> Mapping[str, Float32[np.ndarray, '...']]:
+  """A dictionary of waves that np.save wrote: a pickle, of which only arrays are accepted."""
+  with open(path, 'rb') as file:
+    try:
+      version = np.lib.format.read_magic(file)
+      read = {1: np.lib.format.read_array_header_1_0, 2: np.lib.format.read_array_header_2_0}
+      shape, _, dtype = read[version[0]](file)
+      waves = _Arrays(file).load() if dtype.hasobject else None
+    except (ValueError, EOFError, KeyError, pickle.UnpicklingError) as error:
+      raise ValueError(f'{path} is not a readable dictionary of waves ({error}).') from error
+  if shape != () or not isinstance(waves.item(), dict):
+    raise ValueError(f'{path} holds an array of shape {shape}, not one dictionary of waves.')
+  return waves.item()
+
+
+class _Arrays(pickle.Unpickler):
+  """Reads pickled numpy arrays and plain containers; everything else could run code."""
+  harmless = ('_reconstruct', '_frombuffer', 'ndarray', 'dtype', 'scalar')
+
+  def find_class(self, module: str, name: str) -> object:
+    if module.split('.')[0] == 'numpy' and name in self.harmless:
+      return super().find_class(module, name)
+    raise pickle.UnpicklingError(f'it asks for {module}.{name}')

@@ -1,0 +1,45 @@
+"""AVSBench MS3: the pixels of all things that sound, in five seconds of video.
+
+Read from the folder of the AVSBench and DG-SCT releases (`ms3_meta_data.csv`, `ms3_data/
+visual_frames`, `gt_masks`, `wave`), or from the list, gt_masks and videos `<name>.mp4`.
+"""
+
+import csv
+import os
+from pathlib import Path
+
+from dgsct_jax.data import cut, records
+from dgsct_jax.data.datasets import avsbench
+
+
+def recipe(source: str | os.PathLike, *, rate: int = 32000, side: int = 256) -> records.Recipe:
+  """The data set in a folder.
+
+  Raises:
+    ValueError: the folder has neither layout, or its list an unknown split.
+  """
+  root = cut.find_root(source, 'AVSBench_data/Multi-sources', 'ms3_meta_data.csv')
+  folder, videos = avsbench.find_media(root, 'ms3_data')
+  clips = {split: [] for split in avsbench.SPLITS}
+  for name, split in rows(root / 'ms3_meta_data.csv'):
+    numbers = range(1, avsbench.SECONDS + 1)
+    masks = folder / 'gt_masks' / split / name
+    pictures = folder / 'visual_frames' / name
+    clips[split].append(avsbench.Clip(
+        id=name,
+        frames=() if videos else tuple(str(pictures / f'{name}.mp4_{i}.png') for i in numbers),
+        video=str(videos.get(name, folder / 'raw_videos' / f'{name}.mp4')) if videos else '',
+        masks=tuple(str(masks / f'{name}_{i}.png') for i in numbers),
+        waves='' if videos else str(folder / 'wave' / split / 'AVS.npy'),
+        sound=f'{name}.wav'))
+  return avsbench.recipe('avsbench_ms3', clips, rate, side)
+
+
+def rows(path: Path) -> list[tuple[str, str]]:
+  """(name, split) of each clip: the first two columns."""
+  with open(path, newline='', encoding='utf-8-sig') as file:
+    _, *lines = csv.reader(file)
+  for number, line in enumerate(lines, 2):
+    if line[1] not in avsbench.SPLITS:
+      raise ValueError(f'{path}, line {number}: {line} has an unknown split.')
+  return [(line[0], line[1]) for line in lines]

@@ -1,0 +1,66 @@
+"""AVSBench S4: the pixels of one thing that sounds, in five seconds of video, 23 categories.
+
+Read from the folder of the AVSBench and DG-SCT releases (`s4_meta_data.csv`, `s4_data/
+visual_frames`, `gt_masks`, `wave`), or from the list, gt_masks and videos `<name>.mp4`.
+"""
+
+import csv
+import os
+from pathlib import Path
+
+from dgsct_jax.data import cut, records
+from dgsct_jax.data.datasets import avsbench
+
+CATEGORIES = (
+    'baby_laughter', 'female_singing', 'male_speech', 'dog_barking', 'cat_meowing',
+    'lions_roaring', 'horse_clip-clop', 'coyote_howling', 'mynah_bird_singing',
+    'playing_acoustic_guitar', 'playing_tabla', 'playing_violin', 'playing_piano',
+    'playing_ukulele', 'playing_glockenspiel', 'helicopter', 'race_car', 'driving_buses',
+    'ambulance_siren', 'typing_on_computer_keyboard', 'chainsawing_trees', 'cap_gun_shooting',
+    'lawn_mowing')
+
+
+def recipe(source: str | os.PathLike, *, rate: int = 32000, side: int = 256) -> records.Recipe:
+  """The data set in a folder. In the training split, only the first second has a mask.
+
+  Raises:
+    ValueError: the folder has neither layout, or its list an unknown category or split.
+  """
+  root = cut.find_root(source, 'AVSBench_data/Single-source', 's4_meta_data.csv')
+  folder, videos = avsbench.find_media(root, 's4_data')
+  clips = {split: [] for split in avsbench.SPLITS}
+  for row in rows(root / 's4_meta_data.csv'):
+    name, category, split = row['name'], row['category'], row['split']
+    inside = Path(split, category, name)
+    numbers = range(1, avsbench.SECONDS + 1)
+    video = videos.get(name, folder / 'raw_videos' / inside.with_name(f'{name}.mp4'))
+    waves = folder / 'wave' / split / category / 'AVS.npy'
+    pictures = tuple(str(folder / 'visual_frames' / inside / f'{name}_{i}.png') for i in numbers)
+    masked = numbers[:1] if split == 'train' else numbers
+    clips[split].append(avsbench.Clip(
+        id=f'{category}/{name}',
+        frames=() if videos else pictures,
+        video=str(video) if videos else '',
+        masks=tuple(str(folder / 'gt_masks' / inside / f'{name}_{i}.png') for i in masked),
+        waves='' if videos else str(waves),
+        sound=f'{name}.wav',
+        start=row['start'],
+        category=CATEGORIES.index(category)))
+  return avsbench.recipe('avsbench_s4', clips, rate, side)
+
+
+def rows(path: Path) -> list[dict]:
+  """name, start (seconds), category and split of each clip."""
+  with open(path, newline='', encoding='utf-8-sig') as file:
+    head, *lines = csv.reader(file)
+  category, split = (head.index(name) if name in head else None for name in ('category', 'split'))
+  if None in (category, split):
+    raise ValueError(f'{path} has the columns {head}; category and split are needed.')
+  found = []
+  for number, line in enumerate(lines, 2):
+    if line[category] not in CATEGORIES or line[split] not in avsbench.SPLITS:
+      raise ValueError(f'{path}, line {number}: {line} has an unknown category or split.')
+    start = line[1] if line[1].replace('.', '', 1).isdigit() else 0
+    found.append({'name': line[0], 'start': float(start), 'category': line[category],
+                  'split': line[split]})
+  return found
