@@ -10,9 +10,9 @@ from configs import common
 
 # Patches of 8: 8×8 tokens, then 4×4. All attention is global at this size.
 VISUAL = {'variant': 'custom', 'image': 64, 'patch': 8, 'width': 48, 'depths': (2, 2), 'heads': (2, 4), 'window': 8,
-          'pretrained_windows': (0, 0)}
+          'pretrained_windows': (0, 0), 'drop_path': 0.0}
 AUDIO = {'variant': 'audioset', 'size': 64, 'patch': 8, 'mel_bins': 32, 'n_fft': 512, 'hop': 64, 'sample_rate': 8000,
-         'fmax': 4000.0, 'width': 48, 'depths': (2, 2), 'heads': (2, 4), 'window': 8}
+         'fmax': 4000.0, 'width': 48, 'depths': (2, 2), 'heads': (2, 4), 'window': 8, 'drop_path': 0.0}
 CLASSES = {'shapes': 8, 'stamps': 13}
 
 
@@ -51,7 +51,7 @@ def get_config(variant: str = 'visual,shapes'):
   config.optim.weight_decay = 0.02
   config.optim.lr = 1.5e-3
   config.optim.schedule = 'cosine'
-  config.optim.epochs = {'visual': 25, 'audio': 3}[stream]
+  config.optim.epochs = {'visual': 14, 'audio': 3}[stream]
   config.optim.clip_norm = 1.0
   config.optim.patience = 0
   config.eval_epochs = 3
