@@ -1,7 +1,7 @@
 """Small encoders for the quickstart, each trained on one modality alone: pictures of single objects, or single sounds.
 
 python -m dgsct_jax.main --config=configs/unimodal.py:visual,shapes
-python -m dgsct_jax.convert run runs/unimodal WEIGHTS.safetensors   # the backbone of a finished run
+python -m dgsct_jax.convert run runs/unimodal_visual_shapes visual_shapes.safetensors --part backbone --dtype float16
 
 `visual` or `audio`, then `shapes` or `stamps`. The weights in dgsct_jax/weights were made so.
 """
@@ -11,7 +11,7 @@ from configs import common
 # Patches of 8: 8×8 tokens, then 4×4. All attention is global at this size.
 VISUAL = {'variant': 'custom', 'image': 64, 'patch': 8, 'width': 48, 'depths': (2, 2), 'heads': (2, 4), 'window': 8,
           'pretrained_windows': (0, 0), 'drop_path': 0.0}
-AUDIO = {'variant': 'audioset', 'size': 64, 'patch': 8, 'mel_bins': 32, 'n_fft': 512, 'hop': 64, 'sample_rate': 8000,
+AUDIO = {'variant': 'audioset', 'size': 64, 'patch': 8, 'mel_bins': 32, 'n_fft': 256, 'hop': 64, 'sample_rate': 8000,
          'fmax': 4000.0, 'width': 48, 'depths': (2, 2), 'heads': (2, 4), 'window': 8, 'drop_path': 0.0}
 CLASSES = {'shapes': 8, 'stamps': 13}
 

@@ -11,8 +11,10 @@ from dgsct_jax.convert import read
 from dgsct_jax.convert.table import VERSION
 
 
-def convert(workdir: Path, out: Path, part: str = '') -> str:
+def convert(workdir: Path, out: Path, part: str = '', dtype: str = 'float32') -> str:
   """Writes the best checkpoint and the frozen weights of a run, or what lies below `part`, such as 'encoder/visual'.
+
+  dtype: what the values are stored as; they are computed with as float32 again.
 
   Raises ValueError where the folder is no run, frozen weights were random or have moved, or nothing lies below `part`.
   """
@@ -30,7 +32,7 @@ def convert(workdir: Path, out: Path, part: str = '') -> str:
   for name, tensor in tensors.items():
     collection, _, path = name.partition('/')
     if path.startswith(prefix):
-      kept[f'{collection}/{path.removeprefix(prefix)}'] = tensor
+      kept[f'{collection}/{path.removeprefix(prefix)}'] = tensor.astype(dtype)
   if not kept:
     tops = sorted({'/'.join(name.split('/')[1:3]) for name in tensors})
     raise ValueError(f'--part={part}: nothing of the run lies below it; there are {", ".join(tops[:9])}.')

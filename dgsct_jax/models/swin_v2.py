@@ -138,14 +138,17 @@ class SwinV2(nn.Module):
   def stem(self, x: Float[Array, 'b height width 3'], train: bool = False) -> Float[Array, 'b n d']:
     return self.patch_embed(x)
 
-  def __call__(self, x: Float[Array, 'b height width 3'], train: bool = False) -> Float[Array, 'b n d']:
-    """Normalised tokens of the last stage."""
-    x = self.stem(x, train)
+  def body(self, x: Float[Array, 'b n d'], train: bool = False) -> Float[Array, 'b n d']:
+    """All blocks, from the stem's tokens to those of the last stage, not normalised."""
     for stage in self.stages:
       for block in stage.blocks:
         x = block(x, train)
       x = stage.downsample(x)
-    return self.norm(x)
+    return x
+
+  def __call__(self, x: Float[Array, 'b height width 3'], train: bool = False) -> Float[Array, 'b n d']:
+    """Normalised tokens of the last stage."""
+    return self.norm(self.body(self.stem(x, train), train))
 
 
 TINY = dict(width=96, depths=(2, 2, 6, 2), heads=(3, 6, 12, 24))

@@ -13,12 +13,15 @@ from jaxtyping import Array, Float
 from dgsct_jax import models
 from dgsct_jax.data import datasets, transforms
 from dgsct_jax.data.pipeline import Dataset
-from dgsct_jax.models.layers import Dense
+from dgsct_jax.models.layers import Dense, LayerNorm
 from dgsct_jax.tasks import Batch, Outputs, Task, Weighted, mean_over_clips
 
 
 class Classifier(nn.Module):
-  """A backbone, the mean of its tokens, a linear layer; every segment is an example. Returns `logits` [b t c]."""
+  """A backbone, the mean of its tokens, a linear layer; every segment is an example. Returns `logits` [b t c].
+
+  The tokens are taken where the dual encoder takes them: after the visual backbone's norm, before the audio one's.
+  """
 
   backbone: nn.Module
   field: str  # of the batch: 'video' or 'wave'
@@ -27,8 +30,12 @@ class Classifier(nn.Module):
   @nn.compact
   def __call__(self, batch: Batch, train: bool = False) -> Outputs:
     x = batch[self.field]
-    tokens = self.backbone(rearrange(x, 'b t ... -> (b t) ...'), train)
-    logits = Dense(self.classes, name='classify')(tokens.mean(1).astype(jnp.float32))
+    tokens = self.backbone.stem(rearrange(x, 'b t ... -> (b t) ...'), train)
+    tokens = self.backbone.body(tokens, train)
+    if self.field == 'video':
+      tokens = self.backbone.norm(tokens)
+    pooled = LayerNorm(name='norm')(tokens.mean(1))
+    logits = Dense(self.classes, name='classify')(pooled.astype(jnp.float32))
     return {'logits': rearrange(logits, '(b t) c -> b t c', t=x.shape[1])}
 
 
