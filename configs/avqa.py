@@ -89,7 +89,7 @@ def scenes(config, source='shapes'):
   config.model.audio = dict(unimodal.AUDIO)
   config.model.backbone_mode = 'eval'
   config.model.adapter.update(tokens=8, reduction=4, groups=2)
-  config.model.head.update(words=WORDS[source], answers=ANSWERS[source], matching=(64, 32))
+  config.model.head.update(words=WORDS[source], answers=ANSWERS[source], matching=(64, 32, 16))
   config.data.update({
       'name': f'questions_{source}',
       'dir': 'data',
@@ -129,7 +129,7 @@ def tiny(config):
   config.model.audio = {'variant': 'audioset', 'size': 32, 'mel_bins': 16, 'width': 8, 'depths': (1,), 'heads': (2,),
                         'window': 4, 'sample_rate': 1000, 'n_fft': 64, 'hop': 32, 'fmax': 500.0, 'tile': 1}
   config.model.adapter.update(tokens=2, reduction=2)
-  config.model.head.matching = (8,)
+  config.model.head.matching = (8, 6, 4)
   config.data.knobs.update(segments=3, size=32, sample_rate=1000)
   config.data.update(name='questions_tiny', segments=3, batch=4, clips={'train': 6, 'val': 2, 'test': 2})
   config.optim.epochs = 1

@@ -2,7 +2,7 @@
 
 python -m dgsct_jax.main --config=configs/avqa_grounding.py --config.data.dir=DIR \
     --config.init.visual=swin.safetensors --config.init.audio=htsat.safetensors
-python -m dgsct_jax.convert run runs/avqa_grounding ground.safetensors
+python -m dgsct_jax.convert run runs/avqa_grounding ground.safetensors --part matching
 
 The second command writes the file that configs/avqa.py takes as --config.init.ground. Settings are as released; but the
 accuracy that picks the best checkpoint is on other clips, where the release takes those that it learns from.

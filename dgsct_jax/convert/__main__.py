@@ -14,10 +14,15 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from dgsct_jax.convert import dgsct, htsat, read, release, run, swin_v2, table
+from dgsct_jax.convert import avqa, dgsct, htsat, read, release, run, swin_v2, table
 
-PLANS = {'swin_v2': swin_v2.plan, 'htsat': htsat.plan, 'dgsct-ave': dgsct.plan_ave}
-EXPORTS = {'dgsct-ave': (release.export_ave, dgsct.AVE)}
+PLANS = {'swin_v2': swin_v2.plan, 'htsat': htsat.plan, 'dgsct-ave': dgsct.plan_ave, 'dgsct-avqa': avqa.plan,
+         'dgsct-grounding': avqa.plan_grounding}
+EXPORTS = {  # how to write the names, what of the original's is unread, the prefix of its names
+    'dgsct-ave': (release.export_ave, dgsct.AVE, ''),
+    'dgsct-avqa': (release.export_avqa, avqa.AVQA, 'module.'),
+    'dgsct-grounding': (release.export_grounding, avqa.MATCHING, 'module.'),
+}
 
 
 def convert(source: str, checkpoint: str, out: Path) -> str:
@@ -36,12 +41,12 @@ def convert(source: str, checkpoint: str, out: Path) -> str:
 
 def export(source: str, checkpoint: str, out: Path, original: str | None) -> str:
   """Writes a model of ours under the released names. Raises ValueError."""
-  write, rows = EXPORTS[source]
+  write, rows, prefix = EXPORTS[source]
   state = write(read.read(read.fetch(checkpoint)))
   if original:
     kept = PLANS[source](read.read(read.fetch(original))).state
     state |= {name: kept[name] for name in table.dropped(rows, kept) if name in state}
-  read.write(out, state, {'source': source, 'table': table.VERSION})
+  read.write(out, {prefix + name: x for name, x in state.items()}, {'source': source, 'table': table.VERSION})
   return f'{out}: {len(state)} tensors with the released names'
 
 
@@ -51,6 +56,7 @@ def main(argv: Sequence[str] | None = None) -> int:
   parser.add_argument('--export', action='store_true', help='from our names to the released ones')
   parser.add_argument('--original', help='with --export: take the weights that the model never reads from this file')
   parser.add_argument('--part', default='', help='with run: only what lies below this path of the model')
+  parser.add_argument('--dtype', default='float32', choices=('float32', 'float16'), help='with run: how values are stored')
   parser.add_argument('source', choices=(*PLANS, 'run'))
   parser.add_argument('checkpoint')
   parser.add_argument('out', type=Path)
@@ -62,7 +68,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args.export and args.source not in EXPORTS:
       raise ValueError(f'{args.source} cannot be exported, only {", ".join(EXPORTS)}: its released files exist already.')
     if args.source == 'run' and not args.export:
-      print(run.convert(Path(args.checkpoint), args.out, args.part))
+      print(run.convert(Path(args.checkpoint), args.out, args.part, args.dtype))
     elif args.export:
       print(export(args.source, args.checkpoint, args.out, args.original))
     else:

@@ -98,30 +98,38 @@ AVE = nest(encoder('ave'), '', 'encoder/') + AVE_HEAD + (('adapter_token_downsam
 def plan_ave(state: State, hint: str = '') -> Plan:
   """Recognises a checkpoint of the released AVE task; `hint` is not needed."""
   del hint
-  if all(name.startswith('module.') for name in state):  # saved through DataParallel
-    state = below(state, 'module.')
-  first = 'audio_adapter_blocks_p1.0.my_tokens', 'swin.patch_embed.proj.weight', 'CMBS.video_cas.bias'
-  if missing := [name for name in first if name not in state]:
-    raise ValueError(f'No released AVE checkpoint: {", ".join(missing)} missing among {len(state)} tensors such as '
-                     f'{", ".join(sorted(state)[:3])}.')
-  visual = swin_source.sizes(below(state, 'swin.'))
-  layout = swin_source.variant(visual, swin_source.window(below(state, 'swin.')), '')
+  state = recognise(state, 'AVE', 'audio_adapter_blocks_p1.0.my_tokens', 'swin.patch_embed.proj.weight',
+                    'CMBS.video_cas.bias')
   return Plan('dgsct', 'ave', state, AVE, ave_shapes(state))
+
+
+def recognise(state: State, task: str, *names: str) -> State:
+  """The state dict without the prefix of DataParallel; raises ValueError where one of the names is missing."""
+  if all(name.startswith('module.') for name in state):
+    state = below(state, 'module.')
+  if missing := [name for name in names if name not in state]:
+    raise ValueError(f'No released {task} checkpoint: {", ".join(missing)} missing among {len(state)} tensors such as '
+                     f'{", ".join(sorted(state)[:3])}.')
+  return state
 
 
 def ave_shapes(state: State) -> dict[str, tuple[int, ...]]:
   """Targets of the AVE model whose sizes a state dict tells."""
+  encoder, image = model(state)
+  whole = ave.AVE(encoder, TemporalAttention(width=len(state['temporal_attn.v_fc.bias']) // 2),
+                  ave.Localizer(classes=len(state['CMBS.video_cas.bias'])))
+  return targets(whole, {'video': jax.ShapeDtypeStruct((1, 2, image, image, 3), np.float32),
+                         'wave': jax.ShapeDtypeStruct((1, 2, 32000), np.float32)})
+
+
+def model(state: State) -> tuple[DualEncoder, int]:
+  """A dual encoder whose variables have the sizes of a state dict, and the side of its images."""
   visual, audio = (source.sizes(below(state, prefix))
                    for source, prefix in ((swin_source, 'swin.'), (htsat_source, 'htsat.')))
   image, spectrogram = (side * sizes['patch'] for side, sizes in zip(grids(state), (visual, audio)))
-  model = ave.AVE(
-      DualEncoder(swin_v2.build('custom', image=image, window=image, **visual),
-                  htsat.build('audioset', size=spectrogram, **audio),
-                  functools.partial(Exchange, adapter(state, 'vis'), adapter(state, 'audio'))),
-      TemporalAttention(width=len(state['temporal_attn.v_fc.bias']) // 2),
-      ave.Localizer(classes=len(state['CMBS.video_cas.bias'])))
-  return targets(model, {'video': jax.ShapeDtypeStruct((1, 2, image, image, 3), np.float32),
-                         'wave': jax.ShapeDtypeStruct((1, 2, 32000), np.float32)})
+  return DualEncoder(swin_v2.build('custom', image=image, window=image, **visual),
+                     htsat.build('audioset', size=spectrogram, **audio),
+                     functools.partial(Exchange, adapter(state, 'vis'), adapter(state, 'audio'))), image
 
 
 def adapter(state: State, stream: str) -> functools.partial[DGSCTAdapter]:

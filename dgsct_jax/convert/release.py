@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from dgsct_jax.convert import dgsct, htsat
+from dgsct_jax.convert import avqa, dgsct, htsat
 from dgsct_jax.convert.table import State, below, export
 from dgsct_jax.models import windows
 
@@ -15,7 +15,24 @@ def export_ave(ours: State, window: int = 12, image_classes: int = 21841, sound_
   initialised, counters are 0. `window`: of the visual backbone, which no shape tells.
   """
   state = export(ours, dgsct.AVE)
-  return state | _buffers(state, window) | _copies(state) | _constants(state, image_classes, sound_classes)
+  return (state | _buffers(state, window) | _copies(state) | _unread_ave(state) |
+          _classifiers(state, image_classes, sound_classes))
+
+
+def export_avqa(ours: State, window: int = 12, image_classes: int = 21841, sound_classes: int = 527) -> State:
+  """State dict of the released AVQA model from our tensors, but for the prefix 'module.'; see `export_ave`.
+
+  The second copy of the layers over sounds, which starts like the first and is never read, is as the first is now.
+  """
+  state = export(ours, avqa.AVQA)
+  copies = {name.replace('.', '_pure.'): x for name, x in state.items() if name.startswith(('fc_a1.', 'fc_a2.'))}
+  return (state | copies | _norm('norm3', len(state['norm1.bias'])) | _buffers(state, window) |
+          _classifiers(state, image_classes, sound_classes))
+
+
+def export_grounding(ours: State) -> State:
+  """The 14 tensors that the released AVQA training takes from its pre-stage, but for the prefix 'module.'."""
+  return export(ours, avqa.MATCHING)
 
 
 def _buffers(state: State, window: int) -> State:
@@ -50,21 +67,30 @@ def _copies(state: State) -> State:
   return extra
 
 
-def _constants(state: State, image_classes: int, sound_classes: int) -> State:
-  """Weights that nothing in the network depends on."""
-  width, audio_width = len(state['swin.norm.weight']), len(state['htsat.patch_embed.norm.weight'])
-  last = 8 * audio_width
+def _unread_ave(state: State) -> State:
+  """Weights of the AVE network that nothing in it depends on."""
+  audio_width = len(state['htsat.patch_embed.norm.weight'])
   attention = below(state, 'temporal_attn.video_encoder.encoder.layers.0.self_attn.')
   shapes = {f'CMBS.{module}.video_multihead.{name}': x.shape for module in ('AVInter', 'VAInter')
             for name, x in attention.items()}
   shapes |= {f'adapter_token_downsampler.{i}.weight': (2**i * audio_width // 2, 2**i * audio_width // 4)
              for i in range(3)}
-  shapes |= {'swin.head.weight': (image_classes, width), 'swin.head.bias': (image_classes,),
-             'htsat.tscam_conv.weight': (sound_classes, last, 2, 3), 'htsat.tscam_conv.bias': (sound_classes,),
-             'htsat.head.weight': (sound_classes, sound_classes), 'htsat.head.bias': (sound_classes,)}
   extra = {name: np.zeros(shape, np.float32) for name, shape in shapes.items()}
-  for norm in ('CMBS.AVInter.norm1', 'CMBS.VAInter.norm1', 'CMBS.video_norm', 'CMBS.audio_norm', 'htsat.norm'):
-    size = last if norm == 'htsat.norm' else state['CMBS.video_cas.weight'].shape[1]
-    extra |= {norm + '.weight': np.ones(size, np.float32), norm + '.bias': np.zeros(size, np.float32)}
+  for norm in ('CMBS.AVInter.norm1', 'CMBS.VAInter.norm1', 'CMBS.video_norm', 'CMBS.audio_norm'):
+    extra |= _norm(norm, state['CMBS.video_cas.weight'].shape[1])
   return extra | {name.replace('gate_av', 'gate_tk'): np.ones(1, np.float32) for name in state
                   if name.endswith('.gate_av')}
+
+
+def _classifiers(state: State, image_classes: int, sound_classes: int) -> State:
+  """What the backbones have beyond what an encoder needs."""
+  width, audio_width = len(state['swin.norm.weight']), 8 * len(state['htsat.patch_embed.norm.weight'])
+  shapes = {'swin.head.weight': (image_classes, width), 'swin.head.bias': (image_classes,),
+            'htsat.tscam_conv.weight': (sound_classes, audio_width, 2, 3), 'htsat.tscam_conv.bias': (sound_classes,),
+            'htsat.head.weight': (sound_classes, sound_classes), 'htsat.head.bias': (sound_classes,)}
+  return {name: np.zeros(shape, np.float32) for name, shape in shapes.items()} | _norm('htsat.norm', audio_width)
+
+
+def _norm(name: str, size: int) -> State:
+  """A norm as initialised."""
+  return {f'{name}.weight': np.ones(size, np.float32), f'{name}.bias': np.zeros(size, np.float32)}

@@ -91,6 +91,7 @@ BATCH_NORM = NORM + (Leaf(('.running_mean',), '/mean', SAME, 'batch_stats'),
                      Leaf(('.running_var',), '/var', SAME, 'batch_stats'))
 MHA = (Leaf(('.in_proj_weight',), '/in_proj/kernel', MATRIX), Leaf(('.in_proj_bias',), '/in_proj/bias', SAME),
        Leaf(('.out_proj.weight',), '/out_proj/kernel', MATRIX), Leaf(('.out_proj.bias',), '/out_proj/bias', SAME))
+ONE_WAY_LSTM = _recurrent('', '')
 LSTM = _recurrent('', '/forward') + _recurrent('_reverse', '/backward')
 STFT = (Leaf(('.weight',), '', SIGNAL),)
 LOGIT_SCALE = (Leaf(('',), '', PER_HEAD),)
