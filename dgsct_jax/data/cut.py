@@ -27,11 +27,11 @@ def frame_files(folder: str | os.PathLike, count: int) -> list[bytes]:
   return read_pictures([files[i] for i in spread(len(files), count)])
 
 
-def first_files(folder: str | os.PathLike, count: int) -> list[bytes]:
-  """The first `count` of the pictures of a folder by their sorted names, as they are."""
+def first_files(folder: str | os.PathLike, count: int, least: int | None = None) -> list[bytes]:
+  """The first `count`, or at `least` some, of the pictures of a folder by their sorted names."""
   files = _pictures(folder)
-  if len(files) < count:
-    raise ValueError(f'{folder} has {len(files)} pictures; {count} are needed.')
+  if len(files) < (least or count):
+    raise ValueError(f'{folder} has {len(files)} pictures; {least or count} are needed.')
   return read_pictures(files[:count])
 
 
@@ -94,6 +94,15 @@ def start_of(path: str | os.PathLike, start: float, seconds: int) -> float:
     return start
   raise ValueError(f'{path} lasts {length:.2f} s: too long or short to be the clip of {seconds} s, '
                    f'too short to be the video from which it is taken at {start:g} s.')
+
+
+def sound_looped(path: str | os.PathLike, seconds: int, rate: int,
+                 start: float = 0) -> Int16[np.ndarray, 's']:
+  """The sound of a file from `start` on; where it ends early, it begins again."""
+  wave = media.waveform(path, rate)[round(start * rate):]
+  if not len(wave):
+    raise ValueError(f'the sound of {path} ends before {start:g} s.')
+  return fit(np.resize(wave, max(len(wave), seconds * rate)), seconds, rate, f'the sound of {path}')
 
 
 def video_frames(path: str | os.PathLike, times: Sequence[float | int], side: int) -> list[bytes]:

@@ -21,7 +21,8 @@ import tensorflow_datasets as tfds
 
 from dgsct_jax.data import records
 
-NAMES = ('ave', 'avsbench_ms3', 'avsbench_s4', 'llp', 'music_avqa')
+NAMES = ('ave', 'avsbench_ms3', 'avsbench_s4', 'cremad', 'llp', 'music_avqa', 'vggsound',
+         'vggsound_avel')
 
 
 def module(name: str) -> ModuleType:

@@ -1,0 +1,115 @@
+"""CREMA-D: actors who say a sentence with one of six emotions, in about three seconds.
+
+Read from the folder of the MA-AVT and OGM-GE releases (`AudioWAV/<clip>.wav`,
+`frames/Image-01-FPS/<clip>/*.jpg`), or from that of the authors (`VideoFlash/<clip>.flv`).
+"""
+
+import csv
+import dataclasses
+import os
+from pathlib import Path
+
+import numpy as np
+import tensorflow_datasets as tfds
+
+from dgsct_jax.data import cut, media, records
+
+VERSION = '1.0.0'
+SECONDS = 3
+CLASSES = ('NEU', 'HAP', 'SAD', 'FEA', 'DIS', 'ANG')
+
+
+@dataclasses.dataclass(frozen=True)
+class Clip:
+  """One sentence of an actor."""
+  id: str  # actor_sentence_emotion_level
+  label: int
+  video: str  # or ...
+  frames: str  # ... the folder of its pictures
+  sound: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Read:
+  """How a clip becomes a record."""
+  rate: int  # of the stored sound
+  side: int  # of frames taken from videos: the shorter one is at most this
+
+  def __call__(self, clip: Clip) -> records.Record:
+    if clip.frames:
+      frames = cut.first_files(clip.frames, SECONDS, 1)
+    else:
+      seconds = max(1, round(media.probe(clip.video).duration or 1))
+      frames = cut.video_frames(clip.video, [i + 0.5 for i in range(min(seconds, SECONDS))],
+                                self.side)
+    wave = cut.sound_looped(clip.sound or clip.video, SECONDS, self.rate)
+    return {'id': clip.id, 'frames': frames, 'wave': wave, 'label': clip.label}
+
+
+def recipe(source: str | os.PathLike, *, rate: int = 22050, side: int = 256,
+           split: str = 'released') -> records.Recipe:
+  """The data set in a folder.
+
+  Args:
+    split: 'released', that of Annotations/train.csv and test.csv, in which the same actors occur;
+      or 'actors', in which every tenth is in test alone and every tenth in val alone.
+
+  Raises:
+    ValueError: the folder has neither layout, or the lists an unknown emotion.
+  """
+  root = cut.find_root(source, 'CREMA-D', 'AudioWAV', 'VideoFlash')
+  if split not in ('released', 'actors'):
+    raise ValueError(f"split={split!r}; choose 'released' or 'actors'.")
+  listed = released_split(root) if split == 'released' else actor_split(root)
+  pictures = root / 'frames' / 'Image-01-FPS'
+  videos = {} if pictures.is_dir() else cut.find_videos([root, root / 'VideoFlash'])
+  if not (pictures.is_dir() or videos):
+    raise ValueError(f'{root} has neither the folder frames/Image-01-FPS, nor videos in '
+                     'VideoFlash.')
+  sounds = root / 'AudioWAV'
+  splits = {
+      name: [Clip(
+          clip, label,
+          video=str(videos.get(clip, root / 'VideoFlash' / f'{clip}.flv')) if videos else '',
+          frames='' if videos else str(pictures / clip),
+          sound=str(sounds / f'{clip}.wav') if sounds.is_dir() else '')
+             for clip, label in found] for name, found in listed.items()}
+  features = {
+      'id': tfds.features.Text(),
+      'frames': records.IMAGES,  # one each second, up to three
+      'wave': records.wave(SECONDS * rate),
+      'label': tfds.features.Scalar(np.int32),
+  }
+  name = 'cremad' if split == 'released' else 'cremad_actors'
+  return records.Recipe(name, VERSION, features, splits, Read(rate, side))
+
+
+def released_split(root: Path) -> dict[str, list[tuple[str, int]]]:
+  """(clip, class) of the rows of the two lists."""
+  splits = {}
+  for name in ('train', 'test'):
+    path = root / 'Annotations' / f'{name}.csv'
+    if not path.exists():
+      raise ValueError(f'{path} is missing; use --split=actors, which does not need it.')
+    with open(path, newline='', encoding='utf-8-sig') as file:
+      rows = [row for row in csv.reader(file) if row]
+    if wrong := [row for row in rows if len(row) < 2 or row[1] not in CLASSES]:
+      raise ValueError(f'{path} has {len(wrong)} rows such as {wrong[0]}, which are not a clip and '
+                       f'one of {CLASSES}.')
+    splits[name] = [(row[0], CLASSES.index(row[1])) for row in rows]
+  return splits
+
+
+def actor_split(root: Path) -> dict[str, list[tuple[str, int]]]:
+  """(clip, class) of all files, by the names that these have."""
+  folder = root / 'AudioWAV' if (root / 'AudioWAV').is_dir() else root / 'VideoFlash'
+  clips = sorted(path.stem for path in folder.iterdir() if path.stem.count('_') == 3)
+  actors = sorted({clip.split('_')[0] for clip in clips})
+  place = {actor: {0: 'test', 5: 'val'}.get(i % 10, 'train') for i, actor in enumerate(actors)}
+  splits = {'train': [], 'val': [], 'test': []}
+  for clip in clips:
+    actor, _, emotion, _ = clip.split('_')
+    if emotion not in CLASSES:
+      raise ValueError(f'{folder / clip} has none of the emotions {CLASSES} in its name.')
+    splits[place[actor]].append((clip, CLASSES.index(emotion)))
+  return splits

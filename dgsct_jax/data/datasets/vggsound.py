@@ -1,0 +1,114 @@
+"""VGGSound: ten seconds of video with a class of 309 for what is heard.
+
+Read from the folder of the MA-AVT release (`frames/<split>/Image-01-FPS/<clip>.mp4/*.jpg`,
+`audio/<split>/<clip>.wav`), or from videos `<clip>.mp4`, where <clip> is the video's id, '_' and
+the second of its start in six digits; vggsound.csv lies in both.
+"""
+
+from collections.abc import Mapping
+import csv
+import dataclasses
+import os
+from pathlib import Path
+
+import numpy as np
+import tensorflow_datasets as tfds
+
+from dgsct_jax.data import cut, records
+
+VERSION = '1.0.0'
+SECONDS = 10
+LEAST = 4  # pictures, as released
+SPLITS = ('train', 'test')
+
+
+@dataclasses.dataclass(frozen=True)
+class Clip:
+  """A row of vggsound.csv."""
+  id: str  # video and start
+  label: int  # place of its class in the alphabet
+  start: int  # seconds
+  files: str  # the video, or ...
+  frames: str  # ... the folder of its pictures
+  sound: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Read:
+  """How a clip becomes a record."""
+  rate: int  # of the stored sound
+  side: int  # of frames taken from videos: the shorter one is at most this
+
+  def __call__(self, clip: Clip) -> records.Record:
+    if clip.frames:
+      frames = cut.first_files(clip.frames, SECONDS, LEAST)
+      wave = cut.sound_looped(clip.sound, SECONDS, self.rate)
+    else:
+      start = cut.start_of(clip.files, clip.start, SECONDS)
+      frames = cut.video_frames(clip.files, [start + i + 0.5 for i in range(SECONDS)], self.side)
+      wave = cut.sound_looped(clip.files, SECONDS, self.rate, start)
+    return {'id': clip.id, 'frames': frames, 'wave': wave, 'label': clip.label}
+
+
+def recipe(source: str | os.PathLike, *, rate: int = 32000, side: int = 256,
+           ids: str = '') -> records.Recipe:
+  """The data set in a folder. Its file classes.txt has the names of the classes in their order.
+
+  Args:
+    ids: a file with the names of the clips to take, one in each line; else all.
+
+  Raises:
+    ValueError: the folder has neither layout, or the splits have different classes.
+  """
+  root = cut.find_root(source, 'vggsound', 'vggsound.csv')
+  rows, classes = labels(root / 'vggsound.csv')
+  wanted = set(Path(ids).read_text(encoding='utf-8').split()) if ids else None
+  there = {row.id for found in rows.values() for row in found}
+  if unknown := (wanted or set()) - there:
+    raise ValueError(f'{ids} names {len(unknown)} clips that are not in vggsound.csv, such as '
+                     f'{min(unknown)}.')
+  released = (root / 'frames').is_dir() and (root / 'audio').is_dir()
+  videos = {} if released else cut.find_videos(
+      path for path in (root, *root.rglob('*')) if path.is_dir())
+  if not (released or videos):
+    raise ValueError(f'{root} has neither the folders frames and audio, nor any video.')
+  splits = {}
+  for split, clips in rows.items():
+    splits[split] = [
+        _located(clip, root, split, None if released else videos) for clip in clips
+        if wanted is None or clip.id in wanted]
+  features = {
+      'id': tfds.features.Text(),
+      'frames': records.IMAGES,  # one each second; the released folders have 4 to 10
+      'wave': records.wave(SECONDS * rate),
+      'label': tfds.features.Scalar(np.int32),
+  }
+  return records.Recipe('vggsound', VERSION, features, splits, Read(rate, side),
+                        {'classes.txt': '\n'.join(classes)})
+
+
+def labels(path: Path) -> tuple[dict[str, list[Clip]], list[str]]:
+  """The clips of each split, without their files, and the names of the classes."""
+  with open(path, newline='', encoding='utf-8') as file:
+    lines = [line for line in csv.reader(file) if line]
+  for number, line in enumerate(lines, 1):
+    if len(line) != 4 or not line[1].isdigit() or line[3] not in SPLITS:
+      raise ValueError(f'{path}, line {number}: {line} is not a video, a second, a class and one '
+                       f'of {SPLITS}.')
+  # The names of the full list: those of the clips that one has would number the classes anew.
+  classes = sorted({line[2] for line in lines})
+  splits = {split: [Clip(f'{video}_{int(start):06d}', classes.index(name), int(start), '', '', '')
+                    for video, start, name, own in lines if own == split] for split in SPLITS}
+  counts = {split: len({clip.label for clip in clips}) for split, clips in splits.items()}
+  if len(set(counts.values())) > 1:
+    raise ValueError(f'{path} has {counts} different classes in its splits.')
+  return splits, classes
+
+
+def _located(clip: Clip, root: Path, split: str, videos: Mapping[str, Path] | None) -> Clip:
+  if videos is None:
+    return dataclasses.replace(
+        clip, frames=str(root / 'frames' / split / 'Image-01-FPS' / f'{clip.id}.mp4'),
+        sound=str(root / 'audio' / split / f'{clip.id}.wav'))
+  return dataclasses.replace(
+      clip, files=str(videos.get(clip.id, root / 'videos' / f'{clip.id}.mp4')))

@@ -1,0 +1,99 @@
+"""VGGSound-AVEL40k: like AVE, ten seconds with one event each, of 141 classes; for pre-training.
+
+Read from the folder of the DG-SCT release (`frames/<number>/*.jpg`, `wave/<number>.npy`, numbers of
+six digits), or from videos `<number>.mp4`; vggsound-avel40k_labels.csv and
+VggsoundAVEL40kCategories.txt lie in both.
+"""
+
+import csv
+import dataclasses
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+import tensorflow_datasets as tfds
+
+from dgsct_jax.data import cut, media, records
+
+VERSION = '1.0.0'
+SECONDS = 10
+LABELS = 'vggsound-avel40k_labels.csv'
+
+
+@dataclasses.dataclass(frozen=True)
+class Clip:
+  """A row of the labels."""
+  id: str
+  event: int  # class
+  on: tuple[int, ...]  # 1 for the seconds of the event
+  background: int
+  files: str  # the video, or the released folder
+
+
+@dataclasses.dataclass(frozen=True)
+class Read:
+  """How a clip becomes a record."""
+  rate: int  # of the stored sound
+  side: int  # of frames taken from videos: the shorter one is at most this
+
+  def __call__(self, clip: Clip) -> records.Record:
+    path = Path(clip.files)
+    if path.is_dir():
+      frames = cut.frame_files(path / 'frames' / clip.id, SECONDS)
+      wave = cut.wave_file(path / 'wave' / f'{clip.id}.npy', SECONDS, self.rate)
+    else:
+      length = media.probe(path).duration
+      if length is not None and length <= SECONDS - 1:
+        raise ValueError(f'{path} lasts {length:.2f} s; {SECONDS} s are needed.')
+      frames = cut.video_frames(path, [i + 0.5 for i in range(SECONDS)], self.side)
+      wave = cut.video_wave(path, SECONDS, self.rate)
+    label = np.where(clip.on, clip.event, clip.background).astype(np.int32)
+    return {'id': clip.id, 'frames': frames, 'wave': wave, 'event': clip.event, 'label': label}
+
+
+def recipe(source: str | os.PathLike, *, rate: int = 32000, side: int = 256) -> records.Recipe:
+  """The data set in a folder, with the splits that the labels name. Background is the last class.
+
+  Raises:
+    ValueError: the folder has neither layout, or a row is not understood.
+  """
+  root = cut.find_root(source, 'vggsound', LABELS)
+  released = (root / 'frames').is_dir() and (root / 'wave').is_dir()
+  videos = {} if released else cut.find_videos([root, *sorted(root.glob('*[vV]ideo*'))])
+  if not (released or videos):
+    raise ValueError(f'{root} has neither the folders frames and wave, nor videos in itself or in '
+                     'a folder with "video" in its name.')
+  missing = str(root / 'videos' / '{}.mp4')
+  splits = {
+      split: [dataclasses.replace(clip, files=str(
+          root if released else videos.get(clip.id, missing.format(clip.id)))) for clip in clips]
+      for split, clips in labels(root).items()}
+  features = {
+      'id': tfds.features.Text(),
+      'frames': records.IMAGES,
+      'wave': records.wave(SECONDS * rate),
+      'event': tfds.features.Scalar(np.int32),
+      'label': tfds.features.Tensor(shape=(SECONDS,), dtype=np.int32),
+  }
+  return records.Recipe('vggsound_avel', VERSION, features, splits, Read(rate, side))
+
+
+def labels(root: Path) -> dict[str, list[Clip]]:
+  """The clips of each split in the order of the file, without their files."""
+  categories = (root / 'VggsoundAVEL40kCategories.txt').read_text(encoding='utf-8').splitlines()
+  splits = {}
+  with open(root / LABELS, newline='', encoding='utf-8-sig') as file:
+    for number, row in enumerate(csv.DictReader(file), 2):
+      try:
+        on = tuple(int(second) for second in json.loads(row['label']))
+        if len(on) != SECONDS or not set(on) <= {0, 1}:
+          raise ValueError
+        clip = Clip(f"{int(row['video_id']):06d}", categories.index(row['category']), on,
+                    len(categories), '')
+      except (ValueError, KeyError, TypeError):
+        raise ValueError(f'{root / LABELS}, line {number}: {row} is not a split, a category of '
+                         'VggsoundAVEL40kCategories.txt, a video_id and a label of ten 0 or 1.'
+                         ) from None
+      splits.setdefault(row['split'], []).append(clip)
+  return splits
