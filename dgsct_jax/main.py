@@ -12,6 +12,7 @@ import sys
 
 from absl import app
 from absl import flags
+from absl import logging
 from flax import traverse_util
 import jax
 from ml_collections import config_flags
@@ -34,6 +35,8 @@ def main(argv: list[str]) -> None:
   if len(argv) > 1:
     raise app.UsageError(
         f'{" ".join(argv[1:])} is no flag; fields of the config are given as --config.NAME=VALUE.')
+  if not flags.FLAGS['verbosity'].present:
+    logging.set_verbosity(logging.WARNING)  # Orbax and TFDS tell of every file.
   if MULTIHOST.value:
     join_hosts()
   run = {'train': train.train, 'evaluate': evaluate.run}[MODE.value]
