@@ -51,7 +51,7 @@ class DualEncoder(nn.Module):
     self.exchange_attn = [self.exchange() for _ in meetings]
     self.exchange_mlp = [self.exchange() for _ in meetings]
 
-  def __call__(self, video: Float[Array, 'b height width 3'], wave: Float[Array, 'b s'],
+  def __call__(self, video: Float[Array, 'b height width 3'], wave: Float[Array, 'b ...'],
                train: bool = False) -> Encoded:
     v, a = self.visual.stem(video, train), self.audio.stem(wave, train)
     exchanges = zip(self.exchange_attn, self.exchange_mlp)
