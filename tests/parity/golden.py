@@ -56,6 +56,10 @@ class Case:
       if not whole:
         return 'ave_head'
       return 'ave' if 'is_event_scores' in self.outputs else 'ave_train' if self.training else 'ave_grad'
+    if 'fc_gl.weight' in self.shapes:
+      stage = 'avqa' if 'fc_ans.weight' in self.shapes else 'avqa_grounding'
+      part = '' if any(name.startswith('swin.') for name in self.shapes) else '_head'
+      return stage + part + ('_grad' if self.grad_names else '')
     if 'layers.0.blocks.0.attn.logit_scale' in self.shapes:
       return 'swin_v2'
     if 'layers.0.blocks.0.attn.relative_position_bias_table' in self.shapes:

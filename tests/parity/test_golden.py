@@ -3,7 +3,7 @@
 import jax
 import pytest
 
-from tests.parity import adapters, ave, backbones, golden
+from tests.parity import adapters, ave, avqa, backbones, golden
 
 RUNNERS = {
     'swin_v2': backbones.run_swin_v2,
@@ -15,6 +15,11 @@ RUNNERS = {
     'ave_train': ave.run_gradients,
     'ave_head': ave.run_ave_head,
     'ave_metrics': ave.run_ave_metrics,
+    'avqa': avqa.run_avqa,
+    'avqa_head': avqa.run_head,
+    'avqa_head_grad': avqa.run_head_gradients,
+    'avqa_grounding': avqa.run_grounding,
+    'avqa_grounding_head': avqa.run_grounding_head,
 }
 FULL_SIZE = 25e6  # weights
 
