@@ -1,19 +1,26 @@
 """From the files of a clip to the fields of its record: what the data sets share.
 
-ValueError and OSError (of which media.MediaError is one) are the reasons for which a clip is bad.
+ValueError (of which media.MediaError is one) and OSError are the reasons for which a clip is bad;
+what could be made good is a warning, `records.Remark`.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
 import os
 from pathlib import Path
+import warnings
 
 from jaxtyping import Float32, Int16
 import numpy as np
 
 from dgsct_jax.data import media, transforms
+from dgsct_jax.data.records import Remark
 
 PICTURES = ('.jpg', '.jpeg', '.png')
 VIDEOS = ('.mp4', '.mkv', '.webm', '.avi', '.mov', '.flv', '.m4v', '.mpg', '.mpeg', '.wmv', '.3gp')
+
+
+class WrongLength(ValueError):
+  """There is too little of something, or too much to know which part is meant."""
 
 
 def spread(total: int, count: int) -> list[int]:
@@ -31,7 +38,7 @@ def first_files(folder: str | os.PathLike, count: int, least: int | None = None)
   """The first `count`, or at `least` some, of the pictures of a folder by their sorted names."""
   files = _pictures(folder)
   if len(files) < (least or count):
-    raise ValueError(f'{folder} has {len(files)} pictures; {least or count} are needed.')
+    raise WrongLength(f'{folder} has {len(files)} pictures; {least or count} are needed.')
   return read_pictures(files[:count])
 
 
@@ -58,6 +65,9 @@ def wave_file(path: str | os.PathLike, seconds: int, rate: int) -> Int16[np.ndar
     raise ValueError(f'{path} holds {wave.dtype}, not int16 or float samples.')
   if wave.ndim == 2 and 1 < min(wave.shape) <= 8 and wave.size >= 2 * (seconds - 1) * rate:
     wave = wave.mean(int(np.argmin(wave.shape)))  # channels
+  if wave.size > seconds * rate:
+    excess = f'{path} has {wave.size} samples; those after {seconds * rate} are left out'
+    warnings.warn(excess, Remark)
   return fit(wave.reshape(-1).astype(np.float32), seconds, rate, str(path))
 
 
@@ -66,12 +76,15 @@ def fit(wave: Float32[np.ndarray, 'r'], seconds: int, rate: int,
   """Exactly `seconds` of a wave: the rest is dropped, less than a missing second is silence.
 
   Raises:
-    ValueError: a second or more is missing, or the samples are not finite numbers within -1..1.
+    WrongLength: a second or more is missing.
+    ValueError: the samples are not finite numbers within -1..1.
   """
   wanted = seconds * rate
   if len(wave) <= wanted - rate:
-    raise ValueError(f'{name} has {len(wave)} samples = {len(wave) / rate:.2f} s at {rate} Hz; '
-                     f'{seconds} s are needed.')
+    raise WrongLength(f'{name} has {len(wave)} samples = {len(wave) / rate:.2f} s at {rate} Hz; '
+                      f'{seconds} s are needed.')
+  if len(wave) < wanted:
+    warnings.warn(f'{name} has {len(wave)} samples; silence was added up to {wanted}', Remark)
   if not np.isfinite(wave).all():
     raise ValueError(f'{name} has {np.sum(~np.isfinite(wave))} samples that are not finite.')
   if (peak := np.abs(wave).max()) > 2:  # a little over 1 is usual and clipped
@@ -85,15 +98,24 @@ def start_of(path: str | os.PathLike, start: float, seconds: int) -> float:
   People keep the clip alone (0), or the whole video (`start`).
 
   Raises:
-    ValueError: the length of the file fits to neither.
+    WrongLength: the length of the file fits to neither.
   """
   length = media.probe(path).duration or seconds
   if seconds - 1 < length < seconds + 2:
     return 0.0
   if length > start + seconds - 1:
     return start
-  raise ValueError(f'{path} lasts {length:.2f} s: too long or short to be the clip of {seconds} s, '
-                   f'too short to be the video from which it is taken at {start:g} s.')
+  raise WrongLength(
+      f'{path} lasts {length:.2f} s: too long or short to be the clip of {seconds} s, too short to '
+      f'be the video from which it is taken at {start:g} s.')
+
+
+def length_of(path: str | os.PathLike, least: float | int) -> float | None:
+  """The length of a video in seconds if it says; WrongLength if that is not over `least`."""
+  length = media.probe(path).duration
+  if length is not None and length <= least:
+    raise WrongLength(f'{path} lasts {length:.2f} s; more than {least} s are needed.')
+  return length
 
 
 def sound_looped(path: str | os.PathLike, seconds: int, rate: int,
@@ -101,7 +123,7 @@ def sound_looped(path: str | os.PathLike, seconds: int, rate: int,
   """The sound of a file from `start` on; where it ends early, it begins again."""
   wave = media.waveform(path, rate)[round(start * rate):]
   if not len(wave):
-    raise ValueError(f'the sound of {path} ends before {start:g} s.')
+    raise WrongLength(f'the sound of {path} ends before {start:g} s.')
   return fit(np.resize(wave, max(len(wave), seconds * rate)), seconds, rate, f'the sound of {path}')
 
 
@@ -141,5 +163,5 @@ def find_root(source: str | os.PathLike, below: str, *markers: str) -> Path:
 def _pictures(folder: str | os.PathLike) -> list[Path]:
   files = sorted(path for path in Path(folder).iterdir() if path.suffix in PICTURES)
   if not files:
-    raise ValueError(f'{folder} has no pictures.')
+    raise FileNotFoundError(f'{folder} has no pictures.')
   return files

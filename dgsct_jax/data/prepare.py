@@ -56,9 +56,9 @@ def summary(folder: Path) -> str:
   for split in builder.info.splits.values():
     size = split.num_bytes / split.num_examples
     lines.append(f'  {split.name}: {split.num_examples} clips, {size / 1e3:.0f} kB each')
-  skipped = json.loads((folder / 'skipped.json').read_text())
-  if skipped:
-    lines.append(f'  {len(skipped)} clips left out, see {folder / "skipped.json"}')
+  for name, what in (('skipped', 'clips left out'), ('remarks', 'remarks')):
+    if count := len(json.loads((folder / f'{name}.json').read_text())):
+      lines.append(f'  {count} {what}, see {folder / name}.json')
   return '\n'.join(lines)
 
 

@@ -15,6 +15,7 @@ import sys
 import tempfile
 import time
 from typing import Any, Protocol, runtime_checkable
+import warnings
 
 import numpy as np
 import tensorflow_datasets as tfds
@@ -22,6 +23,10 @@ import tensorflow_datasets as tfds
 SHARD = 128  # clips in one file: the unit in which an interrupted build continues
 
 Record = dict[str, Any]
+
+
+class Remark(UserWarning):
+  """A clip could be used, but not as it was."""
 
 
 @runtime_checkable
@@ -37,7 +42,8 @@ class Recipe:
   version: str  # of the rules by which clips are cut: new rules, new version
   features: Mapping[str, tfds.features.FeatureConnector]
   splits: Mapping[str, Sequence[Clip]]
-  read: Callable[[Clip], Record]  # a function or frozen dataclass; ValueError, OSError: bad clip
+  # A function or a frozen dataclass; ValueError and OSError: a bad clip.
+  read: Callable[[Clip], Record]
   files: Mapping[str, str] = dataclasses.field(default_factory=dict)  # to lie with it: name -> text
 
 
@@ -195,8 +201,9 @@ class _Builder(tfds.core.ShardBasedBuilder, skip_registration=True):
     reports = {split: [json.loads(path.read_text()) for path in sorted(
         self.kept.glob(f'{self.recipe.name}-{split}.array_record-*.json'))]
                for split in self.recipe.splits}
-    bad = [f'{name}: {why}' for split in reports.values() for part in split
-           for name, why in part['bad']]
+    bad, remarks = (
+        [f'{name}: {text}' for parts in reports.values() for part in parts
+         for name, text in part[kind]] for kind in ('bad', 'remarks'))
     if bad and not self.skip_bad:
       raise ValueError(
           '\n  '.join([f'{len(bad)} clips of {self.recipe.name} cannot be used:', *bad])
@@ -209,6 +216,7 @@ class _Builder(tfds.core.ShardBasedBuilder, skip_registration=True):
            for split, parts in reports.items()}
     (self.data_path / 'ids.json').write_text(json.dumps(ids))
     (self.data_path / 'skipped.json').write_text(json.dumps(bad, indent=1))
+    (self.data_path / 'remarks.json').write_text(json.dumps(remarks, indent=1))
     for name, text in self.recipe.files.items():
       (self.data_path / name).write_text(text, encoding='utf-8')
     (self.data_path / 'recipe.json').write_text(json.dumps({'fingerprint': self.fingerprint}))
@@ -228,32 +236,36 @@ class _Shard:
     if self.kept.exists():  # from an earlier run: the writer takes the file, TFDS only counts
       yield from ((name, None) for name in json.loads(report.read_text())['ids'])
       return
-    started, ids, bad = time.monotonic(), [], []
-    attempt = _Attempt(self.read)
+    started, ids, bad, remarks = time.monotonic(), [], [], []
+    attempt = Attempt(self.read)
     results = self.pool.map(attempt, self.clips) if self.pool else map(attempt, self.clips)
-    for i, (clip, (record, why)) in enumerate(zip(self.clips, results)):
+    for i, (clip, (record, said)) in enumerate(zip(self.clips, results)):
       if sys.stderr.isatty():
         print(f'\r{self.title}: {i}', end='', file=sys.stderr, flush=True)
       if record is None:
-        bad.append((clip.id, why))
-      else:
-        ids.append(clip.id)
-        yield clip.id, record
-    report.write_text(json.dumps({'ids': ids, 'bad': bad}))
+        bad.append((clip.id, str(said)))
+        continue
+      ids.append(clip.id)
+      remarks += [(clip.id, text) for text in said]
+      yield clip.id, record
+    report.write_text(json.dumps({'ids': ids, 'bad': bad, 'remarks': remarks}))
     rate = len(self.clips) / (time.monotonic() - started)
     print(f'\r{self.title}: {rate:.1f} per second, {len(bad)} bad', file=sys.stderr, flush=True)
 
 
 @dataclasses.dataclass(frozen=True)
-class _Attempt:
-  """Reads a clip to a record, or to the reason why it has none. A class, to be sent to workers."""
+class Attempt:
+  """Reads a clip: (record, remarks on it), or (None, the error). To be sent to worker processes."""
   read: Callable[[Clip], Record]
 
-  def __call__(self, clip: Clip) -> tuple[Record | None, str]:
-    try:
-      return self.read(clip), ''
-    except (ValueError, OSError) as error:
-      return None, str(error)
+  def __call__(self, clip: Clip) -> tuple[Record, list[str]] | tuple[None, Exception]:
+    with warnings.catch_warnings(record=True) as caught:
+      warnings.simplefilter('always')
+      try:
+        record = self.read(clip)
+      except (ValueError, OSError) as error:
+        return None, error
+    return record, [str(w.message) for w in caught if issubclass(w.category, Remark)]
 
 
 class _KeepingWriter(tfds.core.dataset_builder.writer_lib.ExampleWriter):

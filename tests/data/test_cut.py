@@ -1,12 +1,13 @@
 """The rules for fields of a record: which frames, how long a wave, and what is no clip."""
 
 import io
+import warnings
 
 import numpy as np
 from PIL import Image
 import pytest
 
-from dgsct_jax.data import cut
+from dgsct_jax.data import cut, records
 from tests import clips
 
 
@@ -33,7 +34,7 @@ def test_pictures_are_taken_as_they_are_in_the_order_of_their_names(tmp_path):
 
 def test_a_folder_without_pictures_or_with_a_broken_one_is_bad(tmp_path):
   (tmp_path / 'empty').mkdir()
-  with pytest.raises(ValueError, match='empty has no pictures'):
+  with pytest.raises(FileNotFoundError, match='empty has no pictures'):
     cut.frame_files(tmp_path / 'empty', 10)
   with pytest.raises(OSError, match='gone'):
     cut.frame_files(tmp_path / 'gone', 10)
@@ -84,8 +85,17 @@ def test_channels_are_averaged(tmp_path, channels_first):
 
 def test_a_wave_is_trimmed_and_less_than_a_second_is_filled_with_silence(tmp_path):
   for length, filled in ((47, 0), (41, 0), (40, 0), (39, 1), (31, 9)):
-    found = cut.fit(np.full(length, 0.5, np.float32), 4, 10, 'a')
+    with warnings.catch_warnings(record=True) as caught:
+      found = cut.fit(np.full(length, 0.5, np.float32), 4, 10, 'a')
     assert found.tolist() == [16384] * (40 - filled) + [0] * filled
+    assert [str(w.message) for w in caught] == (
+        [f'a has {length} samples; silence was added up to 40'] if filled else [])
+
+
+def test_a_stored_wave_that_is_too_long_is_remarked_on(tmp_path):
+  np.save(tmp_path / 'a.npy', np.zeros(47))
+  with pytest.warns(records.Remark, match='a.npy has 47 samples; those after 40 are left out'):
+    cut.wave_file(tmp_path / 'a.npy', 4, 10)
 
 
 @pytest.mark.parametrize('wave, reason', [
@@ -116,7 +126,7 @@ def test_a_part_of_a_video_becomes_jpeg_files_and_a_wave(tmp_path):
   assert [round(frame.mean() / 8) for frame in frames] == [5, 15]
   assert np.abs(cut.video_wave(path, 1, 8000)).max() > 10000
   assert np.abs(cut.video_wave(path, 1, 8000, start=1.1)).max() < 200
-  with pytest.raises(ValueError, match='the sound of .*a.mkv has .*; 3 s are needed'):
+  with pytest.raises(cut.WrongLength, match='the sound of .*a.mkv has .*; 3 s are needed'):
     cut.video_wave(path, 3, 8000)
 
 

@@ -1,6 +1,7 @@
 """A build is complete or not there, keeps its order, and says everything that is wrong."""
 
 import dataclasses
+import json
 import multiprocessing
 import os
 from pathlib import Path
@@ -8,6 +9,7 @@ import pickle
 import signal
 import subprocess
 import sys
+import warnings
 
 import numpy as np
 import pytest
@@ -33,7 +35,10 @@ class Read:
     if clip.fault and not (self.folder / f'repaired-{clip.id}').exists():
       if clip.fault == 'kill':
         os.kill(os.getpid(), signal.SIGKILL)
-      raise ValueError(clip.fault)
+      if clip.fault == 'short':
+        warnings.warn('was short', records.Remark)
+      else:
+        raise ValueError(clip.fault)
     number = int(clip.id[1:])
     frames = [bytes([number, i]) for i in range(3)]
     return {'id': clip.id, 'frames': frames, 'wave': np.full(5, -number, np.int16)}
@@ -90,6 +95,12 @@ def test_the_rest_is_built_on_request_and_says_what_was_left_out(tmp_path, small
   source = records.load(tmp_path / 'out', 'toy', 'train')
   assert source.ids == [source[i]['id'] for i in range(len(source))] == ['t0', 't2']
   assert 't1: has no sound' in (folder / 'skipped.json').read_text()
+
+
+def test_what_was_made_good_is_noted(tmp_path):
+  folder = records.write(make(tmp_path, [Clip('t0'), Clip('t1', 'short')]), tmp_path / 'out')
+  assert len(records.load(tmp_path / 'out', 'toy', 'train')) == 2
+  assert json.loads((folder / 'remarks.json').read_text()) == ['t1: was short']
 
 
 def test_a_rerun_after_a_repair_reads_only_the_file_that_was_bad(tmp_path, small_shards):

@@ -13,7 +13,7 @@ import h5py
 import numpy as np
 import tensorflow_datasets as tfds
 
-from dgsct_jax.data import cut, media, records
+from dgsct_jax.data import cut, records
 
 VERSION = '1.0.0'
 SECONDS = 10
@@ -55,9 +55,7 @@ class Read:
       frames = cut.frame_files(path / 'frames' / clip.id, SECONDS)
       wave = cut.wave_file(path / 'wave' / f'{clip.id}.npy', SECONDS, self.rate)
     else:
-      length = media.probe(path).duration
-      if length is not None and length <= SECONDS - 1:
-        raise ValueError(f'{path} lasts {length:.2f} s; {SECONDS} s are needed.')
+      cut.length_of(path, least=SECONDS - 1)
       chosen = cut.spread(SECONDS * self.frames_per_second, SECONDS)
       frames = cut.video_frames(path, [i / self.frames_per_second for i in chosen], self.side)
       wave = cut.video_wave(path, SECONDS, self.rate)

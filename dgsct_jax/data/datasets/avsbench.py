@@ -53,7 +53,7 @@ class Read:
     if clip.waves:
       wave = _stored_waves(clip.waves).get(clip.sound)
       if wave is None:
-        raise ValueError(f'{clip.waves} has no {clip.sound!r}.')
+        raise FileNotFoundError(f'{clip.waves} has no {clip.sound!r}.')
       wave = cut.fit(np.asarray(wave, np.float32).reshape(-1), SECONDS, self.rate,
                      f'{clip.sound} in {clip.waves}')
     else:

@@ -156,6 +156,6 @@ def _class(path: Path, label: str) -> int:
 def _motion(path: Path) -> Float32[np.ndarray, 't 512']:
   features = np.load(path)
   if features.shape != (SECONDS, MOTION) or not np.isfinite(features).all():
-    raise ValueError(f'{path} has the shape {features.shape}, or is not finite; it should hold '
-                     f'{(SECONDS, MOTION)} numbers.')
+    raise cut.WrongLength(f'{path} has the shape {features.shape}, or is not finite; it should '
+                          f'hold {(SECONDS, MOTION)} numbers.')
   return features.astype(np.float32)

@@ -61,10 +61,7 @@ class Read:
       wave = cut.wave_file(path / 'audio_wave' / f'{clip.id}.npy', SECONDS, self.rate)
       return {'id': clip.id, 'frames': frames, 'wave': wave}
     sound = media.waveform(path, self.rate)
-    length = media.probe(path).duration or len(sound) / self.rate
-    if length < SECONDS:
-      raise ValueError(f'{path} lasts {length:.2f} s; at least {SECONDS} s are needed.')
-    starts = seconds(length)
+    starts = seconds(cut.length_of(path, least=SECONDS - 1) or len(sound) / self.rate)
     frames = cut.video_frames(path, [start + self.frame_at for start in starts], self.side)
     sound = np.pad(sound, (0, self.rate))  # it may end within the last second
     wave = np.concatenate([sound[i * self.rate:(i + 1) * self.rate] for i in starts])

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import tensorflow_datasets as tfds
 
-from dgsct_jax.data import cut, media, records
+from dgsct_jax.data import cut, records
 
 VERSION = '1.0.0'
 SECONDS = 10
@@ -43,9 +43,7 @@ class Read:
       frames = cut.frame_files(path / 'frames' / clip.id, SECONDS)
       wave = cut.wave_file(path / 'wave' / f'{clip.id}.npy', SECONDS, self.rate)
     else:
-      length = media.probe(path).duration
-      if length is not None and length <= SECONDS - 1:
-        raise ValueError(f'{path} lasts {length:.2f} s; {SECONDS} s are needed.')
+      cut.length_of(path, least=SECONDS - 1)
       frames = cut.video_frames(path, [i + 0.5 for i in range(SECONDS)], self.side)
       wave = cut.video_wave(path, SECONDS, self.rate)
     label = np.where(clip.on, clip.event, clip.background).astype(np.int32)
