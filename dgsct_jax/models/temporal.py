@@ -48,7 +48,7 @@ class BiLSTM(nn.Module):
   features: int
 
   @nn.compact
-  def __call__(self, x: Float[Array, 'b t i']) -> Float[Array, 'b t 2*h']:
+  def __call__(self, x: Float[Array, 'b t i']) -> Float[Array, 'b t 2*{self.features}']:
     forward, *_ = LSTM(self.features, name='forward')(x)
     backward, *_ = LSTM(self.features, reverse=True, name='backward')(x)
     return jnp.concatenate([forward, backward], -1)
