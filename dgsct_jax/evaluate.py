@@ -50,10 +50,16 @@ def finish(
 ) -> dict[str, float]:
   """Scores the best checkpoint on the test split: metrics.json, figures, a page."""
   step, selected = checkpoint.best(manager)
+  run_now = checkpoint.identity(config, variables.weights)
   params, batch_stats = checkpoint.restore_model(
-      manager, step, variables.params, variables.batch_stats, checkpoint.identity(config, variables.weights))
+      manager, step, variables.params, variables.batch_stats, run_now)
   model = params, batch_stats, variables.frozen
-  metrics = evaluate(predict, model, task, 'test', config, mesh)
+  rows: list[dict[str, Any]] = []
+  metrics = evaluate(predict, model, task, 'test', config, mesh, rows)
+  if rows:
+    host = f'_{jax.process_index()}' if jax.process_count() > 1 else ''
+    lines = ''.join(json.dumps(row, ensure_ascii=False) + '\n' for row in rows)
+    (workdir / f'predictions{host}.jsonl').write_text(lines, encoding='utf-8')
   if jax.process_index() == 0:
     chosen = f'best {task.primary} on {config.select_on}' if selected else 'latest'
     found = {'task': config.task, 'step': step, 'chosen': chosen, config.select_on: selected}
@@ -95,6 +101,7 @@ def evaluate(
     split: str,
     config: ml_collections.ConfigDict,
     mesh: Mesh,
+    rows: list[dict[str, Any]] | None = None,
 ) -> dict[str, float]:
   """The metrics of a split, the same for any batch size, padding and number of hosts.
 
@@ -102,12 +109,15 @@ def evaluate(
 
   Args:
     model: (params, batch_stats, frozen).
+    rows: to which `task.rows` of the clips that this host reads are added.
   """
-  sums: dict[str, list[tuple[float, float]]] = {}  # metric -> (Σ value·weight, Σ weight) per batch
+  sums: dict[str, list[tuple[float, float]]] = {}  # metric -> (Σ value·weight, Σ weight)s
   with batches(task, split, config) as host_batches:
     for batch in host_batches:
-      outputs = predict(*model, sharding.global_batch(batch, mesh))
-      for name, (value, weight) in task.metrics(_to_host(outputs), batch).items():
+      outputs = _to_host(predict(*model, sharding.global_batch(batch, mesh)))
+      if rows is not None and task.rows:
+        rows += [row for row, mask in zip(task.rows(outputs, batch), batch['mask']) if mask]
+      for name, (value, weight) in task.metrics(outputs, batch).items():
         weight = weight * batch['mask']
         total = np.sum(np.where(weight > 0, value, 0) * weight, dtype=np.float64)
         sums.setdefault(name, []).append((total, np.sum(weight, dtype=np.float64)))

@@ -27,7 +27,8 @@ class Task:
   metrics: numpy; a value and a weight per clip. The metric is Σ value·weight·mask / Σ weight·mask.
   data: split -> records and transforms. primary: the metric, higher is better, that picks the best checkpoint.
   batch_means: metrics whose unweighted mean over batches is reported too, as `<name>_batch_mean`, because a release did.
-  figures: draws the clips of a batch into a folder.
+  figures: draws the clips of a batch into a folder. rows: what is predicted of every clip of a batch of the test split,
+  each a line of predictions.jsonl.
   """
 
   model: nn.Module
@@ -38,6 +39,7 @@ class Task:
   summarize: Callable[[Scalars], Scalars] = lambda means: means
   batch_means: tuple[str, ...] = ()
   figures: Callable[[Outputs, Batch, Path], None] | None = None
+  rows: Callable[[Outputs, Batch], list[dict[str, Any]]] | None = None
 
 
 def build(config: ml_collections.ConfigDict) -> Task:

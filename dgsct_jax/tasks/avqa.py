@@ -1,6 +1,8 @@
 """Audio-visual question answering (MUSIC-AVQA): a word in answer to a question about a clip."""
 
+from collections.abc import Callable
 import functools
+import json
 import math
 from typing import Any
 
@@ -14,7 +16,7 @@ from dgsct_jax import models
 from dgsct_jax.data import datasets, negatives, transforms
 from dgsct_jax.data.datasets import music_avqa, scene_questions
 from dgsct_jax.data.pipeline import Dataset
-from dgsct_jax.data.questions import KINDS, Asked
+from dgsct_jax.data.questions import KINDS, Asked, words
 from dgsct_jax.models.heads import avqa as head
 from dgsct_jax.tasks import Batch, Outputs, Scalars, Task, Weighted, mean_over_clips
 
@@ -33,6 +35,7 @@ def build(config: ml_collections.ConfigDict) -> Task:
       data=functools.partial(data, config),
       primary='accuracy',
       summarize=of_kinds_asked,
+      rows=functools.partial(rows, asked=functools.cache(lambda: questions(config, 'test'))),
   )
 
 
@@ -82,6 +85,23 @@ def metric_name(*words: str) -> str:
 def of_kinds_asked(means: Scalars) -> Scalars:
   """Without the types of which there is no question."""
   return {name: value for name, value in means.items() if not math.isnan(value)}
+
+
+def rows(outputs: Outputs, batch: Batch, asked: Callable[[], Asked]) -> list[dict[str, Any]]:
+  """The most likely answer to each question, beside what is known of it."""
+  found = []
+  for index, logits in zip(batch['index'], np.asarray(outputs['logits'], np.float64)):
+    question, best = asked().questions[index], int(np.argmax(logits))
+    found.append({
+        'question_id': question['question_id'],
+        'video_id': question['video_id'],
+        'type': json.loads(question['type']),
+        'question': ' '.join(words(question)),
+        'answer': question['anser'],
+        'predicted': asked().answers[best],
+        'confidence': round(float(1 / np.exp(logits - logits[best]).sum()), 4),
+    })
+  return found
 
 
 def data(config: ml_collections.ConfigDict, split: str) -> Dataset:

@@ -1,7 +1,6 @@
-import dataclasses
+import json
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
@@ -149,6 +148,13 @@ def test_a_run_starts_from_the_pre_stage_and_answers_questions(folder, ground, t
   metrics = train.train(values, tmp_path)
   assert {'accuracy', 'audio_visual'} < metrics.keys()
   assert metrics == pytest.approx(evaluate.run(values, tmp_path))
+  rows = [json.loads(line) for line in (tmp_path / 'predictions.jsonl').read_text().splitlines()]
+  asked = avqa.questions(values, 'test')
+  assert [row['question_id'] for row in rows] == [q['question_id'] for q in asked.questions]
+  assert [row['answer'] for row in rows] == [q['anser'] for q in asked.questions]
+  right = [row['answer'] == row['predicted'] for row in rows]
+  assert 100 * np.mean(right) == pytest.approx(metrics['accuracy'])
+  assert all(1 / len(asked.answers) <= row['confidence'] <= 1 for row in rows)
 
 
 def test_the_pre_stage_is_asked_for_by_name(folder, tmp_path):
