@@ -36,7 +36,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
       prog='python -m dgsct_jax.data.prepare', description=__doc__.splitlines()[0])
   names = parser.add_subparsers(dest='name', required=True, metavar='NAME')
   for name in NAMES:
-    _add(names.add_parser(name, help=module(name).__doc__.splitlines()[0]), module(name))
+    about = module(name).__doc__
+    one = names.add_parser(name, help=about.splitlines()[0], description=about,
+                           formatter_class=argparse.RawDescriptionHelpFormatter,
+                           parents=[cutting(name)])
+    one.add_argument('--source', required=True, help='folder of the files')
+    one.add_argument('--out', required=True, help='folder for data sets; config.data.dir')
+    one.add_argument('--workers', type=int, default=os.cpu_count(), help='processes that read')
+    one.add_argument('--skip_bad', action='store_true', help='leave out what cannot be used')
+    one.add_argument('--beam_runner', help='let Apache Beam read and write, as DirectRunner')
   flags = vars(parser.parse_args(arguments))
   name, source, out = (flags.pop(key) for key in ('name', 'source', 'out'))
   writing = {key: flags.pop(key) for key in ('workers', 'skip_bad', 'beam_runner')}
@@ -62,19 +70,13 @@ def summary(folder: Path) -> str:
   return '\n'.join(lines)
 
 
-def _add(parser: argparse.ArgumentParser, data: ModuleType) -> None:
-  """The flags of one data set: those of all, and how its clips are cut."""
-  parser.description = data.__doc__
-  parser.formatter_class = argparse.RawDescriptionHelpFormatter
-  parser.add_argument('--source', required=True, help='folder of the files')
-  parser.add_argument('--out', required=True, help='folder for data sets; config.data.dir')
-  parser.add_argument('--workers', type=int, default=os.cpu_count(), help='processes that read')
-  parser.add_argument('--skip_bad', action='store_true', help='leave out what cannot be used')
-  parser.add_argument('--beam_runner', help='let Apache Beam read and write, as DirectRunner')
-  cutting = list(inspect.signature(data.recipe).parameters.values())[1:]
-  for rule in cutting:
+def cutting(name: str) -> argparse.ArgumentParser:
+  """The flags by which one data set lets its clips be cut otherwise: the options of its recipe."""
+  parser = argparse.ArgumentParser(prog=name, add_help=False)
+  for rule in list(inspect.signature(module(name).recipe).parameters.values())[1:]:
     parser.add_argument(f'--{rule.name}', type=type(rule.default), default=rule.default,
-                        help=f'{rule.default}')
+                        help=f'default {rule.default!r}')
+  return parser
 
 
 if __name__ == '__main__':

@@ -1,0 +1,187 @@
+"""Examines the files of a data set, clip by clip, before anything is built.
+
+python -m dgsct_jax.data.doctor NAME --source=DIR [--csv=FILE] [--workers=N]
+
+Faults: missing, wrong length, unreadable; such a clip cannot be used. Remarks: made good (silence
+added or samples left out), silent, frozen picture, in two splits. At the end the clips that can be
+used are counted and compared with what was published. Exit status 1: there are faults, or too few.
+"""
+
+import argparse
+import collections
+from collections.abc import Callable, Iterator, Sequence
+import concurrent.futures
+import csv
+import dataclasses
+import hashlib
+import io
+import json
+import multiprocessing
+import os
+import sys
+
+import numpy as np
+from PIL import Image
+
+from dgsct_jax.data import cut, prepare, records
+
+# Of each split; of MUSIC-AVQA, the questions of each label file.
+PUBLISHED = {
+    'ave': {'train': 3339, 'val': 402, 'test': 402},
+    'avsbench_ms3': {'train': 296, 'val': 64, 'test': 64},
+    'avsbench_s4': {'train': 3452, 'val': 740, 'test': 740},
+    'cremad': {'train': 6698, 'test': 744},
+    'llp': {'train': 10000, 'val': 649, 'test': 1200},
+    'music_avqa': {'original-val': 4595, 'original-test': 9185, 'update-val': 4568,
+                   'update-test': 9129},
+}
+FAULTS = ('missing', 'wrong length', 'unreadable')
+REMARKS = ('made good', 'silent', 'frozen picture', 'in two splits')
+SILENT = 33  # of 32768: -60 dB
+FROZEN = 2  # of 255, between thumbnails
+
+
+@dataclasses.dataclass(frozen=True)
+class Finding:
+  """What is wrong with a clip, if anything, and how one sees it."""
+  split: str
+  id: str
+  kinds: tuple[str, ...]  # of FAULTS and REMARKS
+  detail: str
+  content: str = ''  # a hash of frames and sound
+
+  @property
+  def usable(self) -> bool:
+    return not set(self.kinds) & set(FAULTS)
+
+
+def examine(recipe: records.Recipe, workers: int = 0) -> list[Finding]:
+  """Reads every clip of a data set, and compares splits."""
+  clips = [(split, clip) for split, found in recipe.splits.items() for clip in found]
+  look, findings = _Look(recipe.read), []
+  for (split, clip), (kinds, detail, content) in zip(clips, _map(look, clips, workers)):
+    findings.append(Finding(split, clip.id, kinds, detail, content))
+    if len(findings) % 500 == 0 or len(findings) == len(clips):
+      print(f'{len(findings)} of {len(clips)} clips', file=sys.stderr, flush=True)
+  return _compared(findings)
+
+
+def totals(recipe: records.Recipe, findings: Sequence[Finding]) -> list[tuple[str, int, int, int]]:
+  """(what, listed, usable, published or -1) of each split, or of each file of questions."""
+  published = PUBLISHED.get(recipe.name, {})
+  if recipe.name != 'music_avqa':
+    usable = collections.Counter(finding.split for finding in findings if finding.usable)
+    return [(split, len(clips), usable[split], published.get(split, -1))
+            for split, clips in recipe.splits.items()]
+  there = {finding.id for finding in findings if finding.usable}
+  rows = []
+  for name, text in recipe.files.items():
+    asked = [question['video_id'] in there for question in json.loads(text)]
+    name = name.removesuffix('.json')
+    rows.append((name, len(asked), sum(asked), published.get(name, -1)))
+  return rows
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+  """Runs the command; returns its exit status."""
+  parser = argparse.ArgumentParser(prog='python -m dgsct_jax.data.doctor', description=__doc__,
+                                   formatter_class=argparse.RawDescriptionHelpFormatter)
+  parser.add_argument('name', choices=prepare.NAMES)
+  parser.add_argument('--source', required=True, help='folder of the files')
+  parser.add_argument('--csv', help='file for a row of each clip')
+  parser.add_argument('--workers', type=int, default=os.cpu_count(), help='processes that read')
+  flags, cutting = parser.parse_known_args(arguments)
+  try:
+    rules = vars(prepare.cutting(flags.name).parse_args(cutting))
+    recipe = prepare.module(flags.name).recipe(flags.source, **rules)
+  except (ValueError, OSError) as error:
+    print(error, file=sys.stderr)
+    return 1
+  findings = examine(recipe, flags.workers)
+  if flags.csv:
+    with open(flags.csv, 'w', newline='', encoding='utf-8') as file:
+      writer = csv.writer(file)
+      writer.writerow(('split', 'id', 'findings', 'detail'))
+      writer.writerows((f.split, f.id, '; '.join(f.kinds) or 'ok', f.detail) for f in findings)
+  counts = totals(recipe, findings)
+  print(report(findings, counts))
+  short = any(usable < published for *_, usable, published in counts)
+  return int(short or not all(finding.usable for finding in findings))
+
+
+def report(findings: Sequence[Finding], counts: Sequence[tuple[str, int, int, int]]) -> str:
+  """All faults, up to ten clips of every remark, and the totals."""
+  lines = []
+  for kind in (*FAULTS, *REMARKS):
+    found = [finding for finding in findings if kind in finding.kinds]
+    if found:
+      lines.append(f'{kind}: {len(found)}')
+      shown = found if kind in FAULTS else found[:10]
+      lines += [f'  {finding.split} {finding.id}: {finding.detail}' for finding in shown]
+      lines += [f'  and {len(found) - len(shown)} more'] * (len(found) > len(shown))
+  lines.append('')
+  for name, listed, usable, published in counts:
+    line = f'{name}: {listed} listed, {usable} usable'
+    lines.append(line if published < 0 else f'{line}, {published} published')
+  return '\n'.join(lines)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Look:
+  """A clip -> (kinds, detail, hash of the content); a class, so that processes can be sent it."""
+  read: Callable[[records.Clip], records.Record]
+
+  def __call__(self, clip: tuple[str, records.Clip]) -> tuple[tuple[str, ...], str, str]:
+    record, said = records.Attempt(self.read)(clip[1])
+    if record is None:
+      wrong = 'wrong length' if isinstance(said, cut.WrongLength) else 'unreadable'
+      return ('missing' if isinstance(said, FileNotFoundError) else wrong,), str(said), ''
+    kinds, details = ['made good'] * bool(said), list(said)
+    if (peak := int(np.abs(record['wave'].astype(int)).max())) < SILENT:
+      kinds.append('silent')
+      details.append(f'the sound reaches {peak} of 32768')
+    if len(record['frames']) > 1 and _frozen(record['frames']):
+      kinds.append('frozen picture')
+      details.append(f'all {len(record["frames"])} frames look the same')
+    content = hashlib.sha1(b''.join(record['frames']) + record['wave'].tobytes())
+    return tuple(kinds), '; '.join(details), content.hexdigest()
+
+
+def _frozen(frames: Sequence[bytes]) -> bool:
+  small = []
+  for frame in frames:
+    with Image.open(io.BytesIO(frame)) as image:
+      grey = image.convert('L').resize((32, 32), Image.Resampling.BOX)
+    small.append(np.asarray(grey).astype(int))
+  return np.ptp(np.stack(small), axis=0).max() < FROZEN
+
+
+def _compared(findings: Sequence[Finding]) -> list[Finding]:
+  """Adds to the findings that the same content, or the same name, is in another split."""
+  places = collections.defaultdict(dict)
+  for finding in findings:
+    for key in filter(None, (finding.content, finding.id)):
+      places[key].setdefault(finding.split, finding.id)
+  result = []
+  for finding in findings:
+    others = {split: name for key in (finding.content, finding.id)
+              for split, name in places.get(key, {}).items() if split != finding.split}
+    if others:
+      same = 'the same as ' + ', '.join(f'{name} in {split}' for split, name in others.items())
+      detail = '; '.join(filter(None, (finding.detail, same)))
+      finding = dataclasses.replace(finding, kinds=(*finding.kinds, 'in two splits'), detail=detail)
+    result.append(finding)
+  return result
+
+
+def _map(look: _Look, clips: Sequence, workers: int) -> Iterator:
+  if not workers:
+    yield from map(look, clips)
+    return
+  spawn = multiprocessing.get_context('spawn')
+  with concurrent.futures.ProcessPoolExecutor(workers, spawn) as pool:
+    yield from pool.map(look, clips, chunksize=16)
+
+
+if __name__ == '__main__':
+  sys.exit(main())
