@@ -30,7 +30,7 @@ def get_config() -> ml_collections.ConfigDict:
   config.optim.decay_epochs = 3
   config.optim.decay_rate = .35
   config.optim.epochs = 50
-  config.optim.patience = 20  # stop after so many epochs that were not as good as the best; 0: never
+  config.optim.patience = 20  # stop after so many epochs worse than the best one; 0: never
   # Batches whose mean gradient makes one update. 'released' takes that of every second batch and of
   # the last one of an epoch, and throws the others away.
   config.optim.accumulate = ml_collections.FieldReference(1, field_type=object)
@@ -38,7 +38,7 @@ def get_config() -> ml_collections.ConfigDict:
   config.optim.weight_decay = 0.  # adamw only
   config.optim.lr_by_path = ()  # (regular expression, multiplier) pairs, first match wins
 
-  config.select_on = 'val'  # the split that picks the best checkpoint; 'test' is what the releases did
+  config.select_on = 'val'  # the split that picks the best checkpoint; the releases took 'test'
   config.log_steps = 20
   config.eval_epochs = 1
   config.save_steps = 500  # besides after every evaluation

@@ -21,7 +21,7 @@ State = TypeVar('State')
 Run = dict[str, Any]  # what makes a run the same: config as JSON, hashes of weights, epoch length
 
 
-def open(workdir: Path, keep: int, primary: str) -> ocp.CheckpointManager:  # pylint: disable=redefined-builtin
+def open(workdir: Path, keep: int, primary: str) -> ocp.CheckpointManager:
   """The checkpoints of a run: the `keep` latest stay, and the one with the highest `primary`."""
   if keep < 1:
     raise ValueError(f'config.keep={keep}; at least one checkpoint must be kept.')
@@ -44,7 +44,8 @@ def find(workdir: Path, primary: str) -> ocp.CheckpointManager:
         folder, options=ocp.CheckpointManagerOptions(best_fn=_rank(primary), create=False))
     if manager.latest_step() is not None:
       return manager
-  raise ValueError(f'There is no checkpoint in {folder}; train first, or give the --workdir of a run.')
+  raise ValueError(
+      f'There is no checkpoint in {folder}; train first, or give the --workdir of a run.')
 
 
 def _folder(workdir: Path) -> epath.Path:
@@ -192,7 +193,7 @@ def _check_same(
   """Raises if a checkpoint is of another run; names every value that differs."""
   old, new = _flat(then, sections), _flat(now, sections)
   # These may change: a run goes on as if it had been started so.
-  free = {'config.optim.patience', 'config.data.dir', 'config.data.workers'}
+  free = {f'config.{name}' for name in ('optim.patience', 'data.dir', 'data.media', 'data.workers')}
   if new.get('config.optim.schedule') != 'cosine':
     free.add('config.optim.epochs')
   faults = [

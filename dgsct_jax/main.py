@@ -13,6 +13,7 @@ import sys
 from absl import app
 from absl import flags
 from absl import logging
+from absl import logging
 from flax import traverse_util
 import jax
 from ml_collections import config_flags
@@ -23,12 +24,13 @@ from dgsct_jax import train
 CONFIG = config_flags.DEFINE_config_file('config', None, 'FILE or FILE:VARIANT of the config.')
 WORKDIR = flags.DEFINE_string('workdir', '', 'Where results go; by default runs/<config name>.')
 MODE = flags.DEFINE_enum(
-    'mode', 'train', ['train', 'evaluate'], 'Train, or score the best checkpoint on the test split.')
+    'mode', 'train', ['train', 'evaluate'], 'Train, or score the best checkpoint on test.')
 MULTIHOST = flags.DEFINE_bool(
     'multihost', False,
     'One process of several. Slurm, Open MPI, Kubernetes and TPU pods are recognised; elsewhere set'
     ' JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID.')
 flags.mark_flag_as_required('config')
+flags.FLAGS.set_default('verbosity', logging.WARNING)  # Orbax tells a lot; --verbosity=0 shows it
 
 
 def main(argv: list[str]) -> None:

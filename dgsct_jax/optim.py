@@ -97,6 +97,6 @@ def _rule(config: ml_collections.ConfigDict) -> optax.GradientTransformation:
     return optax.scale_by_adam()
   if config.name == 'adam':
     raise ValueError(
-        f"config.optim.weight_decay={config.weight_decay} has no effect on config.optim.name='adam';"
-        " choose 'adamw' or set it to 0.")
+        f"config.optim.weight_decay={config.weight_decay} has no effect with config.optim.name="
+        "'adam'; choose 'adamw' or set it to 0.")
   raise ValueError(f"config.optim.name={config.name!r}; choose 'adam' or 'adamw'.")

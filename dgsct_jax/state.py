@@ -9,6 +9,7 @@ from flax import linen as nn
 from flax import struct
 import jax
 import jax.numpy as jnp
+from jax.sharding import Mesh
 from jaxtyping import Array, Int, UInt32
 import ml_collections
 import numpy as np
@@ -44,15 +45,18 @@ class Variables:
   weights: dict[str, str]  # field of config.init -> hash
 
 
-def create(variables: Variables, tx: optax.GradientTransformation, seed: int, mesh: Any) -> TrainState:
+def create(
+    variables: Variables, tx: optax.GradientTransformation, seed: int, mesh: Mesh
+) -> TrainState:
   """The state before the first step; the optimiser's is laid out like the parameters."""
   where = sharding.of_tree(jax.eval_shape(tx.init, variables.params), mesh)
+  rng = np.asarray(jax.random.key_data(jax.random.key(seed)))
   return TrainState(
       step=sharding.put(np.zeros((), np.int32), sharding.replicated(mesh)),
       params=variables.params,
       batch_stats=variables.batch_stats,
       opt_state=jax.jit(tx.init, out_shardings=where)(variables.params),
-      rng=sharding.put(np.asarray(jax.random.key_data(jax.random.key(seed))), sharding.replicated(mesh)))
+      rng=sharding.put(rng, sharding.replicated(mesh)))
 
 
 def step_keys(rng: UInt32[Array, 'words'], step: Int[Array, '']) -> dict[str, Array]:
@@ -61,18 +65,21 @@ def step_keys(rng: UInt32[Array, 'words'], step: Int[Array, '']) -> dict[str, Ar
   return dict(zip(('dropout', 'drop_path', 'augment'), jax.random.split(key, 3)))
 
 
-def variables(model: nn.Module, batch: dict[str, np.ndarray], config: ml_collections.ConfigDict, mesh: Any) -> Variables:
+def variables(
+    model: nn.Module, batch: dict[str, np.ndarray], config: ml_collections.ConfigDict, mesh: Mesh
+) -> Variables:
   """Parameters and statistics on the mesh: from the files of `config.init`, the others drawn.
 
   Args:
     batch: any batch of the data, for its shapes.
 
   Raises:
-    ValueError: a file that is needed is not given or not there; or what it holds is not what the model needs: all
-      missing, surplus and misshapen names of all files at once.
+    ValueError: a file that is needed is not given or not there; or what it holds is not what the
+      model needs: all missing, surplus and misshapen names of all files at once.
   """
   if config.frozen_dtype not in ('float32', 'bfloat16'):
-    raise ValueError(f"config.frozen_dtype={config.frozen_dtype!r}; choose 'float32' or 'bfloat16'.")
+    raise ValueError(
+        f"config.frozen_dtype={config.frozen_dtype!r}; choose 'float32' or 'bfloat16'.")
   batch = jax.eval_shape(lambda: jax.tree.map(jnp.asarray, batch))
   shapes = tree.flatten(jax.eval_shape(lambda b: model.init(jax.random.key(0), b, False), batch))
   params = tree.unflatten({p: s for p, s in shapes.items() if p.startswith('params/')})['params']
@@ -84,11 +91,11 @@ def variables(model: nn.Module, batch: dict[str, np.ndarray], config: ml_collect
       model, jax.random.key(config.seed), batch, train=False,
       keep=lambda path: path not in sources))
   leaves = {}
-  for path, shape in shapes.items():  # One at a time, so that nothing is held twice but a single leaf.
+  for path, shape in shapes.items():  # One at a time: nothing is held twice but a single leaf.
     value = sources[path].read() if path in sources else np.asarray(drawn.pop(path))
-    compact = path in frozen and path.endswith('/kernel')  # Tables, scales and STFT need all digits.
-    dtype = jnp.dtype(config.frozen_dtype) if compact else shape.dtype
-    leaves[path] = sharding.put(value.astype(dtype), sharding.of_leaf(jax.ShapeDtypeStruct(shape.shape, dtype), mesh))
+    compact = path in frozen and path.endswith('/kernel')  # Tables and STFT need all digits.
+    value = value.astype(config.frozen_dtype if compact else shape.dtype)
+    leaves[path] = sharding.put(value, sharding.of_leaf(value, mesh))
   found = tree.unflatten(leaves)
   trainable, frozen = tree.split(found['params'], config.trainable)
   return Variables(trainable, frozen, found.get('batch_stats', {}), weights)
@@ -108,7 +115,9 @@ class _Tensor:
     return self.file.get_tensor(self.name)
 
 
-def _sources(shapes: dict[str, Any], config: ml_collections.ConfigDict) -> tuple[dict[str, _Tensor], dict[str, str]]:
+def _sources(
+    shapes: dict[str, Any], config: ml_collections.ConfigDict
+) -> tuple[dict[str, _Tensor], dict[str, str]]:
   """(path -> tensor) of every variable that comes from a file, and the hash of each file."""
   init = config.init
   sources, weights, faults = {}, {}, []
@@ -135,18 +144,21 @@ def _sources(shapes: dict[str, Any], config: ml_collections.ConfigDict) -> tuple
 
 def _open(name: str, given: str, size: int) -> tuple[Any, Path]:
   """The file that a field of config.init names."""
-  remedy = f'make it with `{CONVERT}`, or ask for random weights by name: --config.init.{name}=random'
+  remedy = (f'make it with `{CONVERT}`, or ask for random weights by name:'
+            f' --config.init.{name}=random')
   if not given:
     raise ValueError(
-        f'config.init.{name} is not given: the {size:,} values of {PREFIXES[name] or "the model"} come from a'
-        f' converted file; {remedy}.')
+        f'config.init.{name} is not given: the {size:,} values of {PREFIXES[name] or "the model"}'
+        f' come from a converted file; {remedy}.')
   path = locate(given)
   if not path.is_file():
     raise ValueError(f'config.init.{name}={given}: there is no file {path}; {remedy}.')
   try:
     return safetensors.safe_open(path, framework='np'), path
   except safetensors.SafetensorError as error:
-    raise ValueError(f'config.init.{name}={given}: {path} is no safetensors file ({error}); {remedy}.') from error
+    raise ValueError(
+        f'config.init.{name}={given}: {path} is no safetensors file ({error}); {remedy}.'
+    ) from error
 
 
 def locate(given: str) -> Path:
@@ -156,8 +168,10 @@ def locate(given: str) -> Path:
   return Path(given).expanduser()
 
 
-def _faults(targets: set[str], held: dict[str, _Tensor], shapes: dict[str, Any], header: dict[str, str],
-            fields: Any) -> list[str]:
+def _faults(
+    targets: set[str], held: dict[str, _Tensor], shapes: dict[str, Any], header: dict[str, str],
+    fields: Any
+) -> list[str]:
   """All that keeps a file from filling its targets exactly."""
   faults = []
   wanted, variant = (fields or {}).get('variant'), header.get('variant')

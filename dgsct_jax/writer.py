@@ -17,7 +17,10 @@ SCALARS = 'scalars.jsonl'
 
 
 class Writer:
-  """The scalars of a run. Lines beyond `step`, of a run that was killed after its checkpoint, are dropped."""
+  """The scalars of a run that goes on after `step`.
+
+  Lines beyond it, of a run that was killed some time after its checkpoint, are dropped.
+  """
 
   def __init__(self, workdir: Path, step: int):
     self.active = jax.process_index() == 0
@@ -53,7 +56,7 @@ class Writer:
 
 
 class Clock:
-  """Clips per second and the time that is left; what is `paused`, as evaluation is, counts for neither."""
+  """Clips per second and the time that is left; what is `paused` counts for neither."""
 
   def __init__(self, step: int, steps: int, batch: int):
     self.step, self.steps, self.batch = step, steps, batch
@@ -76,7 +79,7 @@ class Clock:
     return (self.rate or 0.) * self.batch, str(left)
 
 
-def read(workdir: Path) -> list[dict[str, float]]:
+def read(workdir: Path) -> list[dict[str, int | float]]:
   """The lines written so far; a last one that was cut off in writing is left out."""
   lines = []
   path = Path(workdir) / SCALARS
@@ -99,7 +102,8 @@ def progress(step: int, steps: int, scalars: dict[str, float], clips: float, lef
 def table(metrics: dict[str, float], title: str) -> str:
   """Names and values in two columns under a title."""
   width = max(map(len, metrics), default=0)
-  return '\n'.join([title] + [f'  {name:{width}}  {value:10.4f}' for name, value in metrics.items()])
+  lines = [f'  {name:{width}}  {value:10.4f}' for name, value in metrics.items()]
+  return '\n'.join([title, *lines])
 
 
 def _tensorboard() -> types.ModuleType:

@@ -38,11 +38,11 @@ def command(tmp_path):
 
 
 def test_one_command_trains_and_the_other_mode_scores(command, tmp_path):
-  trained = command(f'--workdir={tmp_path}/run', '--config.optim.lr=0.02', '--config.trainable=(".*",)')
+  everything = '--config.trainable=(".*",)'
+  trained = command(f'--workdir={tmp_path}/run', '--config.optim.lr=0.02', everything)
   assert trained.returncode == 0, trained.stderr
   assert 'lr 2.00e-02' in trained.stdout and 'step 6/6' in trained.stdout
-  scored = command(
-      f'--workdir={tmp_path}/run', '--mode=evaluate', '--config.trainable=(".*",)')
+  scored = command(f'--workdir={tmp_path}/run', '--mode=evaluate', everything)
   assert scored.returncode == 0, scored.stderr
   found = [[json.loads(line) for line in out.stdout.splitlines() if line.startswith('{')]
            for out in (trained, scored)]
@@ -50,7 +50,8 @@ def test_one_command_trains_and_the_other_mode_scores(command, tmp_path):
 
 
 def test_an_unknown_field_is_named_with_what_is_near(command, tmp_path):
-  wrong = command('--config.optim.learning_rate=1', '--config.optm.lr=2', f'--workdir={tmp_path}/run')
+  wrong = command(
+      '--config.optim.learning_rate=1', '--config.optm.lr=2', f'--workdir={tmp_path}/run')
   assert wrong.returncode == 1 and 'Traceback' not in wrong.stderr
   assert '--config.optim.learning_rate: the config has no such field; near to it:' in wrong.stderr
   assert '--config.optm.lr: the config has no such field; near to it: optim.lr' in wrong.stderr
@@ -58,9 +59,9 @@ def test_an_unknown_field_is_named_with_what_is_near(command, tmp_path):
 
 
 @pytest.mark.parametrize('arguments, config, message', [
-    (('--config.optim.epochs=few',), True, "flag --config.optim.epochs=few: invalid literal for int"),
+    (('--config.optim.epochs=few',), True, 'flag --config.optim.epochs=few: invalid literal for'),
     (('--mode=test',), True, 'flag --mode=test: value should be one of <train|evaluate>'),
-    (('optim.epochs=3',), True, 'optim.epochs=3 is no flag; fields of the config are given as --config.NAME'),
+    (('optim.epochs=3',), True, 'optim.epochs=3 is no flag; fields of the config are given as --'),
     ((), False, 'Flag --config must have a value other than None'),
 ])
 def test_a_wrong_command_line_is_a_short_error(command, arguments, config, message):

@@ -132,7 +132,7 @@ def test_weight_decay_is_decoupled():
     (dict(schedule='linear'), "optim.schedule='linear'; choose"),
     (dict(accumulate=0), 'optim.accumulate=0; choose'),
     (dict(accumulate='real'), "optim.accumulate='real'; choose"),
-    (dict(weight_decay=.1), "weight_decay=0.1 has no effect on config.optim.name='adam'"),
+    (dict(weight_decay=.1), "weight_decay=0.1 has no effect with config.optim.name='adam'"),
     (dict(lr=0.), 'must be positive'),
 ])
 def test_wrong_values_are_named_with_the_choices(changes, message):

@@ -26,7 +26,7 @@ def test_a_mesh_that_the_devices_do_not_fill_is_an_error(shape):
 def test_a_batch_that_the_devices_do_not_divide_is_an_error():
   mesh = jax.sharding.AbstractMesh((4, 2), ('data', 'fsdp'))
   sharding.check_batch(16, mesh)
-  with pytest.raises(ValueError, match='12 clips do not divide over 8 devices; set config.data.batch to a multiple'):
+  with pytest.raises(ValueError, match='12 clips do not divide over 8 devices; set config.data.b'):
     sharding.check_batch(12, mesh)
 
 
@@ -43,7 +43,8 @@ def test_large_leaves_are_split_along_their_largest_dimension_that_fits():
 
 def test_a_host_batch_comes_back_from_the_devices():
   mesh = sharding.make_mesh((-1, 1))
-  batch = {'wave': np.random.default_rng(0).normal(size=(4, 3)).astype(np.float32), 'index': np.arange(4)}
+  batch = {'wave': np.random.default_rng(0).normal(size=(4, 3)).astype(np.float32),
+           'index': np.arange(4)}
   arrays = sharding.global_batch(batch, mesh)
   for name in batch:
     np.testing.assert_array_equal(sharding.local(arrays[name]), batch[name])
@@ -60,3 +61,11 @@ def test_a_step_on_eight_devices_gives_the_parameters_and_statistics_of_one():
     assert {name.split('/')[0] for name in found} == {'params', 'batch_stats'}
     for name in expected:
       np.testing.assert_allclose(found[name], expected[name], atol=1e-5, err_msg=name)
+
+
+@pytest.mark.slow
+def test_a_step_of_ave_on_eight_devices_gives_the_parameters_and_statistics_of_one():
+  one, eight = (processes.one_step('tests.tiny:ave', rule='sgd', devices=n) for n in (1, 8))
+  assert one.keys() == eight.keys() and len(one) > 300
+  for name in one:
+    np.testing.assert_allclose(eight[name], one[name], atol=1e-5, err_msg=name)

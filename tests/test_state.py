@@ -16,7 +16,8 @@ from dgsct_jax import tree
 from tests import toy
 
 CLIP = toy.DropStrings().map(toy.Clips('train', 3)[0])
-BATCH = {name: np.stack([value] * 4) for name, value in CLIP.items()} | {'mask': np.ones(4, np.float32)}
+BATCH = {name: np.stack([value] * 4) for name, value in CLIP.items()}
+BATCH['mask'] = np.ones(4, np.float32)
 MODEL = toy.Model(4)
 
 
@@ -37,7 +38,8 @@ def expected():
 
 
 def write(path, tensors, **header):
-  save_file({name: np.ascontiguousarray(value) for name, value in tensors.items()}, path, header or None)
+  tensors = {name: np.ascontiguousarray(value) for name, value in tensors.items()}
+  save_file(tensors, path, header or None)
   return str(path)
 
 
@@ -71,8 +73,8 @@ def test_files_replace_what_they_name_and_nothing_else(tmp_path):
 
 def test_one_file_may_hold_everything(tmp_path):
   everything = {path: value + 3 for path, value in expected().items()}
-  found = leaves(variables(**{
-      'init.visual': '', 'init.audio': '', 'init.all': write(tmp_path / 'all.safetensors', everything)}))
+  file = write(tmp_path / 'all.safetensors', everything)
+  found = leaves(variables(**{'init.visual': '', 'init.audio': '', 'init.all': file}))
   for path, value in everything.items():
     np.testing.assert_array_equal(found[path], value)
 
@@ -81,8 +83,8 @@ def test_packaged_weights_go_by_name(tmp_path, monkeypatch):
   monkeypatch.setattr(states, 'PACKAGED', tmp_path)
   write(tmp_path / 'tiny.safetensors', part('encoder/visual'))
   found = leaves(variables(**{'init.visual': 'package:tiny.safetensors'}))
-  np.testing.assert_array_equal(
-      found['params/encoder/visual/stem/kernel'], 2 * expected()['params/encoder/visual/stem/kernel'] + 1)
+  path = 'params/encoder/visual/stem/kernel'
+  np.testing.assert_array_equal(found[path], 2 * expected()[path] + 1)
 
 
 def test_all_faults_of_all_files_are_named_at_once(tmp_path):
@@ -120,7 +122,8 @@ def test_frozen_kernels_may_be_stored_in_half_and_nothing_else_is():
   dtypes = {path: leaf.dtype for path, leaf in tree.flatten(found.frozen).items()}
   assert {path for path, dtype in dtypes.items() if dtype == jnp.bfloat16} == {
       'encoder/visual/stem/kernel', 'encoder/audio/stem/kernel'}
-  assert all(leaf.dtype == jnp.float32 for leaf in jax.tree.leaves((found.params, found.batch_stats)))
+  others = jax.tree.leaves((found.params, found.batch_stats))
+  assert all(leaf.dtype == jnp.float32 for leaf in others)
   with pytest.raises(ValueError, match="config.frozen_dtype='float16'; choose"):
     variables(frozen_dtype='float16')
 
@@ -131,15 +134,16 @@ def test_the_optimiser_holds_the_trainable_half_only():
   state = states.create(found, optim.build(toy.config().optim, 5)[0], 43, mesh)
   moments = [leaf for leaf in jax.tree.leaves(state.opt_state) if leaf.ndim]
   assert sum(leaf.size for leaf in moments) == 2 * tree.count(state.params)
-  assert tree.flatten(found.frozen) and not tree.flatten(found.frozen).keys() & tree.flatten(state.params).keys()
+  frozen = tree.flatten(found.frozen).keys()
+  assert frozen and not frozen & tree.flatten(state.params).keys()
 
 
 def test_keys_are_a_function_of_seed_and_step():
   rng = lambda seed: jax.random.key_data(jax.random.key(seed))
-  bits = lambda seed, step: {
-      name: jax.random.key_data(key).tolist() for name, key in states.step_keys(rng(seed), step).items()}
+  bits = lambda seed, step: jax.tree.map(
+      lambda key: str(jax.random.key_data(key)), states.step_keys(rng(seed), step))
   assert bits(43, 7) == bits(43, jnp.int32(7))
-  drawn = [str(key) for seed, step in ((43, 7), (43, 8), (44, 7)) for key in bits(seed, step).values()]
+  drawn = [key for at in ((43, 7), (43, 8), (44, 7)) for key in bits(*at).values()]
   assert len(set(drawn)) == 9
 
 

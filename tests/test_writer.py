@@ -26,7 +26,8 @@ def test_a_resumed_run_leaves_the_file_of_an_unbroken_one(tmp_path):
   write(tmp_path / 'unbroken', 0, range(1, 9))
   write(tmp_path / 'stopped', 0, range(1, 7))
   write(tmp_path / 'stopped', 4, range(5, 9))  # the checkpoint was of step 4
-  assert (tmp_path / 'stopped/scalars.jsonl').read_text() == (tmp_path / 'unbroken/scalars.jsonl').read_text()
+  text = lambda run: (tmp_path / run / 'scalars.jsonl').read_text()
+  assert text('stopped') == text('unbroken')
 
 
 def test_a_line_cut_off_by_a_kill_is_left_out(tmp_path):
@@ -64,6 +65,7 @@ def test_the_clock_counts_batches_but_no_pauses(monkeypatch):
 
 def test_the_progress_line_has_all_that_one_looks_for():
   line = writers.progress(
-      20, 400, {'loss': 1.5, 'event': 1., 'class': .5, 'grad_norm': 2., 'lr': 5e-4}, 12.25, '0:01:00')
+      20, 400, {'loss': 1.5, 'event': 1., 'class': .5, 'grad_norm': 2., 'lr': 5e-4}, 12.25,
+      '0:01:00')
   assert line == ('step 20/400  loss 1.5000  event 1.0000 class 0.5000 grad_norm 2.0000'
                   '  lr 5.00e-04  12.2 clips/s  0:01:00 left')

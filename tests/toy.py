@@ -34,7 +34,7 @@ class Encoder(nn.Module):
 
   def setup(self):
     self.visual, self.audio = Backbone(self.width), Backbone(self.width)
-    # Without bias: BatchNorm follows, so its gradient would be rounding, of which Adam makes a step.
+    # No bias: BatchNorm follows, so its gradient would be rounding, of which Adam makes steps.
     self.exchange = [nn.Dense(self.width, use_bias=False) for _ in range(2)]
 
   def __call__(self, batch, train):
@@ -70,7 +70,8 @@ class Clips:
     wave = rng.normal(size=(2, 8)).astype(np.float32)
     wave[:, label] += 2
     video = wave[0] ** 2 if i != self.poison else np.full(8, np.nan, np.float32)
-    return {'video': video, 'wave': wave, 'label': np.int32(label), 'index': np.int32(i), 'id': f'clip{i}'}
+    return {'video': video, 'wave': wave, 'label': np.int32(label), 'index': np.int32(i),
+            'id': f'clip{i}'}
 
 
 @dataclasses.dataclass(frozen=True)
