@@ -56,12 +56,20 @@ def draw(source: str | os.PathLike, target: str | os.PathLike, seconds: float, r
   Raises:
     MediaError, av.FFmpegError: the source cannot be decoded, or the film not written.
   """
+  try:
+    _write(source, target, seconds, rate, visual_map, captions, copy=True)
+  except av.FFmpegError:  # some containers hold sound in a form that another does not take
+    _write(source, target, seconds, rate, visual_map, captions, copy=False)
+
+
+def _write(source: str | os.PathLike, target: str | os.PathLike, seconds: float, rate: Fraction,
+           visual_map: Float[np.ndarray, 't n'], captions: Sequence[str], copy: bool) -> None:
   scale = figures.attention_scale(visual_map)
   times = [float(i / rate) for i in range(max(1, math.ceil(seconds * rate)))]
   with av.open(os.fspath(target), 'w', options={'movflags': 'faststart'}) as container:
     video = container.add_stream('libx264', rate=rate, options={'crf': '20', 'preset': 'veryfast'})
     video.pix_fmt = 'yuv420p'
-    sound = _sound(source, container)
+    sound = _sound(source, container, copy)
     packet, now = next(sound, None), -1
     for i, (time, picture) in enumerate(zip(times, media.each_frame(source, times))):
       picture = _fit(picture)
@@ -83,13 +91,14 @@ def draw(source: str | os.PathLike, target: str | os.PathLike, seconds: float, r
       packet = next(sound, None)
 
 
-def _sound(source: str | os.PathLike, output: av.container.OutputContainer) -> Iterator[av.Packet]:
-  """The sound of a file for another one: its own packets, or encoded anew where mp4 has no such."""
+def _sound(source: str | os.PathLike, output: av.container.OutputContainer,
+           copy: bool) -> Iterator[av.Packet]:
+  """The sound of a file for another one: its own packets, or encoded anew."""
   if not media.probe(source).has_audio:
     return iter(())
   with av.open(os.fspath(source), metadata_errors='replace') as container:
     track = container.streams.audio[0]
-    if track.codec.canonical_name in COPIED:
+    if copy and track.codec.canonical_name in COPIED:
       return _copied(source, output.add_stream_from_template(track))
   stream = output.add_stream('aac', rate=SOUND, layout='mono')
   return _encoded(media.waveform(source, SOUND), stream)

@@ -124,7 +124,7 @@ def open_clip(path: Path, run: Run) -> Clip:
   seconds = max(1, round(max(length.seconds, len(wave) / rate)))
   if length.pictures == 1 and not len(wave):
     seconds = run.seconds
-    length = length._replace(seconds=seconds)
+    length = length._replace(seconds=float(seconds))
     notes.append(f'a still picture: it is shown for {seconds} seconds')
   padded = -(-seconds // run.seconds) * run.seconds
   wave = np.pad(wave, (0, max(0, padded * rate - len(wave))))

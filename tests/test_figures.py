@@ -34,7 +34,7 @@ def clip(t=4, seed=0, **changes):
 
 def heard_by_tokens(wave, **fields):
   """What lies under each of the 8 × 8 tokens of the model's own image of a waveform."""
-  front = mel.LogMel(sample_rate=RATE, n_fft=128, mel_bins=16, fmin=50, fmax=2000, size=32,
+  front = mel.LogMel(sample_rate=RATE, n_fft=128, mel_bins=16, fmin=50., fmax=2000., size=32,
                      **fields)
   variables = front.init(jax.random.key(0), wave, False)
   image = np.asarray(front.apply(variables, wave, False))

@@ -91,6 +91,14 @@ def test_the_sound_is_that_of_the_source_at_the_same_time(tmp_path, suffix, code
   assert n >= 118 and np.corrcoef(before[:n], after[:n])[0, 1] > .99
 
 
+def test_sound_that_cannot_be_copied_is_encoded(tmp_path):
+  path = real.rock_band() / 'demo.rm'  # ac3, cut in a way of its own
+  film.draw(path, tmp_path / 'film.mp4', 2., Fraction(24), np.ones((2, 16)), ['', ''])
+  assert codecs(tmp_path / 'film.mp4') == ['h264', 'aac']
+  before, after = loudness(path)[40:2000], loudness(tmp_path / 'film.mp4')[40:2000]
+  assert np.corrcoef(before, after)[0, 1] > .99
+
+
 def test_a_silent_source_gives_a_film_without_sound(tmp_path):
   path = clips.write(tmp_path / 'a.mp4', clips.counter(5), np.arange(5) / 10)
   assert codecs(draw(path, tmp_path / 'film.mp4')) == ['h264']

@@ -191,14 +191,18 @@ def test_real_clips_are_processed(run, tmp_path, name, seconds, notes):
 CONTAINERS = '3g2 3gp asf avi f4v flv m4v mkv mov mp4 mpeg mpg rm swf vob webm wmv'.split()
 
 
+@pytest.fixture(scope='module')
+def rock_band(run, tmp_path_factory):
+  return events(run, real.rock_band() / 'demo.mp4', tmp_path_factory.mktemp('mp4'))['timeline']
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize('suffix', CONTAINERS)
-def test_one_clip_in_many_containers_gives_the_same(run, tmp_path, suffix):
+def test_one_clip_in_many_containers_gives_the_same(run, rock_band, tmp_path, suffix):
   found = events(run, real.rock_band() / f'demo.{suffix}', tmp_path)
-  expected = events(run, real.rock_band() / 'demo.mp4', tmp_path)
-  assert found['seconds'] == 60 and found['notes'] == []
-  same = [a['event'] == b['event'] for a, b in zip(found['timeline'], expected['timeline'])]
-  assert np.mean(same) > .9
+  assert found['seconds'] == 60
+  same = np.mean([a['event'] == b['event'] for a, b in zip(found['timeline'], rock_band)])
+  assert same > (.5 if suffix.startswith('3g') else .9)  # AMR is sound of telephones
 
 
 @pytest.fixture(scope='module')
