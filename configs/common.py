@@ -27,6 +27,7 @@ def get_config() -> ml_collections.ConfigDict:
   config.optim.lr = 5e-4
   # 'step': lr * decay_rate^floor((epoch - 1) / decay_epochs); 'cosine': to 0 at the end; 'constant'
   config.optim.schedule = 'step'
+  config.optim.warmup_steps = 0  # batches in which the rate rises to lr, whatever the schedule
   config.optim.decay_epochs = 3
   config.optim.decay_rate = .35
   config.optim.epochs = 50

@@ -37,7 +37,15 @@ def build(
 
 
 def schedule(config: ml_collections.ConfigDict, epoch_steps: int) -> Schedule:
-  """The learning rate of batch `step`, counted from 0."""
+  """The learning rate of batch `step`, counted from 0; it rises linearly in the first `warmup_steps`."""
+  decay = _decay(config, epoch_steps)
+  if not config.warmup_steps:
+    return decay
+  return lambda step: decay(step) * jnp.minimum(1., (step + 1) / config.warmup_steps)
+
+
+def _decay(config: ml_collections.ConfigDict, epoch_steps: int) -> Schedule:
+  """The learning rate without warm-up."""
   if config.schedule == 'constant':
     return lambda step: jnp.full((), config.lr)
   if config.schedule == 'cosine':

@@ -59,6 +59,11 @@ def test_cosine_ends_at_zero_and_constant_stays():
   np.testing.assert_allclose(optim.schedule(config(schedule='constant'), 5)(99), 5e-4)
 
 
+def test_warm_up_rises_to_the_schedule():
+  rate = optim.schedule(config(schedule='constant', warmup_steps=4), 5)
+  np.testing.assert_allclose([rate(0), rate(1), rate(3), rate(9)], [1.25e-4, 2.5e-4, 5e-4, 5e-4])
+
+
 def test_adam_matches_torch():
   torch = pytest.importorskip('torch')
   theirs = [torch.nn.Parameter(torch.tensor(np.array(p))) for p in jax.tree.leaves(PARAMS)]
