@@ -2,6 +2,8 @@
 
 import hashlib
 import os
+import pickle
+import re
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -78,10 +80,13 @@ def _read_torch(path: Path) -> State:
   try:
     content = torch.load(path, map_location='cpu', weights_only=True, mmap=zipfile.is_zipfile(path))
   except Exception as error:  # torch raises a dozen types for damaged files
-    raise ValueError(
-        f'{path} is damaged or holds more than tensors, which would mean running its code: '
-        f'{str(error).splitlines()[0]} If you trust it, keep only its tensors in PyTorch: torch.save(torch.load(path, '
-        'weights_only=False)["state_dict"], new_path).') from error
+    if code := re.search(r'GLOBAL ([\w.]+)', str(error)):
+      raise ValueError(f'{path} holds more than tensors: reading it would run {code[1]}. If you trust it, keep the '
+                       'tensors alone, in PyTorch: torch.save(torch.load(PATH, weights_only=False)["state_dict"], NEW).'
+                      ) from error
+    why = type(error).__name__ if isinstance(error, pickle.UnpicklingError) else f'{error}'.split('. ')[0]
+    raise ValueError(f'{path} is damaged, or no PyTorch file of tensors alone ({why or type(error).__name__}); '
+                     'fetch it again.') from error
   for name in NESTED:
     if isinstance(content, Mapping) and isinstance(content.get(name), Mapping):
       content = content[name]

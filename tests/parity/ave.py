@@ -1,6 +1,7 @@
 """Golden cases of the AVE task: head, whole model, gradients, training mode, metrics."""
 
 import functools
+from collections.abc import Iterator
 from typing import Any
 
 import jax
@@ -46,8 +47,8 @@ def weights(case: Case) -> dict[str, Any]:
   return tree.unflatten(table.convert(plan.state, plan.table, plan.targets))
 
 
-def batch(case: Case) -> dict[str, np.ndarray]:
-  inputs = case.inputs()
+def batch(case: Case, rounding: int = 0) -> dict[str, np.ndarray]:
+  inputs = case.inputs(rounding)
   label = np.where(inputs['segment'], inputs['event'][:, None], 28).astype(np.int32)
   features = {name: inputs[name] for name in ('visual', 'audio') if name in inputs}
   media = {'video': channels_last(inputs['frames']), 'wave': inputs['wave']} if 'frames' in inputs else features
@@ -101,12 +102,15 @@ def losses(loss: Any, parts: dict[str, Any]) -> dict[str, Any]:
           'loss_event_class': parts['class']}
 
 
-def run_gradients(case: Case) -> dict[str, Any]:
-  """Loss and gradients of what is trained; in training mode the new running statistics and four Adam steps, too."""
+def run_gradients(case: Case, roundings: int = 5) -> Iterator[dict[str, Any]]:
+  """Loss and gradients of what is trained, for several roundings of the inputs.
+
+  In training mode the new running statistics and four Adam steps, too.
+  """
   config = configure(case)
-  task, variables, clips = tasks.build(config), weights(case), batch(case)
+  task, variables, train = tasks.build(config), weights(case), case.training
   trainable, frozen = tree.split(variables['params'], config.trainable)
-  train = case.training
+  stats = variables['batch_stats']
 
   @jax.jit
   def step(trainable, frozen, stats, clips):
@@ -118,16 +122,18 @@ def run_gradients(case: Case) -> dict[str, Any]:
 
     return jax.value_and_grad(loss, has_aux=True)(trainable)
 
-  (loss, stats), grads = step(trainable, frozen, variables['batch_stats'], clips)
-  grads = table.export(jax.device_get(tree.flatten({'params': grads})), dgsct.AVE)
-  got = {'loss': loss, 'gate_grads': np.concatenate([grads[name] for name in case.json['gate_names']]),
-         'grad_norms': np.asarray([np.linalg.norm(grads[name]) for name in case.grad_names])}
-  got |= {f'grad/{name}': x for name, x in grads.items()}
-  if train:
-    after = table.export(jax.device_get(tree.flatten({'batch_stats': stats})), dgsct.AVE)
-    got |= {f'after/{name}': x for name, x in after.items()}
-    got['adam_losses'] = adam(step, trainable, frozen, variables['batch_stats'], clips)
-  return got
+  for rounding in range(roundings):
+    clips = batch(case, rounding)
+    (loss, after), grads = step(trainable, frozen, stats, clips)
+    grads = table.export(jax.device_get(tree.flatten({'params': grads})), dgsct.AVE)
+    got = {'loss': loss, 'gate_grads': np.concatenate([grads[name] for name in case.json['gate_names']]),
+           'grad_norms': np.asarray([np.linalg.norm(grads[name]) for name in case.grad_names])}
+    got |= {f'grad/{name}': x for name, x in grads.items()}
+    if train:
+      after = table.export(jax.device_get(tree.flatten({'batch_stats': after})), dgsct.AVE)
+      got |= {f'after/{name}': x for name, x in after.items()}
+      got['adam_losses'] = adam(step, trainable, frozen, stats, clips)
+    yield got
 
 
 def adam(step, trainable, frozen, stats, clips, steps: int = 4) -> np.ndarray:
