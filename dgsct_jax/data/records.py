@@ -128,21 +128,27 @@ def load(directory: str | os.PathLike, name: str, split: str) -> 'Records':
 class Records:
   """Random access to the records of one split; may be sent to other processes.
 
-  `ids`: the names of all records, without reading them. `folder`: where they and other files lie.
+  `ids`: the names of all records, without reading them. `folder`: where they and other files lie;
+  if `<split>.order.txt` is one of those, the records come in the order of the ids in there.
   """
 
   def __init__(self, builder: tfds.core.DatasetBuilder, split: str):
     self._source = builder.as_data_source(split=split)
     self.folder = Path(builder.data_path)
     self.ids = json.loads((self.folder / 'ids.json').read_text())[split]
+    self._places = range(len(self.ids))
+    if (order := self.folder / f'{split}.order.txt').exists():
+      place = dict(zip(self.ids, self._places))
+      self.ids = [name for name in order.read_text(encoding='utf-8').splitlines() if name in place]
+      self._places = [place[name] for name in self.ids]
     features = builder.info.features
     self._texts = [key for key in features if isinstance(features[key], tfds.features.Text)]
 
   def __len__(self) -> int:
-    return len(self._source)
+    return len(self.ids)
 
   def __getitem__(self, index: int) -> Record:
-    record = self._source[index]
+    record = self._source[self._places[index]]
     return record | {key: record[key].decode() for key in self._texts}
 
 

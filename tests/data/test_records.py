@@ -172,6 +172,14 @@ def test_small_files_lie_with_the_records(tmp_path):
   assert (folder / 'questions.json').read_text(encoding='utf-8') == '[1, "？"]'
 
 
+def test_records_come_in_another_order_if_a_file_says_so(tmp_path):
+  recipe = make(tmp_path, [Clip(f't{i}', 'broken' * (i == 1)) for i in range(4)])
+  recipe = dataclasses.replace(recipe, files={'train.order.txt': 't3\nt1\nt0\nt2'})
+  records.write(recipe, tmp_path / 'out', skip_bad=True)
+  source = records.load(tmp_path / 'out', 'toy', 'train')
+  assert source.ids == [source[i]['id'] for i in range(len(source))] == ['t3', 't0', 't2']
+
+
 def test_a_missing_split_names_those_there_are(tmp_path):
   records.write(make(tmp_path, [Clip('t0')]), tmp_path / 'out')
   with pytest.raises(ValueError, match=r"no split 'test', only \['train', 'val'\]"):

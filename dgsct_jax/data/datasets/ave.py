@@ -92,7 +92,8 @@ def recipe(source: str | os.PathLike, *, rate: int = 32000, side: int = 256,
   return records.Recipe(
       name='ave', version=VERSION, features=features,
       splits={name: [clips[i] for i in order] for name, order in splits(root, rows).items()},
-      read=Read(rate, side, frames_per_second))
+      read=Read(rate, side, frames_per_second),
+      files={'classes.txt': '\n'.join(CLASSES)})
 
 
 def annotations(root: Path) -> list[Clip]:

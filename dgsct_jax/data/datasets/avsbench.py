@@ -3,7 +3,7 @@
 A mask says which pixels sound; docs/data/avsbench.md has the rules.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 import dataclasses
 import functools
 import io
@@ -63,8 +63,12 @@ class Read:
             'category': clip.category}
 
 
-def recipe(name: str, clips: Mapping[str, list[Clip]], rate: int, side: int) -> records.Recipe:
-  """Stored in the order of the files of sounds, each of which is read once; `load` undoes that."""
+def recipe(name: str, clips: Mapping[str, list[Clip]], rate: int, side: int,
+           categories: Sequence[str] = ()) -> records.Recipe:
+  """Stored in the order of the files of sounds, so that each is read once, read in that of `clips`.
+
+  (The released metrics depend on the order.)
+  """
   features = {
       'id': tfds.features.Text(),
       'frames': records.IMAGES,
@@ -73,16 +77,11 @@ def recipe(name: str, clips: Mapping[str, list[Clip]], rate: int, side: int) -> 
       'category': tfds.features.Scalar(np.int32),
   }
   stored = {split: sorted(found, key=lambda clip: clip.waves) for split, found in clips.items()}
-  order = {f'{split}.txt': '\n'.join(clip.id for clip in found) for split, found in clips.items()}
-  return records.Recipe(name, VERSION, features, stored, Read(rate, side), order)
-
-
-def load(directory: str | os.PathLike, name: str, split: str) -> records.Selection:
-  """A split of 'avsbench_s4' or 'avsbench_ms3', in the order of its list (metrics depend on it)."""
-  stored = records.load(directory, name, split)
-  place = {clip: i for i, clip in enumerate(stored.ids)}
-  listed = (stored.folder / f'{split}.txt').read_text(encoding='utf-8').splitlines()
-  return records.Selection(stored, tuple(place[clip] for clip in listed if clip in place))
+  files = {f'{split}.order.txt': '\n'.join(clip.id for clip in found)
+           for split, found in clips.items()}
+  if categories:
+    files['classes.txt'] = '\n'.join(categories)
+  return records.Recipe(name, VERSION, features, stored, Read(rate, side), files)
 
 
 def binary_mask(path: str | os.PathLike) -> bytes:

@@ -46,7 +46,7 @@ def recipe(source: str | os.PathLike, *, rate: int = 32000, side: int = 256) -> 
         sound=f'{name}.wav',
         start=row['start'],
         category=CATEGORIES.index(category)))
-  return avsbench.recipe('avsbench_s4', clips, rate, side)
+  return avsbench.recipe('avsbench_s4', clips, rate, side, CATEGORIES)
 
 
 def rows(path: Path) -> list[dict]:

@@ -81,7 +81,8 @@ def recipe(source: str | os.PathLike, *, rate: int = 22050, side: int = 256,
       'label': tfds.features.Scalar(np.int32),
   }
   name = 'cremad' if split == 'released' else 'cremad_actors'
-  return records.Recipe(name, VERSION, features, splits, Read(rate, side))
+  return records.Recipe(name, VERSION, features, splits, Read(rate, side),
+                        {'classes.txt': '\n'.join(CLASSES)})
 
 
 def released_split(root: Path) -> dict[str, list[tuple[str, int]]]:

@@ -106,7 +106,8 @@ def recipe(source: str | os.PathLike, *, rate: int = 32000, side: int = 256) -> 
   if motion:
     features['motion'] = tfds.features.Tensor(shape=(SECONDS, MOTION), dtype=np.float32,
                                               encoding='bytes')
-  return records.Recipe('llp', VERSION, features, splits, Read(rate, side))
+  return records.Recipe('llp', VERSION, features, splits, Read(rate, side),
+                        {'classes.txt': '\n'.join(CLASSES)})
 
 
 def labels(root: Path) -> dict[str, list[Clip]]:

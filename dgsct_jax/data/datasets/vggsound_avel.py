@@ -74,21 +74,26 @@ def recipe(source: str | os.PathLike, *, rate: int = 32000, side: int = 256) -> 
       'event': tfds.features.Scalar(np.int32),
       'label': tfds.features.Tensor(shape=(SECONDS,), dtype=np.int32),
   }
-  return records.Recipe('vggsound_avel', VERSION, features, splits, Read(rate, side))
+  return records.Recipe('vggsound_avel', VERSION, features, splits, Read(rate, side),
+                        {'classes.txt': '\n'.join(categories(root))})
+
+
+def categories(root: Path) -> list[str]:
+  """The names of the 141 classes in their order."""
+  return (root / 'VggsoundAVEL40kCategories.txt').read_text(encoding='utf-8').splitlines()
 
 
 def labels(root: Path) -> dict[str, list[Clip]]:
   """The clips of each split in the order of the file, without their files."""
-  categories = (root / 'VggsoundAVEL40kCategories.txt').read_text(encoding='utf-8').splitlines()
-  splits = {}
+  classes, splits = categories(root), {}
   with open(root / LABELS, newline='', encoding='utf-8-sig') as file:
     for number, row in enumerate(csv.DictReader(file), 2):
       try:
         on = tuple(int(second) for second in json.loads(row['label']))
         if len(on) != SECONDS or not set(on) <= {0, 1}:
           raise ValueError
-        clip = Clip(f"{int(row['video_id']):06d}", categories.index(row['category']), on,
-                    len(categories), '')
+        clip = Clip(f"{int(row['video_id']):06d}", classes.index(row['category']), on,
+                    len(classes), '')
       except (ValueError, KeyError, TypeError):
         raise ValueError(f'{root / LABELS}, line {number}: {row} is not a split, a category of '
                          'VggsoundAVEL40kCategories.txt, a video_id and a label of ten 0 or 1.'

@@ -87,7 +87,7 @@ def decode(png):
 def test_s4_is_read_in_the_order_of_its_list_with_one_mask_in_training(tmp_path):
   root = s4(tmp_path / 'data/AVSBench_data/Single-source')
   build(avsbench_s4.recipe(tmp_path, rate=RATE), tmp_path / 'out')
-  train, _, test = (avsbench.load(tmp_path / 'out', 'avsbench_s4', s) for s in avsbench.SPLITS)
+  train, _, test = (records.load(tmp_path / 'out', 'avsbench_s4', s) for s in avsbench.SPLITS)
   assert train.ids == ['helicopter/aa_1', 'cat_meowing/bb_2']
   assert [test[i]['id'] for i in range(3)] == ['helicopter/dd', 'cat_meowing/ee', 'helicopter/ff']
   assert len(train[0]['masks']) == 1 and len(test[0]['masks']) == 5
@@ -103,7 +103,7 @@ def test_s4_is_read_in_the_order_of_its_list_with_one_mask_in_training(tmp_path)
 def test_ms3_is_read_with_masks_of_every_second(tmp_path):
   root = ms3(tmp_path / 'AVSBench_data/Multi-sources')
   build(avsbench_ms3.recipe(tmp_path, rate=RATE), tmp_path / 'out')
-  train = avsbench.load(tmp_path / 'out', 'avsbench_ms3', 'train')
+  train = records.load(tmp_path / 'out', 'avsbench_ms3', 'train')
   assert [decode(mask).any() for mask in train[0]['masks']] == [False, True, True, True, True]
   assert train[0]['frames'][2] == (
       root / 'ms3_data/visual_frames/x-y_z/x-y_z.mp4_3.png').read_bytes()
@@ -124,7 +124,7 @@ def test_raw_videos_are_cut_where_the_list_says(tmp_path, video):
     path.parent.mkdir(parents=True, exist_ok=True)
     path.symlink_to(video)
   build(avsbench_s4.recipe(root, rate=RATE), tmp_path / 'out')
-  record = avsbench.load(tmp_path / 'out', 'avsbench_s4', 'train')[1]  # from 30 s on
+  record = records.load(tmp_path / 'out', 'avsbench_s4', 'train')[1]  # from 30 s on
   assert [round(decode(frame).mean() / 3) for frame in record['frames']] == [61, 63, 65, 67, 69]
   pitches = np.abs(np.fft.rfft(record['wave'].reshape(5, RATE), axis=1)).argmax(1)
   assert pitches.tolist() == [300, 310, 320, 330, 340]
@@ -139,7 +139,7 @@ def test_ms3_is_read_from_videos_too(tmp_path, video):
   for name, _ in MS3:
     (root / f'{name}.mkv').rename(root / f'ms3_data/{name}.mkv')
   build(avsbench_ms3.recipe(root, rate=RATE), tmp_path / 'out')
-  record = avsbench.load(tmp_path / 'out', 'avsbench_ms3', 'test')[0]
+  record = records.load(tmp_path / 'out', 'avsbench_ms3', 'test')[0]
   assert [round(decode(frame).mean() / 3) for frame in record['frames']] == [1, 3, 5, 7, 9]
 
 
