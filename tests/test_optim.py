@@ -13,7 +13,7 @@ from dgsct_jax import optim
 def config(**changes):
   return ml_collections.ConfigDict(dict(
       name='adam', lr=5e-4, schedule='step', decay_epochs=3, decay_rate=.35, epochs=50,
-      patience=20, accumulate=1, clip_norm=0., weight_decay=0., lr_by_path=()) | changes)
+      patience=20, warmup_steps=0, accumulate=1, clip_norm=0., weight_decay=0., lr_by_path=()) | changes)
 
 
 PARAMS = {'exchange_0': {'kernel': jnp.array([[1., -2.]])}, 'head': {'bias': jnp.array([.5])}}
