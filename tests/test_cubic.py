@@ -14,7 +14,8 @@ def test_the_matrix_is_torchs_bicubic_along_one_axis(size, out, align_corners):
   torch = pytest.importorskip('torch')
   x = np.random.default_rng(0).normal(size=(size, 3)).astype(np.float32)
   resize = torch.nn.functional.interpolate
-  expected = resize(torch.tensor(x)[None, None], (out, 3), mode='bicubic', align_corners=align_corners)
+  image = torch.tensor(x)[None, None]
+  expected = resize(image, (out, 3), mode='bicubic', align_corners=align_corners)
   found = cubic_matrix(size, out, align_corners) @ x
   np.testing.assert_allclose(found, expected[0, 0], atol=2e-6)
 

@@ -1,0 +1,60 @@
+"""The dual encoder of a config: what the settings mean to its parts."""
+
+import ml_collections
+import pytest
+
+from configs import ave
+from dgsct_jax import models
+from dgsct_jax.models.adapters import NoExchange
+
+
+def config(**changes) -> ml_collections.ConfigDict:
+  values = ave.get_config('tiny').model
+  values.update_from_flattened_dict({name.replace('__', '.'): x for name, x in changes.items()})
+  return values
+
+
+def test_frozen_backbones_stand_still_unless_asked_to_live():
+  still, live = models.build(config()), models.build(config(backbone_mode='train'))
+  found = lambda model: (model.visual.drop_path, model.audio.drop_path, model.audio.batch_stats,
+                         model.audio.spec_augment)
+  assert found(still) == (0, 0, False, False)
+  assert found(live) == (.1, .1, True, True)
+
+
+def test_spec_augment_can_be_had_alone():
+  audio = models.build(config(spec_augment=True)).audio
+  assert audio.spec_augment and not audio.batch_stats and not audio.drop_path
+
+
+def test_dtype_and_remat_reach_both_backbones_and_the_adapters():
+  model = models.build(config(dtype='bfloat16', remat='blocks'))
+  assert model.visual.dtype == model.audio.dtype == 'bfloat16'
+  assert model.visual.remat and model.audio.remat
+  adapter = model.exchange().adapter()
+  assert adapter.dtype == 'bfloat16' and adapter.tokens == 2
+
+
+def test_the_audio_gate_can_be_left_out():
+  values = config()
+  values.adapter = dict(values.adapter) | {'audio_gate': False}
+  exchange = models.build(values).exchange()
+  assert exchange.adapter().gate and not exchange.audio_adapter().gate
+
+
+def test_streams_may_be_kept_apart():
+  values = config()
+  values.adapter = ml_collections.ConfigDict({'name': 'none'})
+  assert models.build(values).exchange is NoExchange
+
+
+@pytest.mark.parametrize('changes, message', [
+    (dict(backbone_mode='still'), "backbone_mode is 'still'; set 'eval' or 'train'"),
+    (dict(remat='all'), "remat is 'all'; set 'none' or 'blocks'"),
+    (dict(adapter__name='lora'), "adapter.name is 'lora'; choose one of none, dgsct"),
+    (dict(visual__variant='big'), "Unknown Swin V2 'big'"),
+    (dict(audio__variant='big'), "Unknown HTS-AT 'big'"),
+])
+def test_settings_that_mean_nothing_are_refused(changes, message):
+  with pytest.raises(ValueError, match=message):
+    models.build(config(**changes))
