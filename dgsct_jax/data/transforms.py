@@ -30,9 +30,11 @@ class DecodeFrames(grain.transforms.Map):
         frame = decode_image(encoded)
       except ValueError as error:
         raise ValueError(f'{name(example)}: frame {i} {error}.') from error
-      video[i] = resize(frame, self.size, self.size)
-    video /= 255 * IMAGENET_STD
-    video -= IMAGENET_MEAN / IMAGENET_STD
+      # Normalised in the flat layout that the resize leaves: numpy is slow along an axis of 3.
+      columns = resize(frame, self.size, self.size).swapaxes(0, 1).reshape(self.size, -1)
+      columns *= np.tile(1 / (255 * IMAGENET_STD), self.size)
+      columns -= np.tile(IMAGENET_MEAN / IMAGENET_STD, self.size)
+      video[i] = columns.reshape(self.size, self.size, 3).swapaxes(0, 1)
     return example | {'video': video}
 
 
