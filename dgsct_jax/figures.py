@@ -38,7 +38,8 @@ def clip(frames: UInt8[np.ndarray, 't h w 3'], wave: Float[np.ndarray, 't s'],
          timelines: Mapping[str, Int[np.ndarray, 't']], names: Sequence[str], *,
          visual_map: Float[np.ndarray, 't n'] | None = None,
          audio_map: Float[np.ndarray, 't f u'] | None = None,
-         event: Float[np.ndarray, 't'] | None = None, title: str = '') -> Figure:
+         event: Float[np.ndarray, 't'] | None = None,
+         shares: Mapping[str, Float[np.ndarray, 't']] | None = None, title: str = '') -> Figure:
   """Frames, sound, attention and timelines of t seconds, above each other on one axis of time.
 
   Args:
@@ -48,6 +49,7 @@ def clip(frames: UInt8[np.ndarray, 't h w 3'], wave: Float[np.ndarray, 't s'],
     audio_map: weights over f bands, from low to high, and u parts of each second (see `unfold`),
       drawn over the spectrogram.
     event: probability that something is seen and heard at all.
+    shares: title -> how much of the whole each second has.
   """
   every = math.ceil(len(frames) / (STRIP * STRIPS))  # seconds from one frame to the next
   long = min(len(frames), STRIP * every)
@@ -73,7 +75,10 @@ def clip(frames: UInt8[np.ndarray, 't h w 3'], wave: Float[np.ndarray, 't s'],
     hears = attention_scale(audio_map)
     rows.append(_Row('listens to', .9, listen, hears))
   if event is not None:
-    rows.append(_Row('event', .4, lambda axes, span: _steps(axes, event, span)))
+    rows.append(_Row('event', .4, lambda axes, span: _steps(axes, event, span, .5)))
+  for name, share in (shares or {}).items():
+    rows.append(_Row(name, .4, lambda axes, span, share=share: _steps(
+        axes, share / share.max(), span, 1 / (len(share) * share.max()))))
   for name, line in timelines.items():
     rows.append(_Row(name, .27, lambda axes, span, line=line: _bars(
         axes, line, names, span, SECOND / every)))
@@ -115,12 +120,11 @@ def colour(label: int) -> str:
 def attention_scale(weights: Float[np.ndarray, 't ...']) -> colors.Normalize:
   """From the least to the most attention in a clip, over its mean within each second.
 
-  Never so narrow that mere rounding would show.
+  Wide enough that equal attention leaves frames grey: mere rounding does not show.
   """
   weights = _relative(weights)
   low, high = float(np.nanmin(weights)), float(np.nanmax(weights))
-  middle, half = (low + high) / 2, max((high - low) / 2, .01)
-  return colors.Normalize(middle - half, middle + half)
+  return colors.Normalize(low, max(high, low + .02))
 
 
 def over_frame(frame: UInt8[np.ndarray, 'h w 3'], weights: Float[np.ndarray, 'n'],
@@ -261,11 +265,11 @@ def _image(axes: Axes, image: np.ndarray, span: range) -> None:
   axes.imshow(image, extent=(span.start, span.stop, 0, 1), aspect='auto', interpolation='bilinear')
 
 
-def _steps(axes: Axes, event: np.ndarray, span: range) -> None:
+def _steps(axes: Axes, event: np.ndarray, span: range, line: float) -> None:
   axes.axhspan(0, 1, color=FAINT, lw=0)
   axes.stairs(event[span.start:span.stop], range(span.start, span.stop + 1), fill=True,
               color='#6b92b8', lw=0)
-  axes.axhline(.5, color=INK, lw=.6, ls=(0, (4, 3)))
+  axes.axhline(line, color=INK, lw=.6, ls=(0, (4, 3)))
 
 
 def _bars(axes: Axes, line: np.ndarray, names: Sequence[str], span: range, inches: float) -> None:

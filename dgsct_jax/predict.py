@@ -1,7 +1,8 @@
 """python -m dgsct_jax.predict --workdir=RUN clip.mp4 [more files]
+python -m dgsct_jax.predict --workdir=RUN clip.mp4 --question "How many instruments are sounding in the video?"
 
-What an AVE model sees and hears in each second of videos. It is printed, and for each file there is
-a folder, RUN/predictions/clip.mp4 if --out is not given, with
+With questions, what an AVQA model answers (answer.py tells what is written). Else what an AVE model
+sees and hears in each second of videos. It is printed, and for each file there is a folder, RUN/predictions/clip.mp4 if --out is not given, with
 
   events.json   the same, with notes on the file
   timeline.png  frames, sound, attention and events on one axis of time
@@ -14,6 +15,7 @@ up with its last frame and silence. A rest of less than half a second is left ou
 import argparse
 from collections.abc import Callable, Iterator, Sequence
 import dataclasses
+import functools
 import itertools
 import json
 from pathlib import Path
@@ -37,6 +39,7 @@ from dgsct_jax import tasks
 from dgsct_jax.data import cut
 from dgsct_jax.data import media
 from dgsct_jax.data import transforms
+from dgsct_jax.data.questions import LENGTH
 from dgsct_jax.tasks import ave
 
 SILENT = 1e-4  # root mean square of a second without sound, full scale 1
@@ -72,44 +75,73 @@ class Clip:
   notes: list[str]  # what a user should know of the file
 
 
-def load(workdir: Path, init: Sequence[str] = ()) -> Run:
+@dataclasses.dataclass(frozen=True)
+class Restored:
+  """The best checkpoint of a run, with all that it needs."""
+  config: ml_collections.ConfigDict
+  task: tasks.Task
+  mesh: Any
+  step: int
+  params: Any  # the trainable half
+  batch_stats: Any
+  frozen: Any
+
+
+def read_config(workdir: Path) -> ml_collections.ConfigDict:
+  """Of a run. Raises ValueError if there is no checkpoint."""
+  manager = checkpoint.find(workdir, '')
+  return checkpoint.config_of(checkpoint.read_run(manager, manager.latest_step()))
+
+
+def restore(workdir: Path, init: Sequence[str] = ()) -> Restored:
   """The best checkpoint of a run.
 
   Args:
     init: 'NAME=FILE' replaces `config.init.NAME`; the file must be the same, wherever it lies.
 
   Raises:
-    ValueError: there is no checkpoint, or not of a task that localises events; or its frozen
-      weights are missing or others.
+    ValueError: there is no checkpoint; or its frozen weights are missing or others.
   """
-  manager = checkpoint.find(workdir, '')
-  stored = checkpoint.read_run(manager, manager.latest_step())['config']
-  config = ml_collections.ConfigDict(_tuples(stored))
-  if config.task != 'ave':
-    raise ValueError(f'{workdir} is a run of the task {config.task!r}; prediction knows only ave.')
+  config = read_config(workdir)
   for name, _, file in (given.partition('=') for given in init):
     if name not in config.init or not file:
-      raise ValueError(f'--init={name}={file}: give visual=FILE, audio=FILE or all=FILE.')
+      raise ValueError(f'--init={name}={file}: give NAME=FILE, NAME one of {", ".join(config.init)}.')
     config.init[name] = file
   task, mesh = tasks.build(config), sharding.make_mesh((-1, 1))
   seconds, size = config.data.segments, config.model.visual.image
   wave = seconds, config.model.audio.sample_rate
   shapes = {'video': (seconds, size, size, 3), 'wave': wave, 'mask': ()}
   empty = {name: np.zeros((mesh.size, *shape), np.float32) for name, shape in shapes.items()}
+  empty['question'] = np.zeros((mesh.size, LENGTH), np.int32)
   variables = states.variables(task.model, empty, config, mesh)
   manager = checkpoint.find(workdir, task.primary)
   step, _ = checkpoint.best(manager)
   run = checkpoint.identity(config, variables.weights)
   params, batch_stats = checkpoint.restore_model(
       manager, step, variables.params, variables.batch_stats, run)
-  predict = evaluate.predictor(task, mesh)
+  return Restored(config, task, mesh, step, params, batch_stats, variables.frozen)
+
+
+def load(workdir: Path, init: Sequence[str] = ()) -> Run:
+  """A run of AVE, ready to be asked; see `restore`.
+
+  Raises:
+    ValueError: as `restore`; or the run is not of a task that localises events.
+  """
+  name = read_config(workdir).task
+  if name != 'ave':
+    raise ValueError(f'{workdir} is a run of the task {name!r}; prediction knows ave, and avqa '
+                     'with --question or --questions.')
+  model = restore(workdir, init)
+  predict = evaluate.predictor(model.task, model.mesh)
 
   def ask(batch: Batch) -> dict[str, np.ndarray]:
-    outputs = predict(params, batch_stats, variables.frozen, sharding.global_batch(batch, mesh))
+    outputs = predict(model.params, model.batch_stats, model.frozen,
+                      sharding.global_batch(batch, model.mesh))
     return jax.tree.map(sharding.local, outputs)
 
-  return Run(config, workdir, step, ave.class_names(config), task.model.encoder.audio,
-             mesh.size, ask)
+  return Run(model.config, workdir, model.step, ave.class_names(model.config),
+             model.task.model.encoder.audio, model.mesh.size, ask)
 
 
 def open_clip(path: Path, run: Run) -> Clip:
@@ -162,7 +194,7 @@ def examples(clip: Clip, run: Run) -> Iterator[tuple[Batch, UInt8[np.ndarray, 't
     windows, thumbnails = [], []
     for start in group:
       pictures = list(itertools.islice(clip.pictures, t))
-      thumbnails += [_thumbnail(picture) for picture in pictures]
+      thumbnails += [thumbnail(picture) for picture in pictures]
       example = {'frames': [media.jpeg(picture, side) for picture in pictures],
                  'wave': clip.wave[start:start + t].reshape(-1)}
       for transform in decode:
@@ -244,16 +276,9 @@ def line(second: dict[str, Any]) -> str:
   return f'{minutes}:{rest:02}  ' + (name if second['event'] else f'– ({name})')
 
 
-def _thumbnail(picture: UInt8[np.ndarray, 'y x 3']) -> UInt8[np.ndarray, 'h w 3']:
+def thumbnail(picture: UInt8[np.ndarray, 'y x 3']) -> UInt8[np.ndarray, 'h w 3']:
   width = max(1, round(picture.shape[1] * THUMBNAIL / picture.shape[0]))
   return np.asarray(Image.fromarray(picture).resize((width, THUMBNAIL), Image.Resampling.BILINEAR))
-
-
-def _tuples(value: Any) -> Any:
-  """JSON has no tuples; Flax wants no lists."""
-  if isinstance(value, dict):
-    return {name: _tuples(item) for name, item in value.items()}
-  return tuple(map(_tuples, value)) if isinstance(value, list) else value
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -264,17 +289,25 @@ def main(argv: Sequence[str] | None = None) -> int:
   parser.add_argument('files', nargs='+', type=Path, metavar='FILE')
   parser.add_argument('--workdir', type=Path, required=True, help='the folder of a run')
   parser.add_argument('--out', type=Path, help='where results go')
+  parser.add_argument('--question', action='append', default=[], metavar='TEXT',
+                      help='of an AVQA model; may be given again')
+  parser.add_argument('--questions', type=Path, metavar='FILE', help='a question in every line')
   parser.add_argument('--init', action='append', default=[], metavar='NAME=FILE',
                       help='where the converted weights lie now; NAME is visual, audio or all')
   given = parser.parse_args(argv)
+  from dgsct_jax import answer  # It is built on this module.
   try:
-    run = load(given.workdir, given.init)
-  except ValueError as error:
+    if given.question or given.questions:
+      asked = given.question + (answer.read_questions(given.questions) if given.questions else [])
+      tell = answer.prepare(given.workdir, given.init, asked)
+    else:
+      tell = functools.partial(predict, load(given.workdir, given.init))
+  except (OSError, ValueError) as error:
     parser.exit(1, f'error: {error}\n')
   out, failed = given.out or given.workdir / 'predictions', False
   for path, folder in zip(given.files, _folders(given.files, out)):
     try:
-      predict(run, path, folder)
+      tell(path, folder)
       print(f'  {folder}')
     except (OSError, ValueError, av.FFmpegError) as error:
       print(f'error: {error}', file=sys.stderr, flush=True)

@@ -252,5 +252,5 @@ def test_a_folder_without_a_run_is_refused(tmp_path, capfd):
 def test_weights_that_moved_can_be_named(trained):
   with pytest.raises(ValueError, match='there is no file /moved.safetensors'):
     predict.load(trained, ['visual=/moved.safetensors'])
-  with pytest.raises(ValueError, match='visual=FILE, audio=FILE or all=FILE'):
+  with pytest.raises(ValueError, match='NAME one of all, audio, visual'):
     predict.load(trained, ['vision=/moved.safetensors'])
