@@ -83,7 +83,10 @@ def plan(state: State, hint: str = '') -> Plan:
 
 def front_end(sample_rate: int = 32000, n_fft: int = 1024, mel_bins: int = 64, fmin: float = 50.0,
               fmax: float = 14000.0) -> State:
-  """What torchlibrosa stores of STFT and mel filters: constants that some layouts leave to a feature extractor."""
+  """What torchlibrosa stores of STFT and mel filters: constants that transformers leaves to a feature extractor.
+
+  The filters are those that LAION's files hold (Slaney's), for fused models too, whose own extractor has others.
+  """
   real, imag = mel.stft_kernels(n_fft)
   return {'spectrogram_extractor.stft.conv_real.weight': real.T[:, None],
           'spectrogram_extractor.stft.conv_imag.weight': imag.T[:, None],
