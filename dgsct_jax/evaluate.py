@@ -172,7 +172,7 @@ def _to_host(outputs: tasks.Outputs) -> dict[str, Any]:
   return jax.tree.map(sharding.local, outputs)
 
 
-def _ratio(total: float, weight: float) -> float:
+def _ratio(total: float, weight: float | int) -> float:
   return float(total / weight) if weight else math.nan
 
 

@@ -17,7 +17,7 @@ from dgsct_jax import writer
 from dgsct_jax.figures import FAINT, INK, colour
 
 FIGURES = 'figures'  # the folder of a run in which they are
-Points = list[tuple[float, float]]  # (step, value)
+Points = list[tuple[int, float]]  # (step, value)
 
 
 def curves(workdir: Path) -> None:
@@ -26,6 +26,8 @@ def curves(workdir: Path) -> None:
   for line in writer.read(workdir):
     for name in line.keys() - {'step'}:
       prefix, _, short = name.partition('/')
+      if short.endswith('_batch_mean'):
+        continue  # the same thing, averaged as released
       series.setdefault(prefix, {}).setdefault(short, []).append((line['step'], line[name]))
   train = series.pop('train', {})
   alone = {'learning rate': train.pop('lr', []), 'gradient norm': train.pop('grad_norm', [])}
@@ -37,7 +39,7 @@ def curves(workdir: Path) -> None:
   row = figure.subplots(1, len(panels), squeeze=False)[0]
   for axes, (title, drawn) in zip(row, panels.items()):
     if title.endswith('metrics') and chosen:
-      axes.axvline(chosen, color='#999999', lw=.8, ls='--', zorder=1)
+      axes.axvline(chosen, color='#888888', lw=1, ls='--')
     _panel(axes, title, drawn)
   (workdir / FIGURES).mkdir(parents=True, exist_ok=True)
   figure.savefig(workdir / FIGURES / 'curves.png')
@@ -53,6 +55,7 @@ def _panel(axes: Axes, title: str, drawn: dict[str, Points]) -> None:
     axes.legend(fontsize=8, frameon=False)
   axes.set_title(title, fontsize=10, color=INK, loc='left')
   axes.set_xlabel('step', fontsize=8, color=INK)
+  axes.xaxis.get_major_locator().set_params(integer=True)
   axes.tick_params(labelsize=8, colors=INK)
   axes.grid(color=FAINT, lw=.8)
   axes.spines[['top', 'right']].set_visible(False)

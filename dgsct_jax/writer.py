@@ -118,5 +118,5 @@ def _tensorboard() -> types.ModuleType:
       del sys.modules['torch']
 
 
-def _line(values: dict[str, float]) -> str:
+def _line(values: dict[str, int | float]) -> str:
   return json.dumps(values) + '\n'
