@@ -3,13 +3,14 @@ import json
 import jax
 import numpy as np
 import optax
+from PIL import Image
 import pytest
 
 from configs import avqa as avqa_config
 from configs import avqa_grounding as grounding_config
 from dgsct_jax import evaluate, tasks, train
 from dgsct_jax.convert import run as run_part
-from dgsct_jax.data import datasets, pipeline
+from dgsct_jax.data import datasets, pipeline, records
 from dgsct_jax.data.datasets import music_avqa
 from dgsct_jax.data.questions import KINDS
 from dgsct_jax.data.scene_questions import vocabulary
@@ -162,3 +163,44 @@ def test_the_pre_stage_is_asked_for_by_name(folder, tmp_path):
   values.init.ground = ''
   with pytest.raises(ValueError, match='config.init.ground is not given'):
     train.train(values, tmp_path)
+
+
+def released_folder(root, videos=8, rate=1000):
+  """A folder as the release has it, with questions that use every word and every answer."""
+  words, names = list(music_avqa.WORDS[1:]), list(music_avqa.ANSWERS)
+  asked = [{'video_id': f'{i % videos:08d}', 'question_id': i, 'type': json.dumps(KINDS[i % 9]),
+            'question_content': ' '.join(words[14 * (i % 7):14 * (i % 7 + 1)]) + '?',
+            'templ_values': '[]', 'question_deleted': 0, 'anser': name}
+           for i, name in enumerate(names)]
+  (root / 'json').mkdir(parents=True)
+  for split, some in (('train', asked), ('val', asked[:9]), ('test', asked[9:20])):
+    (root / 'json' / f'avqa-{split}.json').write_text(json.dumps(some))
+  (root / 'audio_wave').mkdir()
+  rng = np.random.default_rng(0)
+  for i in range(videos):
+    folder = root / 'frames' / f'{i:08d}'
+    folder.mkdir(parents=True)
+    for j in range(1, 13):
+      pixels = rng.integers(0, 256, (20, 30, 3), dtype=np.uint8)
+      Image.fromarray(pixels).save(folder / f'{j:08d}.jpg')
+    wave = rng.uniform(-1, 1, 10 * rate).astype(np.float32)
+    np.save(root / 'audio_wave' / f'{i:08d}.npy', wave)
+  return root
+
+
+@pytest.mark.slow
+def test_the_users_command_runs_on_a_released_folder(tmp_path):
+  music_avqa_folder = released_folder(tmp_path / 'released')
+  records.write(music_avqa.recipe(music_avqa_folder, rate=1000), tmp_path / 'built')
+  tiny, values = avqa_config.get_config('tiny'), avqa_config.get_config()
+  values.model.visual, values.model.audio = tiny.model.visual, tiny.model.audio
+  values.model.audio.mixup = True
+  values.model.adapter.update(reduction=2, groups=2)
+  values.model.head.matching = tiny.model.head.matching
+  values.init.update(visual='random', audio='random', ground='random')
+  values.data.update(dir=str(tmp_path / 'built'), workers=0)
+  values.optim.epochs = 1
+  metrics = train.train(values, tmp_path / 'run')
+  assert len(metrics) == 1 + 3 + 9 and 0 <= metrics['accuracy'] <= 100
+  lines = (tmp_path / 'run/predictions.jsonl').read_text().splitlines()
+  assert [json.loads(line)['question_id'] for line in lines] == list(range(9, 20))
