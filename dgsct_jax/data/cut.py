@@ -92,7 +92,7 @@ def fit(wave: Float32[np.ndarray, 'r'], seconds: int, rate: int,
   return media.to_int16(np.pad(wave[:wanted], (0, max(0, wanted - len(wave)))))
 
 
-def start_of(path: str | os.PathLike, start: float, seconds: int) -> float:
+def start_of(path: str | os.PathLike, start: float | int, seconds: int) -> float:
   """Where in a file a clip begins whose name says that it is from `start` on of a longer video.
 
   People keep the clip alone (0), or the whole video (`start`).
@@ -104,7 +104,7 @@ def start_of(path: str | os.PathLike, start: float, seconds: int) -> float:
   if seconds - 1 < length < seconds + 2:
     return 0.0
   if length > start + seconds - 1:
-    return start
+    return float(start)
   raise WrongLength(
       f'{path} lasts {length:.2f} s: too long or short to be the clip of {seconds} s, too short to '
       f'be the video from which it is taken at {start:g} s.')
@@ -119,7 +119,7 @@ def length_of(path: str | os.PathLike, least: float | int) -> float | None:
 
 
 def sound_looped(path: str | os.PathLike, seconds: int, rate: int,
-                 start: float = 0) -> Int16[np.ndarray, 's']:
+                 start: float | int = 0) -> Int16[np.ndarray, 's']:
   """The sound of a file from `start` on; where it ends early, it begins again."""
   wave = media.waveform(path, rate)[round(start * rate):]
   if not len(wave):
@@ -133,7 +133,7 @@ def video_frames(path: str | os.PathLike, times: Sequence[float | int], side: in
 
 
 def video_wave(path: str | os.PathLike, seconds: int, rate: int,
-               start: float = 0) -> Int16[np.ndarray, 's']:
+               start: float | int = 0) -> Int16[np.ndarray, 's']:
   """The sound of a video from `start` on."""
   wave = media.waveform(path, rate)[round(start * rate):]
   return fit(wave, seconds, rate, f'the sound of {path}')

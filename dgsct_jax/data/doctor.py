@@ -153,7 +153,7 @@ def _frozen(frames: Sequence[bytes]) -> bool:
     with Image.open(io.BytesIO(frame)) as image:
       grey = image.convert('L').resize((32, 32), Image.Resampling.BOX)
     small.append(np.asarray(grey).astype(int))
-  return np.ptp(np.stack(small), axis=0).max() < FROZEN
+  return bool(np.ptp(np.stack(small), axis=0).max() < FROZEN)
 
 
 def _compared(findings: Sequence[Finding]) -> list[Finding]:

@@ -17,7 +17,7 @@ from pathlib import Path
 import sys
 import wave as wav
 
-from jaxtyping import Int16, UInt8
+from jaxtyping import Bool, Int16, UInt8
 import numpy as np
 from PIL import Image
 
@@ -91,7 +91,7 @@ def labels(record: records.Record, classes: Sequence[str]) -> str:
       rows.append(f'<tr><th>{name}</th><td>{html.escape(", ".join(on))}</td></tr>')
     elif value.ndim == 2 and value.shape[1] == len(classes):
       for c in np.flatnonzero(value.any(0)):
-        rows.append(_row(f'{name}: {classes[c]}', [''] * len(value), value[:, c]))
+        rows.append(_row(f'{name}: {classes[c]}', [''] * len(value), value[:, c] > 0))
     elif value.ndim < 2:
       value, texts = np.atleast_1d(value), [f'{number:g}' for number in np.atleast_1d(value)]
       if name in ('label', 'event', 'category') and classes:
@@ -101,7 +101,7 @@ def labels(record: records.Record, classes: Sequence[str]) -> str:
   return ''.join(f'<table>{row}</table>' for row in rows)
 
 
-def _row(name: str, texts: Sequence[str], on: Sequence[bool]) -> str:
+def _row(name: str, texts: Sequence[str], on: Bool[np.ndarray, 't']) -> str:
   cells = ''.join(f'<td{" class=on" if lit else ""}>{html.escape(text)}&nbsp;</td>'
                   for text, lit in zip(texts, on))
   return f'<tr><th colspan={len(texts)}>{html.escape(name)}</th></tr><tr>{cells}</tr>'

@@ -54,13 +54,13 @@ def test_the_first_pictures_are_taken_if_there_are_enough(tmp_path):
 
 @pytest.mark.parametrize('length, expected', [(9.5, 0), (10, 0), (11.5, 0), (40, 30), (300, 30)])
 def test_a_clip_is_found_in_the_clip_alone_and_in_the_whole_video(monkeypatch, length, expected):
-  monkeypatch.setattr(cut.media, 'probe', lambda path: cut.media.Info(length, True, True))
+  monkeypatch.setattr(cut.media, 'probe', lambda path: cut.media.Info(float(length), True, True))
   assert cut.start_of('a.mp4', 30.0, 10) == expected
 
 
 @pytest.mark.parametrize('length', [3, 9, 20, 38])
 def test_a_video_that_is_neither_clip_nor_whole_is_refused(monkeypatch, length):
-  monkeypatch.setattr(cut.media, 'probe', lambda path: cut.media.Info(length, True, True))
+  monkeypatch.setattr(cut.media, 'probe', lambda path: cut.media.Info(float(length), True, True))
   with pytest.raises(ValueError, match=rf'a.mp4 lasts {length}.00 s: .* taken at 30 s'):
     cut.start_of('a.mp4', 30.0, 10)
 

@@ -11,7 +11,6 @@ import os
 from pathlib import Path
 import pickle
 
-from jaxtyping import Float32
 import numpy as np
 from PIL import Image
 import tensorflow_datasets as tfds
@@ -121,7 +120,7 @@ def find_media(root: Path, name: str) -> tuple[Path, Mapping[str, Path]]:
 
 
 @functools.lru_cache(maxsize=1)
-def _stored_waves(path: str) -> Mapping[str, Float32[np.ndarray, '...']]:
+def _stored_waves(path: str) -> Mapping[str, np.ndarray]:
   """A dictionary of waves that np.save wrote: a pickle, of which only arrays are accepted."""
   with open(path, 'rb') as file:
     try:

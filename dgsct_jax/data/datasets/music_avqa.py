@@ -69,7 +69,7 @@ class Read:
             'wave': cut.fit(wave, SECONDS, self.rate, f'the sound of {path}')}
 
 
-def seconds(length: float) -> list[int]:
+def seconds(length: float | int) -> list[int]:
   """Where the ten seconds begin that stand for a video of this length, as frames are released.
 
   Of a minute: 0, 6, 13, 19, 26, 32, 39, 45, 52, 59.
