@@ -4,15 +4,17 @@ from collections.abc import Callable
 import functools
 import json
 import math
+from pathlib import Path
 from typing import Any
 
 import jax.numpy as jnp
 import ml_collections
 import numpy as np
 import optax
+from flax import linen as nn
 from jaxtyping import Array, Float
 
-from dgsct_jax import models
+from dgsct_jax import figures, models
 from dgsct_jax.data import datasets, negatives, transforms
 from dgsct_jax.data.datasets import music_avqa, scene_questions
 from dgsct_jax.data.pipeline import Dataset
@@ -22,12 +24,13 @@ from dgsct_jax.tasks import Batch, Outputs, Scalars, Task, Weighted, mean_over_c
 
 
 def build(config: ml_collections.ConfigDict) -> Task:
-  """`config.model.head`: numbers of words and answers, widths of the matching, weight of its loss."""
+  """`config.model.head`: how many words and answers, widths of the matching, its weight."""
   fields = config.model.head
   model = head.AVQA(
       models.build(config.model), head.Matching(tuple(fields.matching)),
       head.QuestionEncoder(fields.words), head.Answerer(fields.answers, fields.dropout),
       fields.adapt_negatives)
+  asked = functools.cache(lambda: questions(config, 'test'))
   return Task(
       model=model,
       loss=functools.partial(loss, match_weight=fields.match_weight),
@@ -35,7 +38,8 @@ def build(config: ml_collections.ConfigDict) -> Task:
       data=functools.partial(data, config),
       primary='accuracy',
       summarize=of_kinds_asked,
-      rows=functools.partial(rows, asked=functools.cache(lambda: questions(config, 'test'))),
+      rows=functools.partial(rows, asked=asked),
+      figures=functools.partial(draw, asked=asked, audio=model.encoder.audio),
   )
 
 
@@ -102,6 +106,21 @@ def rows(outputs: Outputs, batch: Batch, asked: Callable[[], Asked]) -> list[dic
         'confidence': round(float(1 / np.exp(logits - logits[best]).sum()), 4),
     })
   return found
+
+
+def draw(outputs: Outputs, batch: Batch, folder: Path, asked: Callable[[], Asked],
+         audio: nn.Module) -> None:
+  """Draws each question's clip, what of it was attended to, and the answer."""
+  for i, row in enumerate(rows(outputs, batch, asked)):
+    wave = np.asarray(batch['wave'][i])
+    figures.clip(
+        figures.pixels(np.asarray(batch['video'][i])), wave, {}, (),
+        visual_map=np.asarray(outputs['looks'][i]),
+        audio_map=figures.unfold(np.asarray(outputs['audio_map'][i]), wave.shape[1], audio),
+        shares={'seen for it': np.asarray(outputs['visual_seconds'][i]),
+                'heard for it': np.asarray(outputs['audio_seconds'][i])},
+        title='{question}? {predicted} {confidence:.2f} (true: {answer})'.format(**row),
+    ).savefig(folder / f'question_{i}.png')
 
 
 def data(config: ml_collections.ConfigDict, split: str) -> Dataset:

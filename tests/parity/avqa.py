@@ -104,7 +104,9 @@ def run_avqa(case: Case) -> dict[str, Any]:
     seen = {}
 
     def record(call, args, kwargs, context):
-      out = ave.record(seen, call, args, kwargs, context)
+      new = {}
+      out = ave.record(new, call, args, kwargs, context)
+      seen.update(new | seen)  # The frames of other clips come second.
       if context.module.path == ('encoder', 'visual') and context.method_name == '__call__':
         seen['negative_tokens'] = out
       return out

@@ -151,6 +151,8 @@ def test_a_run_starts_from_the_pre_stage_and_answers_questions(folder, ground, t
   assert metrics == pytest.approx(evaluate.run(values, tmp_path))
   rows = [json.loads(line) for line in (tmp_path / 'predictions.jsonl').read_text().splitlines()]
   asked = avqa.questions(values, 'test')
+  drawn = len(list((tmp_path / 'figures').glob('question_*.png')))
+  assert drawn == min(len(rows), evaluate.FIGURES)
   assert [row['question_id'] for row in rows] == [q['question_id'] for q in asked.questions]
   assert [row['answer'] for row in rows] == [q['anser'] for q in asked.questions]
   right = [row['answer'] == row['predicted'] for row in rows]
