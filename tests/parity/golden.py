@@ -126,6 +126,10 @@ def compare(case: Case, got: dict[str, Any], relative: float = 1e-5) -> str:
       continue
     ours = thin(np.asarray(got[name]), output)
     want = wanted[name].reshape(ours.shape)
+    if name == 'logmel' and (quiet := want < -60).any():  # decibels of rounding noise, see specs Q22
+      if not np.abs(ours - want)[quiet].max() <= 1:
+        failed.append(f'{name}: quiet bins are more than 1 dB off')
+      ours, want = ours[~quiet], want[~quiet]
     stated = output.get('float32_vs_float64', {}).get('rms')
     limit = 10 * stated if stated is not None else relative * rms(want)
     if stated is not None and want.size == 1:
