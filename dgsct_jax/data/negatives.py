@@ -1,7 +1,7 @@
 """Frames of other clips, for learning which sounds belong to which pictures."""
 
 import dataclasses
-from typing import Any, Literal
+from typing import Any
 
 import grain
 from jaxtyping import Int
@@ -11,11 +11,10 @@ from dgsct_jax.data.pipeline import Source
 from dgsct_jax.data.questions import Asked
 from dgsct_jax.data.transforms import DecodeFrames, Example
 
-Rule = Literal['correct', 'released']
 
 
 def draw(rng: np.random.Generator, own: int, clips: int, segments: int, count: int,
-         rule: Rule) -> tuple[Int[np.ndarray, 'n'], Int[np.ndarray, 'n']]:
+         rule: str) -> tuple[Int[np.ndarray, 'n'], Int[np.ndarray, 'n']]:
   """(clip, segment) of `count` segments, uniform over all that are not refused to the clip `own`.
 
   rule: 'correct' refuses the clip's own segments. 'released' refuses 60 segments, those of the
@@ -42,7 +41,7 @@ class OtherFrames(grain.transforms.RandomMap):
   """`negative` [t h w 3] beside `video`: for each second a frame of some second of any clip."""
   asked: Asked
   size: int  # of both sides, as in DecodeFrames
-  rule: Rule
+  rule: str  # see `draw`
 
   def random_map(self, example: Example, rng: np.random.Generator) -> Example:
     clips, t = self.asked.clips, len(example['video'])

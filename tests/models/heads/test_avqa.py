@@ -113,7 +113,7 @@ def test_the_order_of_seconds_is_seen_in_the_attention_alone(variables):
 
 
 def test_padding_is_read_like_a_word():
-  net, question = QuestionEncoder(WORDS), np.array([[1, 2, 0, 0], [1, 2, 0, 0]], np.int32)
+  net, question = QuestionEncoder(WORDS), jnp.array([[1, 2, 0, 0], [1, 2, 0, 0]])
   variables = filled.variables(net, question, width=8)
   short = net.apply(variables, question[:, :2], 8)
   long = net.apply(variables, question, 8)
@@ -123,8 +123,8 @@ def test_padding_is_read_like_a_word():
 
 def test_where_a_sound_is_looked_for_depends_on_the_direction_of_features_alone():
   rng = np.random.default_rng(1)
-  audio = rng.normal(size=(1, 2, 4)).astype(np.float32)
-  pictures = rng.normal(size=(1, 1, 2, 5, 6)).astype(np.float32)
+  audio = jnp.float32(rng.normal(size=(1, 2, 4)))
+  pictures = jnp.float32(rng.normal(size=(1, 1, 2, 5, 6)))
   net = Matching((8,))
   variables = filled.variables(net, audio, pictures)
   scale = rng.uniform(.5, 2, (1, 1, 2, 5, 1)).astype(np.float32)
@@ -135,7 +135,7 @@ def test_where_a_sound_is_looked_for_depends_on_the_direction_of_features_alone(
 
 def test_pictures_without_any_feature_have_finite_gradients():
   net = Matching((8,))
-  zeros = np.zeros((1, 1, 4), np.float32), np.zeros((1, 1, 1, 5, 6), np.float32)
+  zeros = jnp.zeros((1, 1, 4)), jnp.zeros((1, 1, 1, 5, 6))
   variables = jax.tree.map(np.zeros_like, filled.variables(net, *zeros))
   total = lambda variables: net.apply(variables, *zeros)['match_logits'].sum()
   assert all(np.isfinite(g).all() for g in jax.tree.leaves(jax.grad(total)(variables)))
