@@ -12,7 +12,6 @@ from dgsct_jax.data.questions import Asked
 from dgsct_jax.data.transforms import DecodeFrames, Example
 
 
-
 def draw(rng: np.random.Generator, own: int, clips: int, segments: int, count: int,
          rule: str) -> tuple[Int[np.ndarray, 'n'], Int[np.ndarray, 'n']]:
   """(clip, segment) of `count` segments, uniform over all that are not refused to the clip `own`.
