@@ -118,6 +118,8 @@ def resize(image: UInt8[np.ndarray, 'y x c'] | Float32[np.ndarray, 'y x c'], hei
   (torch.nn.functional.interpolate; others smooth first, or have a = -0.5, and give other pixels.)
   """
   y, x, c = image.shape
+  if (y, x) == (height, width):
+    return image.astype(np.float32)
   rows = _mix(image.reshape(y, x * c), *_taps(y, height))
   columns = rows.reshape(height, x, c).swapaxes(0, 1).reshape(x, height * c)
   return _mix(columns, *_taps(x, width)).reshape(width, height, c).swapaxes(0, 1)
