@@ -56,7 +56,8 @@ def main(argv: Sequence[str] | None = None) -> int:
   parser.add_argument('--export', action='store_true', help='from our names to the released ones')
   parser.add_argument('--original', help='with --export: take the weights that the model never reads from this file')
   parser.add_argument('--part', default='', help='with run: only what lies below this path of the model')
-  parser.add_argument('--dtype', default='float32', choices=('float32', 'float16'), help='with run: how values are stored')
+  parser.add_argument('--dtype', default='float32', choices=('float32', 'float16'),
+                      help='with run: how values are stored')
   parser.add_argument('source', choices=(*PLANS, 'run'))
   parser.add_argument('checkpoint')
   parser.add_argument('out', type=Path)
@@ -66,7 +67,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args.out.suffix not in suffixes or not args.out.absolute().parent.is_dir():
       raise ValueError(f'{args.out}: OUT is a file {" or ".join(suffixes)} in a folder that exists.')
     if args.export and args.source not in EXPORTS:
-      raise ValueError(f'{args.source} cannot be exported, only {", ".join(EXPORTS)}: its released files exist already.')
+      raise ValueError(f'{args.source} cannot be exported, only {", ".join(EXPORTS)}; its released files exist.')
     if args.source == 'run' and not args.export:
       print(run.convert(Path(args.checkpoint), args.out, args.part, args.dtype))
     elif args.export:

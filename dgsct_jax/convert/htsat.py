@@ -6,8 +6,8 @@ import re
 import jax
 import numpy as np
 
-from dgsct_jax.convert.table import (BATCH_NORM, CONV, DENSE, MATRIX, NORM, RAW, SAME, STFT, Drop, Leaf, Plan, State, Table,
-                                     below, targets)
+from dgsct_jax.convert.table import (BATCH_NORM, CONV, DENSE, MATRIX, NORM, RAW, SAME, STFT, Drop, Leaf, Plan, State,
+                                     Table, below, targets)
 from dgsct_jax.models import htsat, mel
 
 COMPUTED = Drop('computed from the shapes of the windows')

@@ -94,7 +94,8 @@ def plan(state: State, hint: str = '') -> Plan:
 
 def sizes(state: State) -> dict[str, object]:
   """The fields of `SwinV2` that shapes tell; window and image are not among them."""
-  patch = next(x.shape for name, x in state.items() if re.fullmatch(r'patch_embed\.proj\.weight|embeddings\.patch.*weight', name))
+  names = 'patch_embed.proj.weight', 'embeddings.patch_embeddings.projection.weight'
+  patch = next(state[name].shape for name in names if name in state)
   heads = {}
   for name, x in state.items():
     if match := re.fullmatch(r'(?:encoder\.)?layers\.(\d+)\.blocks\.(\d+)\..*logit_scale', name):
@@ -114,7 +115,7 @@ def window(state: State) -> int:
 
 
 def variant(fields: dict[str, object], window: int, hint: str) -> str:
-  """timm's name without 'swinv2_'; only its first word where the file leaves the window open; 'custom' for other sizes."""
+  """timm's name without 'swinv2_'; its first word where the window stays open; 'custom' for other sizes."""
   def agrees(known):
     return (all(known[name] == fields[name] for name in ('width', 'depths', 'heads')) and
             window in (0, known['window']))

@@ -93,7 +93,8 @@ def test_a_missing_a_surplus_and_a_misshapen_tensor_are_told_together(plan):
   with pytest.raises(ValueError) as error:
     table.convert(state, plan.table, plan.targets)
   assert all(part in str(error.value) for part in
-             ('3 faults', 'temporal_attn.a_fc.bias: missing', 'vis_adapter_blocks_p2.3.gate: (2,)', 'CMBS.extra.weight'))
+             ('3 faults', 'temporal_attn.a_fc.bias: missing', 'vis_adapter_blocks_p2.3.gate: (2,)',
+              'CMBS.extra.weight'))
 
 
 def test_backbones_alone_are_no_ave_checkpoint():

@@ -91,8 +91,9 @@ def test_our_htsat_is_the_audio_encoder_of_transformers_clap(fusion):
 
   with jax.default_matmul_precision('highest'):
     decibels, tokens = run(tree.unflatten(ours), wave)
-  norm = state['audio_encoder.norm.weight'], state['audio_encoder.norm.bias']
-  tokens = (tokens - tokens.mean(-1, keepdims=True)) / jnp.sqrt(tokens.var(-1, keepdims=True) + 1e-5) * norm[0] + norm[1]
+  scale, bias = state['audio_encoder.norm.weight'], state['audio_encoder.norm.bias']
+  tokens = (tokens - tokens.mean(-1, keepdims=True)) / jnp.sqrt(tokens.var(-1, keepdims=True) + 1e-5)
+  tokens = tokens * scale + bias
   features = torch.from_numpy(np.array(decibels)[:, None])
   with torch.no_grad():
     # Fused clips carry three crops besides; a clip that is not longer than 10 s uses the first picture alone.

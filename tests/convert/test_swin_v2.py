@@ -18,8 +18,9 @@ FIELDS = dict(image=32, width=8, depths=(2, 2), heads=(2, 4), window=4)
 def timm_0612(seed=0):
   """Random weights under the names of timm 0.6.12."""
   shapes = {name: x.shape for name, x in table.export(empty(), swin_v2.TABLE).items()}
-  return golden.fill().weights(shapes, seed) | {'layers.0.blocks.1.attn_mask': windows.shift_mask((8, 8), (4, 4), (2, 2)),
-                                                'head.weight': np.zeros((5, 16), np.float32)}
+  extra = {'layers.0.blocks.1.attn_mask': windows.shift_mask((8, 8), (4, 4), (2, 2)),
+           'head.weight': np.zeros((5, 16), np.float32)}
+  return golden.fill().weights(shapes, seed) | extra
 
 
 def empty():

@@ -84,7 +84,8 @@ def test_kernels_do_what_torch_convolutions_do():
   rows = (('down', 'down', GROUPED), ('map', 'map', TOKEN_MAP))
   source = {'down.weight': grouped.weight.detach().numpy(), 'map.weight': tokens.weight.detach().numpy(),
             'map.bias': tokens.bias.detach().numpy()}
-  ours = table.convert(source, rows, {'params/down/kernel': (2, 3, 2), 'params/map/kernel': (5, 3), 'params/map/bias': (3,)})
+  shapes = {'params/down/kernel': (2, 3, 2), 'params/map/kernel': (5, 3), 'params/map/bias': (3,)}
+  ours = table.convert(source, rows, shapes)
   y = x[..., 0].mT.numpy()  # [b n c]
   down = np.einsum('bngi,gio->bngo', y.reshape(2, 5, 2, 3), ours['params/down/kernel']).reshape(2, 5, 4)
   np.testing.assert_allclose(down, grouped(x)[..., 0].mT.detach().numpy(), atol=1e-6)

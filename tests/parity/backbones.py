@@ -78,7 +78,8 @@ def run_htsat(case: Case) -> dict[str, jax.Array]:
 def run_front_end(case: Case) -> dict[str, jax.Array]:
   settings, wave = case.settings, case.inputs()['wave']
   model = mel.LogMel(settings['sample_rate'], settings['window_size'], settings['hop_size'], settings['mel_bins'],
-                     settings['fmin'], settings['fmax'], settings['spec_size'], tile=10 if 'repeat it 10' in case.notes else 1)
+                     settings['fmin'], settings['fmax'], settings['spec_size'],
+                     tile=10 if 'repeat it 10' in case.notes else 1)
   targets = table.targets(model, jax.ShapeDtypeStruct(wave.shape, np.float32), train=False)
   targets = {name.replace('/', '/mel/', 1): shape for name, shape in targets.items()}
   state = case.weights() | htsat.front_end(settings['sample_rate'], settings['window_size'], settings['mel_bins'],
