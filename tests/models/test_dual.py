@@ -15,7 +15,7 @@ from flax import linen as nn
 from dgsct_jax import tree
 from dgsct_jax.models.adapters import DGSCTAdapter, Exchange, NoExchange
 from dgsct_jax.models.dual import DualEncoder, Encoded, pair
-from dgsct_jax.models.layers import Dense
+from dgsct_jax.models.layers import BatchNorm, Dense
 from tests.models import filled, tiny
 
 
@@ -162,6 +162,7 @@ def adapter(**fields: Any) -> functools.partial[DGSCTAdapter]:
   return functools.partial(DGSCTAdapter, reduction=2, tokens=3, **fields)
 
 
+@functools.cache
 def encoder(remat: bool = False, **fields: Any) -> DualEncoder:
   """Swin V2 and HTS-AT with 16 tokens of width 8 each, so that the adapters of both are alike."""
   shared = ONE | dict(remat=remat, dtype=fields.pop('dtype', jnp.float32))
@@ -171,30 +172,30 @@ def encoder(remat: bool = False, **fields: Any) -> DualEncoder:
                      **dict(exchange=exchange) | fields)
 
 
+@functools.partial(jax.jit, static_argnums=0)
+def run(model: DualEncoder, values: tree.Tree) -> Encoded:
+  return model.apply(values, VIDEO, WAVE)
+
+
 @pytest.fixture(scope='session')
 def quiet() -> tree.Tree:
   """Variables with the gates of the beginning."""
   return filled.variables(encoder(), VIDEO, WAVE, gates=0.)
 
 
-def alone(values: tree.Tree) -> tuple[Callable[[], jax.Array], Callable[[], jax.Array]]:
-  """Both backbones as they are without the other."""
-  model = encoder()
-  side = lambda name: {kind: values[kind][name] for kind in values if name in values[kind]}
-
-  def tokens(audio, wave):
-    return audio.body(audio.stem(wave))
-
-  return (lambda: model.visual.apply(side('visual'), VIDEO),
-          lambda: model.audio.apply(side('audio'), WAVE, method=tokens))
+def side(name: str, values: tree.Tree) -> tree.Tree:
+  return {kind: values[kind][name] for kind in values if name in values[kind]}
 
 
-def test_zero_gates_leave_backbones_unchanged_bit_for_bit(quiet):
-  quiet = jax.tree.map(jnp.asarray, quiet)
-  found = encoder().apply(quiet, VIDEO, WAVE)
-  visual, audio = alone(quiet)
-  np.testing.assert_array_equal(found.visual, visual())
-  np.testing.assert_array_equal(found.audio, audio())
+def test_zero_gates_leave_backbones_unchanged_bit_for_bit():
+  swin = tiny.swin(image=16, **ONE)
+  model = DualEncoder(swin, swin.copy(), functools.partial(Exchange, adapter(batch_norm=False)))
+  # Not compiled: of two programs XLA may round each in its own way.
+  quiet = jax.tree.map(jnp.asarray, filled.variables(model, VIDEO, VIDEO, gates=0.))
+  found = model.apply(quiet, VIDEO, VIDEO)
+  tokens = lambda swin, video: swin.stages[0].blocks[0](swin.stem(video), False)
+  np.testing.assert_array_equal(found.visual, swin.apply(side('visual', quiet), VIDEO))
+  np.testing.assert_array_equal(found.audio, swin.apply(side('audio', quiet), VIDEO, method=tokens))
 
 
 def apart(x: jax.Array, y: jax.Array) -> float:
@@ -204,16 +205,19 @@ def apart(x: jax.Array, y: jax.Array) -> float:
 
 
 def test_zero_gates_leave_compiled_backbones_unchanged_but_for_rounding(quiet):
-  found = jax.jit(encoder().apply)(quiet, VIDEO, WAVE)
-  visual, audio = map(jax.jit, alone(quiet))
-  assert apart(found.visual, visual()) < 1e-6
-  assert apart(found.audio, audio()) < 1e-6
+  def audio_tokens(audio, wave):
+    return audio.body(audio.stem(wave))
+
+  found, model = run(encoder(), quiet), encoder()
+  visual = jax.jit(model.visual.apply)(side('visual', quiet), VIDEO)
+  hear = jax.jit(functools.partial(model.audio.apply, method=audio_tokens))
+  assert apart(found.visual, visual) < 1e-6
+  assert apart(found.audio, hear(side('audio', quiet), WAVE)) < 1e-6
 
 
 def test_open_gates_change_both_streams(quiet):
   loud = filled.variables(encoder(), VIDEO, WAVE)
-  apply = jax.jit(encoder().apply)
-  found, still = apply(loud, VIDEO, WAVE), apply(quiet, VIDEO, WAVE)
+  found, still = run(encoder(), loud), run(encoder(), quiet)
   for stream in ('visual', 'audio'):
     assert np.abs(getattr(found, stream) - getattr(still, stream)).max() > .1
 
@@ -280,10 +284,10 @@ def test_a_shared_backbone_computes_the_same_for_both_streams():
 
 
 def test_bfloat16_is_near_float32():
-  model, low = encoder(), encoder(dtype=jnp.bfloat16)
+  model = encoder()
   # Small gates: the norms of so narrow adapters amplify the rounding of a nearly silent token.
   values = filled.variables(model, VIDEO, WAVE, gates=.1)
-  found, expected = (jax.jit(m.apply)(values, VIDEO, WAVE) for m in (low, model))
+  found, expected = run(encoder(dtype=jnp.bfloat16), values), run(model, values)
   for x, y in zip(jax.tree.leaves(found), jax.tree.leaves(expected)):
     assert x.dtype == jnp.bfloat16
     assert apart(x, y) < .05
@@ -296,7 +300,7 @@ class Toy(nn.Module):
   """A backbone of Dense layers: what the adapters' gradients go through."""
 
   tokens: int
-  depths: tuple[int, ...] = (2,)
+  depths: tuple[int, ...] = (1,)
 
   def setup(self):
     self.stages = [ToyStage(depth) for depth in self.depths]
@@ -352,18 +356,39 @@ def test_at_the_beginning_gates_learn_and_the_attention_of_the_last_exchange():
   learns = {path for path, gradient in found.items() if np.abs(gradient).max() > 0}
   attention = ('token_map', 'channel_map', 'tokens_gate', 'channel_own', 'channel_guide',
                'channel_bottleneck', 'channel_out', 'spatial_own', 'spatial_guide', 'spatial_out')
-  last = lambda path: path.startswith('exchange_mlp_1/') and path.split('/')[2] in attention
+  last = lambda path: path.startswith('exchange_mlp_0/') and path.split('/')[2] in attention
   assert learns == {path for path in found if path.endswith('/gate') or last(path)}
-  assert len([path for path in learns if path.endswith('/gate')]) == 8
+  assert len([path for path in learns if path.endswith('/gate')]) == 4
 
 
-def test_rematerialised_blocks_and_exchanges_have_the_same_gradients():
-  values = filled.variables(encoder(), VIDEO, WAVE)
-  expected = gradients(encoder(), values, VIDEO, WAVE)
-  found = gradients(encoder(remat=True), values, VIDEO, WAVE)
-  assert found.keys() == expected.keys()
+class Small(nn.Module):
+  """An adapter with statistics that compiles fast."""
+
+  @nn.compact
+  def __call__(self, x, y, train):
+    x = BatchNorm()(jnp.tanh(Dense(x.shape[-1])(x + y.mean(1, keepdims=True))), train)
+    return x, jax.nn.softmax(x[:, None, :, 0])
+
+
+def test_rematerialised_blocks_and_exchanges_have_the_same_gradients_and_statistics():
+
+  def step(remat):
+    kind = nn.remat(Exchange, static_argnums=(3,)) if remat else Exchange
+    model = encoder(remat=remat, exchange=functools.partial(kind, Small))
+    values = filled.variables(model, VIDEO, WAVE)
+
+    def loss(params):
+      inputs = values | {'params': params}, VIDEO, WAVE, True
+      found, moved = model.apply(*inputs, mutable='batch_stats')
+      return jnp.sum(found.visual * normal(*found.visual.shape)) + jnp.sum(found.audio), moved
+
+    gradients, moved = jax.jit(jax.grad(loss, has_aux=True))(values['params'])
+    return tree.flatten({'gradients': gradients} | moved)
+
+  found, expected = step(True), step(False)
+  assert found.keys() == expected.keys() and any('batch_stats/exchange' in path for path in found)
   for path, gradient in found.items():
-    np.testing.assert_allclose(gradient, expected[path], rtol=1e-3, atol=1e-5, err_msg=path)
+    np.testing.assert_allclose(gradient, expected[path], rtol=1e-3, atol=1e-4, err_msg=path)
 
 
 def test_without_an_exchange_nothing_is_added_to_the_parameters():
