@@ -124,7 +124,7 @@ def answer(run: Run, asked: Sequence[tuple[str, np.ndarray]], path: Path, folder
   Raises:
     MediaError, ValueError, OSError, av.FFmpegError: the file cannot be used, or a result written.
   """
-  clip = predict.open_clip(path, run)
+  clip = predict.open_clip(path, run.config)
   starts = cut.spread(max(1, int(clip.length.seconds)), run.seconds)
   print(f'{path}: {clip.seconds} s, of which the model gets the seconds at '
         f'{", ".join(map(str, starts))}')

@@ -78,7 +78,7 @@ def clip(frames: UInt8[np.ndarray, 't h w 3'], wave: Float[np.ndarray, 't s'],
     rows.append(_Row('event', .4, lambda axes, span: _steps(axes, event, span, .5)))
   for name, share in (shares or {}).items():
     rows.append(_Row(name, .4, lambda axes, span, share=share: _steps(
-        axes, share / share.max(), span, 1 / (len(share) * share.max()))))
+        axes, share / share.max(), span, float(1 / (len(share) * share.max())))))
   for name, line in timelines.items():
     rows.append(_Row(name, .27, lambda axes, span, line=line: _bars(
         axes, line, names, span, SECOND / every)))

@@ -144,9 +144,9 @@ def load(workdir: Path, init: Sequence[str] = ()) -> Run:
              model.task.model.encoder.audio, model.mesh.size, ask)
 
 
-def open_clip(path: Path, run: Run) -> Clip:
+def open_clip(path: Path, config: ml_collections.ConfigDict) -> Clip:
   """Raises MediaError or ValueError if a file cannot be used, OSError if it is not there."""
-  rate, notes = run.config.model.audio.sample_rate, []
+  rate, window, notes = config.model.audio.sample_rate, config.data.segments, []
   length = film.measure(path)
   try:
     wave = media.waveform(path, rate)
@@ -155,10 +155,10 @@ def open_clip(path: Path, run: Run) -> Clip:
     notes.append('no audio track: silence stands in for it')
   seconds = max(1, round(max(length.seconds, len(wave) / rate)))
   if length.pictures == 1 and not len(wave):
-    seconds = run.seconds
+    seconds = window
     length = length._replace(seconds=float(seconds))
     notes.append(f'a still picture: it is shown for {seconds} seconds')
-  padded = -(-seconds // run.seconds) * run.seconds
+  padded = -(-seconds // window) * window
   wave = np.pad(wave, (0, max(0, padded * rate - len(wave))))
   wave = cut.fit(wave, padded, rate, f'the sound of {path}').reshape(padded, rate)
   silent = np.sqrt(np.square(wave[:seconds] / 32768.).mean(1)) < SILENT
@@ -166,7 +166,7 @@ def open_clip(path: Path, run: Run) -> Clip:
     notes.append(f'silence in {silent.sum()} of {seconds} seconds' if not silent.all() else
                  'the audio track is silent')
   if length.pictures:
-    pictures = media.each_frame(path, frame_times(run.config, padded))
+    pictures = media.each_frame(path, frame_times(config, padded))
   else:
     pictures = itertools.repeat(np.zeros((256, 256, 3), np.uint8), padded)
     notes.append('no video track: black frames stand in for it, and there is no film')
@@ -227,7 +227,7 @@ def predict(run: Run, path: Path, folder: Path) -> None:
   Raises:
     MediaError, ValueError, OSError, av.FFmpegError: the file cannot be used, or a result written.
   """
-  clip = open_clip(path, run)
+  clip = open_clip(path, run.config)
   print(f'{path}: {clip.seconds} s')
   for note in clip.notes:
     print(f'  note: {note}')

@@ -54,7 +54,7 @@ def test_an_ave_clip_is_seen_and_heard_as_in_training(run, tmp_path):
   path = video(tmp_path / 'a.mp4', 10)
   record = dataset.Read(RATE, 256, 16)(dataset.Clip('a', 0, 2, 0, 10, str(path)))
   expected = transforms.DecodeWave(T, RATE).map(transforms.DecodeFrames(32).map(record))
-  (batch, _), = predict.examples(predict.open_clip(path, run), run)
+  (batch, _), = predict.examples(predict.open_clip(path, run.config), run)
   np.testing.assert_array_equal(batch['video'][0], expected['video'])
   np.testing.assert_array_equal(batch['wave'][0], expected['wave'])
 
@@ -68,12 +68,12 @@ def test_frames_of_scenes_are_taken_in_the_middle_of_seconds(run):
 @pytest.mark.parametrize('seconds, expected', [
     (.4, 1), (1.4, 1), (3.6, 4), (10, 10), (10.3, 10), (12, 12)])
 def test_a_file_has_as_many_seconds_as_fit_best(run, tmp_path, seconds, expected):
-  assert predict.open_clip(video(tmp_path / 'a.mp4', seconds), run).seconds == expected
+  assert predict.open_clip(video(tmp_path / 'a.mp4', seconds), run.config).seconds == expected
 
 
 def test_padding_repeats_the_last_frame_in_silence(run, tmp_path):
   path = video(tmp_path / 'a.mkv', 3)
-  (batch, frames), = predict.examples(predict.open_clip(path, run), run)
+  (batch, frames), = predict.examples(predict.open_clip(path, run.config), run)
   assert batch['video'].shape == (1, T, 32, 32, 3) and batch['wave'].shape == (1, T, RATE)
   assert not batch['wave'][0, 3:].any() and batch['wave'][0, 2].any()
   np.testing.assert_array_equal(batch['video'][0, 3:], batch['video'][0, 3:4].repeat(T - 3, 0))
@@ -82,7 +82,7 @@ def test_padding_repeats_the_last_frame_in_silence(run, tmp_path):
 
 def test_windows_go_on_where_the_one_before_ended(run, tmp_path):
   path = video(tmp_path / 'a.mkv', 12)
-  batches = list(predict.examples(predict.open_clip(path, run), run))
+  batches = list(predict.examples(predict.open_clip(path, run.config), run))
   assert len(batches) == 2
   wave = np.concatenate([batch['wave'][0] for batch, _ in batches]).reshape(-1)
   expected = media.waveform(path, RATE)
@@ -131,9 +131,9 @@ def test_silence_is_said(run, tmp_path):
   wave = clips.tone(32000, 4)
   wave[:, :66000] = 0
   path = video(tmp_path / 'a.mkv', 4, wave)
-  assert predict.open_clip(path, run).notes == ['silence in 2 of 4 seconds']
+  assert predict.open_clip(path, run.config).notes == ['silence in 2 of 4 seconds']
   path = video(tmp_path / 'b.mkv', 4, 0 * wave)
-  assert predict.open_clip(path, run).notes == ['the audio track is silent']
+  assert predict.open_clip(path, run.config).notes == ['the audio track is silent']
 
 
 def test_a_missing_sound_is_said(run, tmp_path):
@@ -166,7 +166,7 @@ def test_samples_that_are_not_numbers_are_refused(run, tmp_path):
   wave[100] = np.nan
   soundfile.write(tmp_path / 'a.wav', wave, 8000, 'FLOAT')
   with pytest.raises(ValueError, match='not finite'):
-    predict.open_clip(tmp_path / 'a.wav', run)
+    predict.open_clip(tmp_path / 'a.wav', run.config)
 
 
 def test_files_of_one_name_have_their_own_folders():

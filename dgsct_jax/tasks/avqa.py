@@ -147,7 +147,8 @@ def questions(config: ml_collections.ConfigDict, split: str) -> Asked:
   """
   fields = config.data
   if 'source' in fields:
-    recipe = {name: fields[name] for name in ('source', 'media', 'knobs', 'clips', 'seed')}
+    recipe = {name: fields[name] for name in ('source', 'media', 'seed')}
+    recipe |= {name: fields[name].to_dict() for name in ('knobs', 'clips')}
     datasets.compose(fields.name, fields.dir, **recipe)
     classes = datasets.scene_source(fields.source, fields.media).classes
     asked = scene_questions.load(

@@ -1,6 +1,7 @@
 import json
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import optax
 from PIL import Image
@@ -34,7 +35,12 @@ def answers(n=64, seed=0):
   rng = np.random.default_rng(seed)
   batch = {'answer': rng.integers(0, 3, n), 'kind': rng.integers(0, len(KINDS), n),
            'mask': np.ones(n, np.float32)}
-  return {'logits': rng.normal(size=(n, 3)), 'match_logits': rng.normal(size=(n, 2, 4, 2))}, batch
+  logits = rng.normal(size=(n, 3))
+  return {'logits': logits, 'match_logits': rng.normal(size=(n, 2, 4, 2))}, batch
+
+
+def on_device(*dicts):
+  return jax.tree.map(jnp.asarray, dicts)
 
 
 def mean(weighted):
@@ -65,10 +71,10 @@ def test_the_first_frame_of_each_second_is_the_one_that_matches():
   rows = outputs['match_logits'].transpose(0, 2, 1, 3).reshape(-1, 2)  # own, other, own, other, ...
   label = np.arange(len(rows)) % 2 == 0
   wanted = optax.softmax_cross_entropy_with_integer_labels(rows, label.astype(int)).mean()
-  total, parts = avqa.loss(outputs, batch)
+  total, parts = avqa.loss(*on_device(outputs, batch))
   assert parts['match'] == pytest.approx(.5 * float(wanted), rel=1e-5)
   assert total == pytest.approx(float(parts['answer'] + parts['match']), rel=1e-6)
-  assert avqa.loss(outputs, batch, 0.)[1]['match'] == 0
+  assert avqa.loss(*on_device(outputs, batch), 0.)[1]['match'] == 0
 
 
 def test_padding_changes_neither_loss():
@@ -76,7 +82,8 @@ def test_padding_changes_neither_loss():
   more = {name: np.concatenate([x, x[::-1]]) for name, x in (outputs | batch).items()}
   more['mask'][4:] = 0
   for loss in (avqa.loss, avqa.grounding_loss):
-    assert loss(more, more)[0] == pytest.approx(float(loss(outputs, batch)[0]), rel=1e-6)
+    assert loss(*on_device(more, more))[0] == pytest.approx(
+        float(loss(*on_device(outputs, batch))[0]), rel=1e-6)
 
 
 def test_the_pre_stage_counts_both_frames():
