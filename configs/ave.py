@@ -43,8 +43,11 @@ def get_config(variant: str = ''):
   config.optim.patience = 20
   config.optim.accumulate = 1
 
+  variants = {'released': released, 'weak': weak, 'tiny': tiny}
   for name in filter(None, variant.split(',')):
-    {'released': released, 'weak': weak, 'tiny': tiny}[name](config)
+    if name not in variants:
+      raise ValueError(f'configs/ave.py has no variant {name!r}; choose from {", ".join(variants)}.')
+    variants[name](config)
   return config
 
 

@@ -37,7 +37,7 @@ def train(dataset: Dataset, *, batch: int, seed: int, workers: int = 0, host: in
     workers: processes that read and transform; with 0 two threads of this one do.
   """
   size = _size(dataset, batch, hosts)
-  order = grain.MapDataset.range(size).seed(seed).shuffle().repeat()
+  order = grain.MapDataset.range(size).seed(seed).shuffle().repeat(ENDLESS)
   return Batches(_batches(order, dataset, batch, host, hosts), workers)
 
 

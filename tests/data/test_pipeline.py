@@ -75,6 +75,12 @@ def test_a_batch_has_the_transformed_fields_its_indices_and_a_mask():
   assert batch['mask'].tolist() == [1, 1, 1, 1]
 
 
+def test_batches_of_one_clip_do_not_end():
+  batches = pipeline.train(dataset(size=3), batch=1, seed=0)
+  seen = [int(batch['index'][0]) for batch in take(batches, 6)]
+  assert sorted(seen[:3]) == sorted(seen[3:]) == [0, 1, 2]
+
+
 def test_each_epoch_has_every_record_once_in_another_order():
   batches = pipeline.train(dataset(12), batch=4, seed=0)
   first, second = (np.concatenate([b['index'] for b in take(batches, 3)]) for _ in range(2))
