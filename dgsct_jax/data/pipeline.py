@@ -12,6 +12,8 @@ from dgsct_jax.data import transforms
 
 Batch = dict[str, np.ndarray]
 
+ENDLESS = 2**31  # epochs. (Of truly endless batches of one clip Grain cannot count the number.)
+
 
 @runtime_checkable
 class Source(Protocol):
