@@ -374,11 +374,12 @@ def test_rematerialised_blocks_and_exchanges_have_the_same_gradients_and_statist
 
   def step(remat):
     kind = nn.remat(Exchange, static_argnums=(3,)) if remat else Exchange
-    model = encoder(remat=remat, exchange=functools.partial(kind, Small))
-    values = filled.variables(model, VIDEO, WAVE)
+    swin = tiny.swin(image=16, remat=remat, **ONE)
+    model = DualEncoder(swin, swin, functools.partial(kind, Small), split_audio=True)
+    values = filled.variables(model, VIDEO, VIDEO)
 
     def loss(params):
-      inputs = values | {'params': params}, VIDEO, WAVE, True
+      inputs = values | {'params': params}, VIDEO, VIDEO[::-1], True
       found, moved = model.apply(*inputs, mutable='batch_stats')
       return jnp.sum(found.visual * normal(*found.visual.shape)) + jnp.sum(found.audio), moved
 
