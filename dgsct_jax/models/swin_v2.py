@@ -138,7 +138,7 @@ class SwinV2(nn.Module):
   def stem(self, x: Float[Array, 'b height width 3'], train: bool = False) -> Float[Array, 'b n d']:
     return self.patch_embed(x)
 
-  def body(self, x: Float[Array, 'b n d'], train: bool = False) -> Float[Array, 'b n d']:
+  def body(self, x: Float[Array, 'b n d'], train: bool = False) -> Float[Array, 'b last_n last_d']:
     """All blocks, from the stem's tokens to those of the last stage, not normalised."""
     for stage in self.stages:
       for block in stage.blocks:
