@@ -17,7 +17,7 @@ def init(model: nn.Module, key: jax.Array, *args: Any, keep: Callable[[str], boo
   parameters, and running it op by op runs the forward pass too. Here the traced program is cut down to what the kept
   variables need, and its few distinct random draws compile once each.
 
-  args: arrays or jax.ShapeDtypeStruct. keep: of paths like 'params/encoder/visual/norm/scale'.
+  args: arrays or jax.ShapeDtypeStruct; what is static, such as `train`, goes by keyword. keep: of paths like 'params/encoder/visual/norm/scale'.
   """
   traced, shapes = jax.make_jaxpr(lambda key, args: traverse_util.flatten_dict(model.init(key, *args, **kwargs), sep='/'),
                                   return_shape=True)(key, args)
