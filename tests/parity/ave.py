@@ -102,10 +102,10 @@ def losses(loss: Any, parts: dict[str, Any]) -> dict[str, Any]:
           'loss_event_class': parts['class']}
 
 
-def run_gradients(case: Case, roundings: int = 5) -> Iterator[dict[str, Any]]:
+def run_gradients(case: Case, roundings: int = 40) -> Iterator[dict[str, Any]]:
   """Loss and gradients of what is trained, for several roundings of the inputs.
 
-  In training mode the new running statistics and four Adam steps, too.
+  In training mode the new running statistics, too, and the losses of four Adam steps, for the inputs as given.
   """
   config = configure(case)
   task, variables, train = tasks.build(config), weights(case), case.training
@@ -122,6 +122,7 @@ def run_gradients(case: Case, roundings: int = 5) -> Iterator[dict[str, Any]]:
 
     return jax.value_and_grad(loss, has_aux=True)(trainable)
 
+  adam_losses = adam(step, trainable, frozen, stats, batch(case)) if train else None
   for rounding in range(roundings):
     clips = batch(case, rounding)
     (loss, after), grads = step(trainable, frozen, stats, clips)
@@ -132,7 +133,7 @@ def run_gradients(case: Case, roundings: int = 5) -> Iterator[dict[str, Any]]:
     if train:
       after = table.export(jax.device_get(tree.flatten({'batch_stats': after})), dgsct.AVE)
       got |= {f'after/{name}': x for name, x in after.items()}
-      got['adam_losses'] = adam(step, trainable, frozen, stats, clips)
+      got['adam_losses'] = adam_losses
     yield got
 
 
