@@ -48,8 +48,6 @@ def main(argv: list[str]) -> None:
   task = tasks.build(config)
   batch = random_batch(config)
   variables = state.variables(task.model, batch, config, mesh)
-  tx, schedule = optim.build(config.optim, epoch_steps=100)
-  current = state.create(variables, tx, config.seed, mesh)
   on_device = sharding.global_batch(batch, mesh)
   print(f'{jax.device_count()} × {jax.devices()[0].device_kind}, {CLIPS.value} clips, {config.model.dtype}, '
         f'remat={config.model.remat}')
@@ -58,11 +56,13 @@ def main(argv: list[str]) -> None:
   if PHASE.value != 'step':
     since = time.perf_counter()
     forward = evaluate.predictor(task, mesh)
-    arguments = current.params, current.batch_stats, variables.frozen, on_device
+    arguments = variables.params, variables.batch_stats, variables.frozen, on_device
     forward = forward.lower(*arguments).compile()
     report('forward', lambda: forward(*arguments), theirs[0], forward, time.perf_counter() - since, config)
 
   if PHASE.value != 'forward':
+    tx, schedule = optim.build(config.optim, epoch_steps=100)
+    current = state.create(variables, tx, config.seed, mesh)
     step, seconds = train.compile_step(task, tx, schedule, current, variables.frozen, on_device)
     holder = [current]
 

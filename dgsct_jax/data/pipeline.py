@@ -119,8 +119,8 @@ def _batches(order: grain.MapDataset, dataset: Dataset, batch: int, host: int,
     else:
       examples = examples.map(transform)
   # Sliced last (nothing is computed yet): random transforms are drawn by the position in the
-  # global order, and so do not depend on the number of hosts.
-  return examples[host::hosts].batch(batch // hosts, batch_fn=_stack)
+  # global order, and each clip stands in the same row of the global batch on any number of hosts.
+  return examples.batch(batch // hosts, batch_fn=_stack)[host::hosts]
 
 
 @dataclasses.dataclass(frozen=True)

@@ -47,6 +47,9 @@ class DualEncoder(nn.Module):
   split_audio: bool = False
 
   def setup(self):
+    if len(self.visual.depths) != len(self.audio.depths):
+      raise ValueError(f'The backbones meet stage by stage, but their depths are {tuple(self.visual.depths)} (visual) and '
+                       f'{tuple(self.audio.depths)} (audio); choose backbones with as many stages each.')
     meetings = range(sum(self.audio.depths))
     self.exchange_attn = [self.exchange() for _ in meetings]
     self.exchange_mlp = [self.exchange() for _ in meetings]
@@ -56,7 +59,7 @@ class DualEncoder(nn.Module):
     v, a = self.visual.stem(video, train), self.audio.stem(wave, train)
     exchanges = zip(self.exchange_attn, self.exchange_mlp)
     visual_pyramid, audio_pyramid = [], []
-    for v_stage, a_stage in zip(self.visual.stages, self.audio.stages, strict=True):
+    for v_stage, a_stage in zip(self.visual.stages, self.audio.stages):
       for v_block, a_block in pair(v_stage.blocks, a_stage.blocks):
         if a_block is None:
           v = v_block(v, train)

@@ -2,7 +2,7 @@
 
 import functools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -148,3 +148,12 @@ class Stage(nn.Module):
   def setup(self):
     self.blocks = [self.block(j) for j in range(self.depth)]
     self.downsample = self.merge() if self.merge else lambda x: x
+
+
+def run_stages(stages: Sequence[Stage], x: Float[Array, 'b n d'], train: bool) -> Float[Array, 'b last_n last_d']:
+  """All blocks and mergings of a backbone, one after another."""
+  for stage in stages:
+    for block in stage.blocks:
+      x = block(x, train)
+    x = stage.downsample(x)
+  return x

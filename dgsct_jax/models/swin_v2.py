@@ -12,7 +12,7 @@ from flax import linen as nn
 from jaxtyping import Array, Float
 
 from dgsct_jax.models import windows
-from dgsct_jax.models.layers import Dense, DropPath, LayerNorm, Mlp, PatchEmbed, PatchMerging, Stage
+from dgsct_jax.models.layers import Dense, DropPath, LayerNorm, Mlp, PatchEmbed, PatchMerging, Stage, run_stages
 
 
 class CosineAttention(nn.Module):
@@ -140,11 +140,7 @@ class SwinV2(nn.Module):
 
   def body(self, x: Float[Array, 'b n d'], train: bool = False) -> Float[Array, 'b last_n last_d']:
     """All blocks, from the stem's tokens to those of the last stage, not normalised."""
-    for stage in self.stages:
-      for block in stage.blocks:
-        x = block(x, train)
-      x = stage.downsample(x)
-    return x
+    return run_stages(self.stages, x, train)
 
   def __call__(self, x: Float[Array, 'b height width 3'], train: bool = False) -> Float[Array, 'b n d']:
     """Normalised tokens of the last stage."""

@@ -61,9 +61,9 @@ def assert_same(one, two):
 
 
 def gather(per_host):
-  """The batches of all hosts -> global batches; host h holds positions h, h + hosts, ..."""
-  return [{key: np.stack([part[key] for part in parts], 1).reshape(-1, *parts[0][key].shape[1:])
-           for key in parts[0]} for parts in zip(*per_host)]
+  """The batches of all hosts -> global batches, one host's rows after another's, as on a mesh."""
+  return [{key: np.concatenate([part[key] for part in parts]) for key in parts[0]}
+          for parts in zip(*per_host)]
 
 
 def test_a_batch_has_the_transformed_fields_its_indices_and_a_mask():
