@@ -59,5 +59,5 @@ def build_exchange(config: ml_collections.ConfigDict) -> Callable[[], nn.Module]
     raise ValueError(f'config.model.adapter.name is {name!r}; choose one of none, {", ".join(ADAPTERS)}.')
   audio_gate = fields.pop('audio_gate', True)
   adapter = functools.partial(ADAPTERS[name], dtype=jnp.dtype(config.dtype), **fields)
-  Exchange = nn.remat(adapters.Exchange, static_argnums=(3,)) if config.remat == 'blocks' else adapters.Exchange
-  return functools.partial(Exchange, adapter, None if audio_gate else functools.partial(adapter, gate=False))
+  audio_adapter = None if audio_gate else functools.partial(adapter, gate=False)
+  return functools.partial(adapters.Exchange, adapter, audio_adapter, remat=config.remat == 'blocks')

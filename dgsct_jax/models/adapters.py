@@ -175,17 +175,24 @@ def resize_grid(x: Float[Array, 'b m d'], n: int) -> Float[Array, 'b n d']:
 class Exchange(nn.Module):
   """Two adapters of one kind, through which each stream hears the other.
 
-  `audio_adapter` differs from `adapter` where the release un-gates the audio side (AVQA, AVS).
+  `audio_adapter` differs from `adapter` where the release un-gates the audio side (AVQA, AVS). `remat`: compute it
+  again in the backward pass instead of keeping its intermediate values.
   """
 
   adapter: Callable[[], nn.Module]
   audio_adapter: Callable[[], nn.Module] | None = None
+  remat: bool = False
 
   def setup(self):
     self.visual = self.adapter()
     self.audio = (self.audio_adapter or self.adapter)()
 
   def __call__(self, v: Float[Array, 'b n d'], a: Float[Array, 'b m e'], train: bool) -> Exchanged:
+    if self.remat and not self.is_initializing():
+      return nn.remat(lambda self, v, a: self.both(v, a, train))(self, v, a)
+    return self.both(v, a, train)
+
+  def both(self, v: Float[Array, 'b n d'], a: Float[Array, 'b m e'], train: bool) -> Exchanged:
     dv, v_map = self.visual(v, a, train)
     da, a_map = self.audio(a, v, train)
     return (dv, da), (v_map, a_map)

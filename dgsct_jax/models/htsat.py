@@ -96,7 +96,9 @@ class HTSAT(nn.Module):
   dtype: Any = jnp.float32
 
   def setup(self):
-    Block = nn.remat(HTSATBlock, static_argnums=(2,), methods=('attend', 'feed_forward')) if self.remat else HTSATBlock
+    Block = HTSATBlock
+    if self.remat and not self.is_initializing():  # Initial values are traced piece by piece (models/lazy.py).
+      Block = nn.remat(HTSATBlock, static_argnums=(2,), methods=('attend', 'feed_forward'))
     rates = np.linspace(0, self.drop_path, sum(self.depths))
 
     def stage(i, depth):

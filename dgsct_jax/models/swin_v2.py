@@ -118,7 +118,9 @@ class SwinV2(nn.Module):
     if image[0] % unit or image[1] % unit:
       raise ValueError(f'Swin V2 with {len(self.depths)} stages needs image sides that are multiples of {unit}; '
                        f'got {image[0]}×{image[1]}.')
-    Block = nn.remat(SwinBlock, static_argnums=(2,), methods=('attend', 'feed_forward')) if self.remat else SwinBlock
+    Block = SwinBlock
+    if self.remat and not self.is_initializing():  # Initial values are traced piece by piece (models/lazy.py).
+      Block = nn.remat(SwinBlock, static_argnums=(2,), methods=('attend', 'feed_forward'))
     rates = np.linspace(0, self.drop_path, sum(self.depths))
 
     def stage(i, depth):

@@ -30,7 +30,7 @@ def test_spec_augment_can_be_had_alone():
 def test_dtype_and_remat_reach_both_backbones_and_the_adapters():
   model = models.build(config(dtype='bfloat16', remat='blocks'))
   assert model.visual.dtype == model.audio.dtype == 'bfloat16'
-  assert model.visual.remat and model.audio.remat
+  assert model.visual.remat and model.audio.remat and model.exchange().remat
   adapter = model.exchange().adapter()
   assert adapter.dtype == 'bfloat16' and adapter.tokens == 2
 

@@ -166,8 +166,7 @@ def adapter(**fields: Any) -> functools.partial[DGSCTAdapter]:
 def encoder(remat: bool = False, **fields: Any) -> DualEncoder:
   """Swin V2 and HTS-AT with 16 tokens of width 8 each, so that the adapters of both are alike."""
   shared = ONE | dict(remat=remat, dtype=fields.pop('dtype', jnp.float32))
-  kind = nn.remat(Exchange, static_argnums=(3,)) if remat else Exchange
-  exchange = functools.partial(kind, adapter(dtype=shared['dtype'], batch_norm=False))
+  exchange = functools.partial(Exchange, adapter(dtype=shared['dtype'], batch_norm=False), remat=remat)
   return DualEncoder(tiny.swin(image=16, **shared), tiny.htsat(size=16, mel_bins=8, **shared),
                      **dict(exchange=exchange) | fields)
 
@@ -373,9 +372,8 @@ class Small(nn.Module):
 def test_rematerialised_blocks_and_exchanges_have_the_same_gradients_and_statistics():
 
   def step(remat):
-    kind = nn.remat(Exchange, static_argnums=(3,)) if remat else Exchange
     swin = tiny.swin(image=16, remat=remat, **ONE)
-    model = DualEncoder(swin, swin, functools.partial(kind, Small), split_audio=True)
+    model = DualEncoder(swin, swin, functools.partial(Exchange, Small, remat=remat), split_audio=True)
     values = filled.variables(model, VIDEO, VIDEO)
 
     def loss(params):

@@ -10,6 +10,7 @@ import pytest
 
 from configs import ave as config
 from dgsct_jax import tasks, tree
+from dgsct_jax.models import lazy
 from dgsct_jax.tasks import ave
 
 CLASSES = 28
@@ -252,8 +253,10 @@ def test_bfloat16_ends_at_the_pooled_tokens_and_changes_no_parameter():
 
 
 def test_rematerialisation_changes_no_parameter():
-  names = lambda variables: tree.flatten(variables).keys()
-  assert names(tiny(model__remat='blocks')[2]) == names(tiny()[2])
+  values = config.get_config('tiny')
+  values.model.remat = 'blocks'
+  drawn = lazy.init(tasks.build(values).model, jax.random.key(0), batch_shapes(values, 2, 3), train=False)
+  assert tree.flatten(drawn).keys() == tree.flatten(tiny()[2]).keys()
 
 
 @pytest.mark.parametrize('changes, message', [
