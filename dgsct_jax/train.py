@@ -31,6 +31,9 @@ from dgsct_jax.data import pipeline
 
 Scalars = dict[str, Array]
 
+# XLA's usual order of operations on CPUs needs half as much memory again and is not faster.
+CPU_OPTIONS = {'xla_cpu_scheduler_type': 'CPU_SCHEDULER_TYPE_MEMORY_OPTIMIZED'}
+
 
 def train(
     config: ml_collections.ConfigDict, workdir: Path, task: tasks.Task | None = None
@@ -184,7 +187,8 @@ def compile_step(
       donate_argnums=0,
       out_shardings=(jax.tree.map(lambda leaf: leaf.sharding, state),
                      sharding.replicated(jax.tree.leaves(batch)[0].sharding.mesh)))
-  return step.lower(state, frozen, batch).compile(), time.monotonic() - since
+  options = CPU_OPTIONS if jax.default_backend() == 'cpu' else None
+  return step.lower(state, frozen, batch).compile(options), time.monotonic() - since
 
 
 @contextlib.contextmanager
