@@ -1,0 +1,25 @@
+"""Encoders of one stream, trained on single objects or single sounds."""
+
+import pytest
+
+from configs import avqa, unimodal
+from dgsct_jax import train
+
+TINY = avqa.get_config('tiny')
+
+
+@pytest.mark.parametrize('stream', ['visual', 'audio'])
+def test_a_tiny_run_ends_with_an_accuracy(stream, tmp_path):
+  config = unimodal.get_config(f'{stream},shapes')
+  config.model.visual, config.model.audio = TINY.model.visual, TINY.model.audio
+  config.data.dir = str(tmp_path / 'data')
+  config.data.batch = 4
+  config.data.knobs.update(size=32, sample_rate=1000)
+  config.data.clips = {'train': 8, 'val': 4, 'test': 4}
+  config.optim.epochs = config.eval_epochs = 1
+  assert 0 <= train.train(config, tmp_path / 'run')['accuracy'] <= 100
+
+
+def test_unknown_variants_are_refused():
+  with pytest.raises(ValueError, match="no variant 'visual'; choose from visual,shapes"):
+    unimodal.get_config('visual')
