@@ -5,6 +5,7 @@ import dataclasses
 import itertools
 import math
 from pathlib import Path
+import textwrap
 from typing import Any
 
 from einops import rearrange
@@ -221,7 +222,8 @@ def _spectra(wave: Float[np.ndarray, 't s'],
 def _assemble(rows: Sequence[_Row], strips: Sequence[range], width: float, title: str,
               legend: Mapping[str, str]) -> Figure:
   """All rows of every strip; scales beside the first strip, the legend below the last."""
-  left, right, top, gap, ticks = .95, .75, .45, .06, .36  # inches
+  lines = textwrap.wrap(title, int(11 * max(width, 4)))  # letters to an inch
+  left, right, top, gap, ticks = .95, .75, .25 + .2 * max(len(lines), 1), .06, .36  # inches
   strip = sum(row.height + gap for row in rows) + ticks
   columns = max(1, int(width / 2.2))
   below = .24 * math.ceil(len(legend) / columns) + .06
@@ -231,7 +233,7 @@ def _assemble(rows: Sequence[_Row], strips: Sequence[range], width: float, title
   write = lambda x, y, text, **style: figure.text(
       x / size[0], y / size[1], text, color=INK, va='center', **style)
 
-  write(left, size[1] - .25, title, fontsize=11, weight='bold')
+  write(left, size[1] - top / 2 - .02, '\n'.join(lines), fontsize=11, weight='bold')
   for k, span in enumerate(strips):
     y = size[1] - top - k * strip
     for row in rows:
