@@ -7,6 +7,7 @@ the weights that are not saved). It gets that name only when all of it is on dis
 
 from collections.abc import Callable
 import json
+import logging
 import math
 from pathlib import Path
 from typing import Any, TypeVar
@@ -180,6 +181,8 @@ def _optimizer(state: Any) -> dict[str, Any]:
 
 
 def _failed(manager: ocp.CheckpointManager, error: Exception) -> ValueError:
+  # Else the writes that failed along with this one are told of one by one, after this error.
+  logging.getLogger('asyncio').setLevel(logging.CRITICAL)
   steps = sorted(ocp.utils.checkpoint_steps(manager.directory))
   return ValueError(
       f'A checkpoint could not be written to {manager.directory}: {error}\n'

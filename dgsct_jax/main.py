@@ -13,7 +13,6 @@ import sys
 from absl import app
 from absl import flags
 from absl import logging
-from absl import logging
 from flax import traverse_util
 import jax
 from ml_collections import config_flags
@@ -30,7 +29,6 @@ MULTIHOST = flags.DEFINE_bool(
     'One process of several. Slurm, Open MPI, Kubernetes and TPU pods are recognised; elsewhere set'
     ' JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID.')
 flags.mark_flag_as_required('config')
-flags.FLAGS.set_default('verbosity', logging.WARNING)  # Orbax tells a lot; --verbosity=0 shows it
 
 
 def main(argv: list[str]) -> None:
