@@ -55,6 +55,7 @@ def get_config(variant: str = ''):
       'annotations': 'original',  # or 'update', with the errata of the data set's authors
       'subset': 'all',  # of the videos: or 'real', 'synthetic'
       'batch': 8,
+      'questions_at_once': 1,  # about a clip, in training; the more, the less often clips are encoded
       'workers': 2,
       'segments': 10,
       'negatives': 'released',  # or 'correct'

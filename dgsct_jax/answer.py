@@ -51,7 +51,7 @@ class Run:
   answers: Sequence[str]
   audio: Any  # the audio backbone
   perceive: Callable[[np.ndarray, np.ndarray], Outputs]  # video, wave -> all but the answer
-  reply: Callable[[Outputs, np.ndarray], Outputs]  # to a question
+  reply: Callable[[Outputs, np.ndarray], Outputs]  # to questions
 
   @property
   def seconds(self) -> int:
@@ -134,12 +134,12 @@ def answer(run: Run, asked: Sequence[tuple[str, np.ndarray]], path: Path, folder
   perceived = run.perceive(batch['video'][None], batch['wave'][None])
   folder.mkdir(parents=True, exist_ok=True)
   looks, told = perceived['looks'][0], []
-  for i, (text, numbers) in enumerate(asked):
-    reply = run.reply(perceived, numbers[None])
-    best = likeliest(reply['logits'][0], run.answers)
+  replies = run.reply(perceived, np.stack([numbers for _, numbers in asked])[None])
+  for i, (text, _) in enumerate(asked):
+    best = likeliest(replies['logits'][0, i], run.answers)
     line = ', '.join(f'{found["answer"]} {found["confidence"]:.2f}' for found in best)
     print(f'  {text}\n    {line}', flush=True)
-    seen, heard = reply['visual_seconds'][0], reply['audio_seconds'][0]
+    seen, heard = replies['visual_seconds'][0, i], replies['audio_seconds'][0, i]
     told.append({'question': text, 'answers': best, 'seconds': [
         {'second': start, 'seen': float(v), 'heard': float(a)}
         for start, v, a in zip(starts, seen, heard)]})

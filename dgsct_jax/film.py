@@ -31,7 +31,7 @@ class Length(NamedTuple):
 def measure(path: str | os.PathLike) -> Length:
   """Reads a file to its end without decoding it. Raises MediaError; OSError if it is not there."""
   media.probe(path)  # for its error messages
-  with av.open(os.fspath(path), metadata_errors='replace') as container:
+  with media.reading(path) as container:
     cover = av.stream.Disposition.attached_pic
     video = [s for s in container.streams.video if not s.disposition & cover][:1]
     end, pictures = 0., 0
@@ -96,7 +96,7 @@ def _sound(source: str | os.PathLike, output: av.container.OutputContainer,
   """The sound of a file for another one: its own packets, or encoded anew."""
   if not media.probe(source).has_audio:
     return iter(())
-  with av.open(os.fspath(source), metadata_errors='replace') as container:
+  with media.reading(source) as container:
     track = container.streams.audio[0]
     if copy and track.codec.canonical_name in COPIED:
       return _copied(source, output.add_stream_from_template(track))
@@ -105,7 +105,7 @@ def _sound(source: str | os.PathLike, output: av.container.OutputContainer,
 
 
 def _copied(source: str | os.PathLike, stream: av.AudioStream) -> Iterator[av.Packet]:
-  with av.open(os.fspath(source), metadata_errors='replace') as container:
+  with media.reading(source) as container:
     late = (container.start_time or 0) / av.time_base
     for packet in _packets(container, [container.streams.audio[0]]):
       if packet.pts is None or packet.dts is None:

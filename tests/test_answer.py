@@ -31,10 +31,10 @@ def run(tmp_path):
     return {'looks': looks, 'audio_map': np.ones((1, 10, 64), np.float32)}
 
   def reply(clip, question):
-    logits = np.zeros((1, 42), np.float32)
-    logits[0, question[0, 1]] = 3
-    shares = np.eye(10, dtype=np.float32)[:1]
-    return {'logits': logits, 'visual_seconds': shares, 'audio_seconds': shares[:, ::-1]}
+    logits = 3 * np.eye(42, dtype=np.float32)[question[:, :, 1]]
+    shares = np.zeros((1, question.shape[1], 10), np.float32)
+    shares[..., 0] = 1
+    return {'logits': logits, 'visual_seconds': shares, 'audio_seconds': shares[..., ::-1]}
 
   audio = SimpleNamespace(size=32, mel_bins=16, tile=1, hop=64)
   return answer.Run(config, tmp_path, 7, music_avqa.ANSWERS, audio, perceive, reply), seen

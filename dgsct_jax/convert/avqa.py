@@ -65,7 +65,7 @@ def shapes(state: State) -> dict[str, tuple[int, ...]]:
   model = avqa.AVQA(encoder, matching(state), ask, avqa.Answerer(len(state['fc_ans.bias'])))
   return targets(model, {'video': jax.ShapeDtypeStruct((1, 2, image, image, 3), np.float32),
                          'wave': jax.ShapeDtypeStruct((1, 2, 32000), np.float32),
-                         'question': jax.ShapeDtypeStruct((1, 2), np.int32)})
+                         'question': jax.ShapeDtypeStruct((1, 1, 2), np.int32)})
 
 
 def matching_shapes(state: State) -> dict[str, tuple[int, ...]]:

@@ -16,6 +16,7 @@ import numpy as np
 from PIL import Image
 import soxr
 
+PYAV = int(av.__version__.split('.')[0])
 JITTER = 0.05  # seconds by which sound may miss its time stamp before silence fills the gap
 LEAP = 60.0  # seconds of a gap that is taken for a jump of the clock, not for silence
 
@@ -42,7 +43,7 @@ class Info:
 
 def probe(path: str | os.PathLike) -> Info:
   """Reads the header of a file. Raises MediaError, or OSError if it is not there."""
-  with _open(path) as container:
+  with reading(path) as container:
     lengths = [s.duration * s.time_base for s in container.streams if s.duration]
     duration = container.duration / av.time_base if container.duration else max(lengths, default=0)
     return Info(float(duration) or None, bool(_video(container)), bool(container.streams.audio))
@@ -65,7 +66,7 @@ def each_frame(path: str | os.PathLike,
   """
   if list(times) != sorted(times):
     raise ValueError(f'The times of frames must ascend: {list(times)}.')
-  with _open(path) as container:
+  with reading(path) as container:
     if not (tracks := _video(container)):
       raise NoVideoTrack(f'{path} has no video track.')
     tracks[0].thread_type = 'AUTO'
@@ -96,7 +97,7 @@ def waveform(path: str | os.PathLike, rate: int) -> Float32[np.ndarray, 's']:
   Raises:
     NoAudioTrack, MediaError: no sound, or none that can be decoded.
   """
-  with _open(path) as container:
+  with reading(path) as container:
     if not container.streams.audio:
       raise NoAudioTrack(f'{path} has no audio track.')
     pieces, length, own_rate = [], 0, None
@@ -137,9 +138,11 @@ def jpeg(pixels: UInt8[np.ndarray, 'h w 3'], side: int | None = None, quality: i
 
 
 @contextlib.contextmanager
-def _open(path: str | os.PathLike) -> Iterator[av.container.InputContainer]:
+def reading(path: str | os.PathLike) -> Iterator[av.container.InputContainer]:
+  """An open file, whatever encoding its title has. Raises MediaError; OSError if it is not there."""
+  lenient = {'metadata_errors': 'replace'} if PYAV < 19 else {}  # 19 always is
   try:
-    container = av.open(os.fspath(path), metadata_errors='replace')
+    container = av.open(os.fspath(path), **lenient)
   except FileNotFoundError:
     raise
   except (av.error.FFmpegError, OSError, ValueError) as error:

@@ -1,7 +1,10 @@
 """The question format of MUSIC-AVQA: templates with slots, in JSON, to word numbers and back."""
 
+import collections
 from collections.abc import Iterable, Sequence
 import dataclasses
+import functools
+import itertools
 import json
 from typing import TypedDict
 
@@ -74,20 +77,32 @@ def vocabulary(questions: Iterable[Question]) -> tuple[list[str], list[str]]:
 
 @dataclasses.dataclass(frozen=True)
 class Asked:
-  """Records of clips with `question` [14] (word numbers), `answer` and `kind` (of nine) besides."""
+  """Records of clips with `question` [q 14] (word numbers), `answer` [q], `kind` [q] (of nine)."""
   clips: Source
   questions: list[Question]
   places: list[int]  # of their clips
   words: list[str]
   answers: list[str]
+  at_once: int = 1  # questions in a record
+
+  @functools.cached_property
+  def groups(self) -> list[list[int]]:
+    """The questions of each record, all about one clip. Where too few are left some are repeated."""
+    about = collections.defaultdict(list)
+    for number, place in enumerate(self.places):
+      about[place].append(number)
+    return sorted(
+        list(itertools.islice(itertools.cycle(numbers[i:i + self.at_once]), self.at_once))
+        for numbers in about.values() for i in range(0, len(numbers), self.at_once))
 
   def __len__(self) -> int:
-    return len(self.questions)
+    return len(self.groups)
 
   def __getitem__(self, index: int) -> records.Record:
-    question = self.questions[index]
-    return self.clips[self.places[index]] | {
-        'question': encode(question, self.words),
-        'answer': np.int32(self.answers.index(question['anser'])),
-        'kind': np.int32(KINDS.index(tuple(json.loads(question['type'])))),
+    numbers = self.groups[index]
+    asked = [self.questions[number] for number in numbers]
+    return self.clips[self.places[numbers[0]]] | {
+        'question': np.stack([encode(question, self.words) for question in asked]),
+        'answer': np.int32([self.answers.index(question['anser']) for question in asked]),
+        'kind': np.int32([KINDS.index(tuple(json.loads(question['type']))) for question in asked]),
     }

@@ -1,6 +1,7 @@
 """Audio-visual question answering (MUSIC-AVQA): a word in answer to a question about a clip."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+import dataclasses
 import functools
 import json
 import math
@@ -58,7 +59,8 @@ def build_grounding(config: ml_collections.ConfigDict) -> Task:
 def loss(outputs: Outputs, batch: Batch,
          match_weight: float = 0.5) -> tuple[Float[Array, ''], dict[str, Float[Array, '']]]:
   """Cross entropy of the answer, and `match_weight` times that of which frames match the sound."""
-  answer = optax.softmax_cross_entropy_with_integer_labels(outputs['logits'], batch['answer'])
+  answer = optax.softmax_cross_entropy_with_integer_labels(
+      outputs['logits'], batch['answer']).mean(1)
   match = match_weight * match_loss(outputs['match_logits'])
   return mean_over_clips({'answer': answer, 'match': match}, batch['mask'])
 
@@ -72,14 +74,17 @@ def match_loss(match_logits: Float[Array, 'b p t 2']) -> Float[Array, 'b']:
 
 def metrics(outputs: Outputs, batch: Batch) -> dict[str, Weighted]:
   """Share of right answers, in percent: of all questions, of three groups, of nine types."""
-  right = 100. * (np.argmax(outputs['logits'], -1) == np.asarray(batch['answer']))
-  kind = np.asarray(batch['kind'])
-  found = {'accuracy': (right, np.ones(len(right)))}
+  right = np.argmax(outputs['logits'], -1) == np.asarray(batch['answer'])
+
+  def share(kinds: Sequence[int]) -> Weighted:
+    asked = np.isin(batch['kind'], kinds)
+    weight = asked.sum(1).astype(float)
+    return 100 * (right & asked).sum(1) / np.maximum(weight, 1), weight
+
+  found = {'accuracy': share(range(len(KINDS)))}
   for group in dict.fromkeys(group for group, _ in KINDS):
-    of_group = [i for i, name in enumerate(KINDS) if name[0] == group]
-    found[metric_name(group)] = right, np.isin(kind, of_group).astype(float)
-  return found | {metric_name(*name): (right, (kind == i).astype(float))
-                  for i, name in enumerate(KINDS)}
+    found[metric_name(group)] = share([i for i, name in enumerate(KINDS) if name[0] == group])
+  return found | {metric_name(*name): share([i]) for i, name in enumerate(KINDS)}
 
 
 def metric_name(*words: str) -> str:
@@ -94,7 +99,8 @@ def of_kinds_asked(means: Scalars) -> Scalars:
 def rows(outputs: Outputs, batch: Batch, asked: Callable[[], Asked]) -> list[dict[str, Any]]:
   """The most likely answer to each question, beside what is known of it."""
   found = []
-  for index, logits in zip(batch['index'], np.asarray(outputs['logits'], np.float64)):
+  alone = np.asarray(outputs['logits'], np.float64)[:, 0]  # the test questions come one by one
+  for index, logits in zip(batch['index'], alone):
     question, best = asked().questions[index], int(np.argmax(logits))
     found.append({
         'question_id': question['question_id'],
@@ -117,8 +123,8 @@ def draw(outputs: Outputs, batch: Batch, folder: Path, asked: Callable[[], Asked
         figures.pixels(np.asarray(batch['video'][i])), wave, {}, (),
         visual_map=np.asarray(outputs['looks'][i]),
         audio_map=figures.unfold(np.asarray(outputs['audio_map'][i]), wave.shape[1], audio),
-        shares={'seen for it': np.asarray(outputs['visual_seconds'][i]),
-                'heard for it': np.asarray(outputs['audio_seconds'][i])},
+        shares={'seen for it': np.asarray(outputs['visual_seconds'][i, 0]),
+                'heard for it': np.asarray(outputs['audio_seconds'][i, 0])},
         title='{question}? {predicted} {confidence:.2f} (true: {answer})'.format(**row),
     ).savefig(folder / f'question_{i}.png')
 
@@ -133,6 +139,7 @@ def data(config: ml_collections.ConfigDict, split: str) -> Dataset:
   asked = questions(config, split)
   steps, names = [*_decode(config)], ['video', 'wave', 'question', 'answer', 'kind']
   if split == 'train':
+    asked = dataclasses.replace(asked, at_once=fields.questions_at_once)
     steps.append(negatives.OtherFrames(asked, size, fields.negatives))
     names.append('negative')
   blank = fields.blank + ('negative',) * ('video' in fields.blank and split == 'train')

@@ -26,7 +26,7 @@ def model(variant):
   image, rate = config.model.visual.image, config.model.audio.sample_rate
   batch = {'video': jax.ShapeDtypeStruct((1, 2, image, image, 3), np.float32),
            'wave': jax.ShapeDtypeStruct((1, 2, rate), np.float32),
-           'question': jax.ShapeDtypeStruct((1, 14), np.int32)}
+           'question': jax.ShapeDtypeStruct((1, 1, 14), np.int32)}
   return table.targets(net, batch)
 
 

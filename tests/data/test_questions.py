@@ -1,3 +1,4 @@
+import dataclasses
 import json
 from pathlib import Path
 
@@ -5,6 +6,7 @@ import numpy as np
 import pytest
 
 from dgsct_jax.data import questions
+from dgsct_jax.data.questions import KINDS
 from dgsct_jax.data.scene_questions import TEMPLATES
 
 REAL = Path(__file__).parents[3] / 'shared/annotations/music_avqa'
@@ -38,6 +40,28 @@ def test_words_and_answers_are_numbered_as_they_first_appear():
   asked = [question('Where is it?') | {'anser': 'left'}, question('is there?') | {'anser': 'yes'},
            question('Where is it?') | {'anser': 'left'}]
   assert questions.vocabulary(asked) == (['<pad>', 'Where', 'is', 'it', 'there'], ['left', 'yes'])
+
+
+@pytest.fixture
+def asked():
+  """Seven questions about two of three clips, in no order."""
+  numbered = [question('Is it?') | {'type': json.dumps(KINDS[i]), 'anser': 'yes'} for i in range(7)]
+  clips = [{'id': str(i)} for i in range(3)]
+  return questions.Asked(clips, numbered, [2, 0, 0, 2, 0, 0, 0], ['<pad>', 'Is', 'it'], ['no', 'yes'])
+
+
+def test_questions_come_one_by_one_in_their_order(asked):
+  assert len(asked) == 7 and asked.groups == [[i] for i in range(7)]
+  record = asked[3]
+  assert record['id'] == '2' and record['question'].shape == (1, questions.LENGTH)
+  assert (record['answer'], record['kind']) == ([1], [3])
+
+
+def test_several_at_once_are_all_about_one_clip_and_leave_none_out(asked):
+  asked = dataclasses.replace(asked, at_once=3)
+  assert asked.groups == [[0, 3, 0], [1, 2, 4], [5, 6, 5]]
+  assert [asked[i]['id'] for i in range(len(asked))] == ['2', '0', '0']
+  assert asked[0]['kind'].tolist() == [0, 3, 0] and asked[0]['question'].shape == (3, questions.LENGTH)
 
 
 @pytest.mark.skipif(not REAL.exists(), reason=f'no annotations of MUSIC-AVQA in {REAL}')

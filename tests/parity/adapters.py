@@ -1,5 +1,6 @@
 """Golden cases of single adapters: outputs, gates, gradients for the cotangents, new running statistics."""
 
+from collections.abc import Iterator
 from typing import Any
 
 import jax
@@ -24,17 +25,18 @@ GATES = {  # what the released copies of the class have in common code but not i
 }
 
 
-def run_dgsct_adapter(case: Case) -> dict[str, Any]:
+def run_dgsct_adapter(case: Case, roundings: int = 10) -> Iterator[dict[str, Any]]:
+  """Outputs and gradients, for several roundings of the inputs: a gate's gradient is a sum that nearly cancels."""
   settings, inputs = case.settings, case.inputs()
   model = DGSCTAdapter(**GATES[settings['variant']], reduction=settings['reduction'], groups=settings['groups'],
                        tokens=settings['num_tokens'], batch_norm=settings['use_bn'], gate=settings['use_gate'])
-  x, other, train = inputs['x'], inputs['other'], settings['training']
+  train = settings['training']
   rows = dgsct.ADAPTER + dgsct.UNUSED[settings['variant']]
-  variables = tree.unflatten(table.convert(case.weights(), rows, table.targets(model, x, other, train=train)))
+  variables = tree.unflatten(table.convert(case.weights(), rows, table.targets(model, inputs['x'], inputs['other'], train=train)))
   stats = {name: variables[name] for name in variables if name == 'batch_stats'}
 
   @jax.jit
-  def run(params, x, other):
+  def run(params, inputs):
     def scalar(params, x, other):
       with nn.intercept_methods(misread_batch_norm):
         (out, pooling), state = model.apply({'params': params} | stats, x, other, train,
@@ -42,20 +44,21 @@ def run_dgsct_adapter(case: Case) -> dict[str, Any]:
       total = jnp.sum(out * inputs['cotangent']) + jnp.sum(pooling * inputs['cotangent_map'])
       return total, (out, pooling, state)
 
-    return jax.grad(scalar, argnums=(0, 1, 2), has_aux=True)(params, x, other)
+    return jax.grad(scalar, argnums=(0, 1, 2), has_aux=True)(params, inputs['x'], inputs['other'])
 
-  (grads, grad_x, grad_other), (out, pooling, state) = jax.device_get(run(variables['params'], x, other))
-  seen = state.pop('intermediates')
-  got = {'output': out, 'spatial_softmax': pooling, 'grad_x': grad_x, 'grad_other': grad_other,
-         'channel_sigmoid': seen['channel_gate'][0][:, 0],
-         'spatial_sigmoid': jax.nn.sigmoid(seen['spatial_logits'][0])}
-  if 'temporal_gate' in seen:
-    got['temporal_gate'] = jax.nn.sigmoid(seen['temporal_gate']['__call__'][0]).reshape(-1, 10, 1, 1)
-  got |= {f'grad/{name}': x for name, x in table.export(tree.flatten({'params': grads}), rows).items()}
-  if train:
-    statistics = table.export(tree.flatten(state), rows)
-    got |= {f'after/{name}': x for name, x in statistics.items()}
-  return got
+  for rounding in range(roundings):
+    (grads, grad_x, grad_other), (out, pooling, state) = jax.device_get(run(variables['params'], case.inputs(rounding)))
+    seen = state.pop('intermediates')
+    got = {'output': out, 'spatial_softmax': pooling, 'grad_x': grad_x, 'grad_other': grad_other,
+           'channel_sigmoid': seen['channel_gate'][0][:, 0],
+           'spatial_sigmoid': jax.nn.sigmoid(seen['spatial_logits'][0])}
+    if 'temporal_gate' in seen:
+      got['temporal_gate'] = jax.nn.sigmoid(seen['temporal_gate']['__call__'][0]).reshape(-1, 10, 1, 1)
+    got |= {f'grad/{name}': x for name, x in table.export(tree.flatten({'params': grads}), rows).items()}
+    if train:
+      statistics = table.export(tree.flatten(state), rows)
+      got |= {f'after/{name}': x for name, x in statistics.items()}
+    yield got
 
 
 def gates(module: Any, method: str) -> bool:

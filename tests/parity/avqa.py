@@ -36,7 +36,7 @@ class Head(nn.Module):
     audio = rearrange(audio, '(b t) 1 e -> b t e', b=b)
     pictures = jnp.stack([inputs['visual_tokens'], inputs['negative_tokens']])
     found = self.matching(audio, rearrange(pictures, 'p (b t) n d -> b p t n d', b=b))
-    question = self.ask(inputs['question'], pictures.shape[-1])
+    question = self.ask(inputs['question'][:, None], pictures.shape[-1])
     reply = self.answer(question, found['heard'], found['seen'][:, 0], False)
     return found | reply | {'question': question}
 
@@ -51,9 +51,9 @@ def prepare(case: Case) -> tuple[Head, dict[str, Any], dict[str, Any]]:
 
 def scores(outputs: dict[str, Any], batch: dict[str, Any]) -> dict[str, Any]:
   """Our outputs and losses under the names of the release."""
-  loss, parts = task.loss(outputs, batch)
+  loss, parts = task.loss(outputs, batch | {'answer': batch['answer'][:, None]})
   own, other = (rearrange(outputs['match_logits'][:, i], 'b t c -> (b t) c') for i in (0, 1))
-  return {'out_qa': outputs['logits'], 'out_match_posi': own, 'out_match_nega': other, 'loss': loss,
+  return {'out_qa': outputs['logits'][:, 0], 'out_match_posi': own, 'out_match_nega': other, 'loss': loss,
           'loss_qa': parts['answer'], 'loss_match': 2 * parts['match']}
 
 
@@ -63,7 +63,7 @@ def run_head(case: Case) -> dict[str, Any]:
   @jax.jit
   def run(variables, inputs):
     outputs = model.apply(variables, inputs)
-    return scores(outputs, inputs) | {'question': outputs['question']}
+    return scores(outputs, inputs) | {'question': outputs['question'][:, 0]}
 
   return run(variables, inputs)
 
@@ -75,7 +75,7 @@ def run_head_gradients(case: Case) -> dict[str, Any]:
   @jax.jit
   @functools.partial(jax.value_and_grad, argnums=(0, 1))
   def run(variables, tokens, inputs):
-    return task.loss(model.apply(variables, inputs | tokens), inputs)[0]
+    return scores(model.apply(variables, inputs | tokens), inputs)['loss']
 
   loss, (grads, input_grads) = jax.device_get(run(variables, tokens, inputs))
   grads = table.export(tree.flatten(grads), avqa.HEAD)
@@ -113,7 +113,7 @@ def run_avqa(case: Case) -> dict[str, Any]:
 
     def answer(model, batch):
       clip = model.perceive(batch['video'], batch['wave'], batch['negative'])
-      return clip | model.reply(clip, batch['question'])
+      return clip | model.reply(clip, batch['question'][:, None])
 
     with nn.intercept_methods(record):
       outputs = model.apply(variables, batch, method=answer)

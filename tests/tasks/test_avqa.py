@@ -30,12 +30,12 @@ def config(folder, module=avqa_config, variant='tiny'):
   return values
 
 
-def answers(n=64, seed=0):
-  """Outputs and a batch of `n` questions."""
+def answers(n=64, seed=0, q=3):
+  """Outputs and a batch of `n` clips with `q` questions about each."""
   rng = np.random.default_rng(seed)
-  batch = {'answer': rng.integers(0, 3, n), 'kind': rng.integers(0, len(KINDS), n),
+  batch = {'answer': rng.integers(0, 3, (n, q)), 'kind': rng.integers(0, len(KINDS), (n, q)),
            'mask': np.ones(n, np.float32)}
-  logits = rng.normal(size=(n, 3))
+  logits = rng.normal(size=(n, q, 3))
   return {'logits': logits, 'match_logits': rng.normal(size=(n, 2, 4, 2))}, batch
 
 

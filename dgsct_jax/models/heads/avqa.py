@@ -47,45 +47,47 @@ class QuestionEncoder(nn.Module):
   words: int = 93
 
   @nn.compact
-  def __call__(self, question: Int[Array, 'b l'], width: int) -> Float[Array, 'b d']:
+  def __call__(self, question: Int[Array, 'b q l'], width: int) -> Float[Array, 'b q d']:
     embed = nn.Embed(self.words, width, embedding_init=nn.initializers.normal(1.0), name='words')
-    _, out, cell = LSTM(width, name='lstm')(jnp.tanh(embed(question)))
-    return Dense(width, name='out')(jnp.tanh(jnp.concatenate([out, cell], -1)))
+    read = jnp.tanh(embed(rearrange(question, 'b q l -> (b q) l')))
+    _, out, cell = LSTM(width, name='lstm')(read)
+    x = Dense(width, name='out')(jnp.tanh(jnp.concatenate([out, cell], -1)))
+    return rearrange(x, '(b q) d -> b q d', b=len(question))
 
 
 class Recall(nn.Module):
-  """What a question wants to know of the seconds of one stream, and how much of each it takes."""
+  """What questions want to know of the seconds of one stream, and how much of each they take."""
 
   dropout: float = 0.1
 
   @nn.compact
-  def __call__(self, question: Float[Array, 'b d'], memory: Float[Array, 'b t d'],
-               train: bool) -> tuple[Float[Array, 'b d'], Float[Array, 'b t']]:
+  def __call__(self, question: Float[Array, 'b q d'], memory: Float[Array, 'b t d'],
+               train: bool) -> tuple[Float[Array, 'b q d'], Float[Array, 'b q t']]:
     drop = nn.Dropout(self.dropout, deterministic=not train)
-    attn = Attention(dropout=self.dropout, name='attn')
-    x, weights = attn.attend(question[:, None], memory, train)
-    x = x[:, 0]  # As released: the question is not added to what it asked for.
+    # As released: the question is not added to what it asked for.
+    x, weights = Attention(dropout=self.dropout, name='attn').attend(question, memory, train)
     hidden = drop(nn.relu(Dense(x.shape[-1], name='linear1')(x)))
     x = LayerNorm(name='norm')(x + drop(Dense(x.shape[-1], name='linear2')(hidden)))
-    return x, weights.mean(1)[:, 0]
+    return x, weights.mean(1)
 
 
 class Answerer(nn.Module):
-  """Logits of the answers from a question and what was heard and seen in each second.
+  """Logits of the answers from questions and what was heard and seen in each second.
 
-  Returns `logits` [b c], and the attention over the seconds, `audio_seconds` and `visual_seconds`
-  [b t].
+  Returns `logits` [b q c], and the attention over the seconds, `audio_seconds` and `visual_seconds`
+  [b q t].
   """
 
   answers: int = 42
   dropout: float = 0.1
 
   @nn.compact
-  def __call__(self, question: Float[Array, 'b d'], heard: Float[Array, 'b t d'],
+  def __call__(self, question: Float[Array, 'b q d'], heard: Float[Array, 'b t d'],
                seen: Float[Array, 'b t d'], train: bool) -> Outputs:
     audio, audio_seconds = Recall(self.dropout, name='audio')(question, heard, train)
     visual, visual_seconds = Recall(self.dropout, name='visual')(question, seen, train)
-    both = jnp.concatenate([audio + heard.mean(1), visual + seen.mean(1)], -1)
+    both = jnp.concatenate(
+        [audio + heard.mean(1, keepdims=True), visual + seen.mean(1, keepdims=True)], -1)
     fused = Dense(question.shape[-1], name='fusion')(jnp.tanh(both))
     logits = Dense(self.answers, name='answer')(jnp.tanh(fused * question))
     return {'logits': logits, 'audio_seconds': audio_seconds, 'visual_seconds': visual_seconds}
@@ -94,8 +96,8 @@ class Answerer(nn.Module):
 class AVQA(nn.Module):
   """Dual encoder, matching, question encoder and answerer.
 
-  Takes `video` [b t h w 3], `wave` [b t s], `question` [b l] and, in training, `negative`, frames
-  of other clips, like `video`. Returns the outputs of the parts, without `heard` and `seen`;
+  Takes `video` [b t h w 3], `wave` [b t s], q questions about each clip, `question` [b q l], and, in
+  training, `negative`, frames of other clips, like `video`. Returns the outputs of the parts, without `heard` and `seen`;
   `looks` [b t n] is of the clip's own frames, `audio_map` [b t m] where its sound is listened to.
 
   adapt_negatives: the frames of other clips go through the adapters, too, with the sound that they
@@ -134,8 +136,8 @@ class AVQA(nn.Module):
            'audio_map': unfold(encoded.audio_map)[:, 0, :, 0]}
     return found | own
 
-  def reply(self, clip: Outputs, question: Int[Array, 'b l'], train: bool = False) -> Outputs:
-    """The answer to a question about clips of which `perceive` has told all."""
+  def reply(self, clip: Outputs, question: Int[Array, 'b q l'], train: bool = False) -> Outputs:
+    """The answers to questions about clips of which `perceive` has told all."""
     question = self.ask(question, clip['seen'].shape[-1])
     return self.answer(question, clip['heard'], clip['seen'], train)
 

@@ -79,10 +79,10 @@ def test_videos_are_stored_once_and_asked_in_the_order_of_the_file(tmp_path):
   assert [val[i]['id'] for i in range(3)] == ['00000001', 'vv00000002', '00000001']
   assert val.clips.ids == ['00000001', 'vv00000002']
   record = val[1]
-  assert [val.words[i] for i in record['question']] == (
+  assert [val.words[i] for i in record['question'][0]] == (
       'Where is the loudest instrument'.split() + ['<pad>'] * 9)
-  assert music_avqa.ANSWERS[record['answer']] == 'left'
-  assert questions.KINDS[record['kind']] == ('Audio-Visual', 'Existential')
+  assert music_avqa.ANSWERS[record['answer'][0]] == 'left'
+  assert questions.KINDS[record['kind'][0]] == ('Audio-Visual', 'Existential')
   numbers = [1, 7, 14, 20, 27, 33, 40, 46, 53, 60]
   files = [root / 'frames/vv00000002' / f'{i:08d}.jpg' for i in numbers]
   assert record['frames'] == [file.read_bytes() for file in files]
@@ -142,7 +142,7 @@ def test_questions_come_in_batches(tmp_path):
   dataset = pipeline.Dataset(music_avqa.load(tmp_path / 'out', 'val'), decode)
   with pipeline.evaluate(dataset, batch=2, workers=1) as batches:
     first = next(batches)
-  assert first['question'].shape == (2, 14) and first['video'].shape == (2, 10, 16, 16, 3)
+  assert first['question'].shape == (2, 1, 14) and first['video'].shape == (2, 10, 16, 16, 3)
 
 
 def test_other_words_in_the_training_file_are_refused(tmp_path):

@@ -30,10 +30,10 @@ def test_each_question_comes_with_its_clip(built):
     assert record['id'] == question['video_id']
     clip = next(clips[j] for j in range(6) if clips[j]['id'] == record['id'])
     assert np.array_equal(record['wave'], clip['wave'])
-    assert source.answers[record['answer']] == question['anser']
-    assert list(scene_questions.KINDS[record['kind']]) == json.loads(question['type'])
-    assert record['question'].shape == (14,)
-    words = [source.words[word] for word in record['question'] if word]
+    assert [source.answers[i] for i in record['answer']] == [question['anser']]
+    assert list(scene_questions.KINDS[record['kind'][0]]) == json.loads(question['type'])
+    assert record['question'].shape == (1, 14)
+    words = [source.words[word] for word in record['question'][0] if word]
     assert all(value in words for value in json.loads(question['templ_values']))
 
 
@@ -58,5 +58,5 @@ def test_the_pipeline_makes_batches_of_questions(built):
   given = pipeline.Dataset(source, (transforms.DecodeFrames(32), transforms.DecodeWave(4, 1000),
                                     transforms.Keep(('video', 'wave', 'question', 'answer'))))
   batch = next(pipeline.train(given, batch=4, seed=0))
-  assert batch['question'].shape == (4, 14) and batch['answer'].shape == (4,)
+  assert batch['question'].shape == (4, 1, 14) and batch['answer'].shape == (4, 1)
   assert batch['video'].shape == (4, 4, 32, 32, 3) and batch['wave'].shape == (4, 4, 1000)
