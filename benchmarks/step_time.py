@@ -20,6 +20,7 @@ from absl import app, flags
 from ml_collections import config_flags
 
 from dgsct_jax import evaluate, optim, sharding, state, tasks, train
+from dgsct_jax.data.questions import LENGTH
 
 CONFIG = config_flags.DEFINE_config_file('config', 'configs/ave.py', 'Config whose model is timed.')
 CLIPS = flags.DEFINE_integer('clips', 1, 'Clips in a batch, over all devices.')
@@ -42,7 +43,7 @@ PEAKS = {
 def main(argv: list[str]) -> None:
   del argv
   config = CONFIG.value
-  config.init.visual = config.init.audio = 'random'
+  config.init.update({name: 'random' for name in config.init if name != 'all'})
   mesh = sharding.make_mesh(config.mesh)
   sharding.check_batch(CLIPS.value, mesh)
   task = tasks.build(config)
@@ -75,14 +76,15 @@ def main(argv: list[str]) -> None:
 
 def random_batch(config: Any) -> dict[str, np.ndarray]:
   """A batch as the data set of an audio-visual task gives it."""
-  rng, t, size = np.random.default_rng(0), config.data.segments, config.model.visual.image
-  return {
-      'video': rng.standard_normal((CLIPS.value, t, size, size, 3), np.float32),
-      'wave': 0.1 * rng.standard_normal((CLIPS.value, t, config.model.audio.sample_rate), np.float32),
-      'label': rng.integers(0, config.model.head.classes + 1, (CLIPS.value, t)).astype(np.int32),
-      'index': np.arange(CLIPS.value, dtype=np.int32),
-      'mask': np.ones(CLIPS.value, np.float32),
-  }
+  rng, b, t, size = np.random.default_rng(0), CLIPS.value, config.data.segments, config.model.visual.image
+  frames = lambda: rng.standard_normal((b, t, size, size, 3), np.float32)
+  below = lambda number, *shape: rng.integers(0, number, (b, *shape)).astype(np.int32)
+  batch = {'video': frames(), 'wave': 0.1 * rng.standard_normal((b, t, config.model.audio.sample_rate), np.float32),
+           'index': np.arange(b, dtype=np.int32), 'mask': np.ones(b, np.float32)}
+  if config.task == 'avqa':
+    head, q = config.model.head, config.data.questions_at_once
+    return batch | {'negative': frames(), 'question': below(head.words, q, LENGTH), 'answer': below(head.answers, q)}
+  return batch | {'label': below(config.model.head.classes + 1, t)}
 
 
 def report(name: str, ours: Callable[[], Any], theirs: Callable[[], Any] | None, compiled: Any, compile_seconds: float,

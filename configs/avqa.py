@@ -47,7 +47,7 @@ def get_config(variant: str = ''):
       'backbone_mode': 'train',
       'spec_augment': False,  # besides what backbone_mode='train' does
       'dtype': 'float32',
-      'remat': 'none',
+      'remat': 'blocks',  # a fifth of the memory
   }
   config.data = {
       'name': 'music_avqa',
@@ -90,6 +90,7 @@ def scenes(config, source='shapes'):
   config.model.visual = dict(unimodal.VISUAL)
   config.model.audio = dict(unimodal.AUDIO)
   config.model.backbone_mode = 'eval'
+  config.model.remat = 'none'
   config.model.adapter.update(tokens=8, reduction=4, groups=2)
   config.model.head.update(words=WORDS[source], answers=ANSWERS[source], matching=(64, 32, 16))
   config.data.update({

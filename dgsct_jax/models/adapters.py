@@ -188,9 +188,14 @@ class Exchange(nn.Module):
     self.audio = (self.audio_adapter or self.adapter)()
 
   def __call__(self, v: Float[Array, 'b n d'], a: Float[Array, 'b m e'], train: bool) -> Exchanged:
-    if self.remat and not self.is_initializing():
-      return nn.remat(lambda self, v, a: self.both(v, a, train))(self, v, a)
-    return self.both(v, a, train)
+    if not self.remat or self.is_initializing():
+      return self.both(v, a, train)
+    run = nn.remat(lambda self, v, a: self.both(v, a, train))
+    # All gradients of an exchange before anything of the one below: XLA would leave those of scales and biases, and
+    # the intermediate values that they need, to the end of the step.
+    forward = functools.partial(nn.vjp, run)
+    backward = lambda pull, cotangent: jax.lax.optimization_barrier(pull(cotangent))
+    return nn.custom_vjp(run, forward, backward)(self, v, a)
 
   def both(self, v: Float[Array, 'b n d'], a: Float[Array, 'b m e'], train: bool) -> Exchanged:
     dv, v_map = self.visual(v, a, train)

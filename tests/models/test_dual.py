@@ -16,6 +16,7 @@ from dgsct_jax import tree
 from dgsct_jax.models.adapters import DGSCTAdapter, Exchange, NoExchange
 from dgsct_jax.models.dual import DualEncoder, Encoded, pair
 from dgsct_jax.models.layers import BatchNorm, Dense
+from dgsct_jax.train import CPU_OPTIONS
 from tests.models import filled, tiny
 
 
@@ -388,6 +389,33 @@ def test_rematerialised_blocks_and_exchanges_have_the_same_gradients_and_statist
   assert found.keys() == expected.keys() and any('batch_stats/exchange' in path for path in found)
   for path, gradient in found.items():
     np.testing.assert_allclose(gradient, expected[path], rtol=1e-3, atol=1e-4, err_msg=path)
+
+
+def test_rematerialised_exchanges_give_their_memory_back_before_the_next():
+
+  class Chain(nn.Module):
+    remat: bool
+
+    @nn.compact
+    def __call__(self, v, a):
+      for _ in range(12):
+        (dv, da), _ = Exchange(Small, remat=self.remat)(v, a, True)
+        v, a = v + dv, a + da
+      return jnp.sum(v) + jnp.sum(a)
+
+  def held(remat):
+    inputs = normal(8, 64, 32), normal(8, 64, 32, seed=1)
+    values = jax.eval_shape(Chain(remat).init, jax.random.key(0), *inputs)
+
+    def loss(params):
+      return Chain(remat).apply(values_but(params), *inputs, mutable='batch_stats')[0]
+
+    values_but = lambda params: {'params': params, 'batch_stats': jax.tree.map(
+        lambda x: jnp.zeros(x.shape), values['batch_stats'])}
+    step = jax.jit(jax.grad(loss)).lower(values['params']).compile(CPU_OPTIONS)
+    return step.memory_analysis().temp_size_in_bytes
+
+  assert held(True) < .5 * held(False)
 
 
 def test_without_an_exchange_nothing_is_added_to_the_parameters():

@@ -37,8 +37,6 @@ def configure(case: Case) -> Any:
     config.model.backbone_mode = 'train'
     config.model.visual.drop_path = config.model.audio.drop_path = 0.0
     config.model.audio.spec_augment = False
-  if 'gate_names' in case.json:
-    config.model.remat = 'blocks'
   return config
 
 
