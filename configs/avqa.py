@@ -83,7 +83,6 @@ def fixed(config):
 
 def scenes(config, source='shapes'):
   fixed(config)
-  config.model.head.adapt_negatives = False  # for half of the time
   config.init.visual = f'package:visual_{source}.safetensors'
   config.init.audio = f'package:audio_{source}.safetensors'
   config.init.ground = 'random'
@@ -101,14 +100,16 @@ def scenes(config, source='shapes'):
       'source': source,
       'media': '',  # stamps: the folder into which the Debian packages were unpacked
       'knobs': dict(MUSIC),
-      'clips': {'train': 400, 'val': 40, 'test': 150},
+      'clips': {'train': 3600, 'val': 100, 'test': 250},
+      'each': {'train': 4, 'val': 1, 'test': 1},  # questions of each type about a clip
+      'questions_at_once': 24,
       'seed': 3,
   })
   config.data.batch = 16
-  config.optim.lr = 1e-3
+  config.optim.lr = 3e-3
   config.optim.schedule = 'cosine'
   config.optim.clip_norm = 1.0
-  config.optim.epochs = 4
+  config.optim.epochs = 3
   config.optim.patience = 0
 
 
@@ -136,5 +137,6 @@ def tiny(config):
   config.model.head.matching = (8, 6, 4)
   config.data.knobs.update(segments=3, size=32, sample_rate=1000)
   config.data.update(name='questions_tiny', segments=3, batch=4, clips={'train': 6, 'val': 2, 'test': 2})
+  config.data.update(questions_at_once=3, each={'train': 2, 'val': 1, 'test': 1})
   config.optim.epochs = 1
 

@@ -21,7 +21,8 @@ from dgsct_jax import tree
 from dgsct_jax.models import lazy
 
 PREFIXES = {  # of config.init
-    'visual': 'encoder/visual', 'audio': 'encoder/audio', 'ground': 'matching', 'all': ''}
+    'visual': 'encoder/visual', 'audio': 'encoder/audio', 'ground': 'matching', 'backbone': 'backbone',
+    'all': ''}
 CONVERT = 'python -m dgsct_jax.convert SOURCE CHECKPOINT OUT.safetensors'
 PACKAGED = Path(__file__).parent / 'weights'
 

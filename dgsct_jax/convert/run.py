@@ -43,8 +43,8 @@ def convert(workdir: Path, out: Path, part: str = '', dtype: str = 'float32') ->
 def _frozen(config: ml_collections.ConfigDict) -> dict[str, np.ndarray]:
   """What the files of `config.init` gave the run."""
   tensors = {}
-  for name in ('all',) if config.init.all else ('visual', 'audio'):
-    given = config.init[name]
+  for name in ('all',) if config.init.all else state.PREFIXES:
+    given = config.init.get(name)
     if not given or given == 'random':
       continue  # Either all of it was trained, or the reader of the file will miss it by name.
     with safetensors.safe_open(state.locate(given), framework='np') as file:

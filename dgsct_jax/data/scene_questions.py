@@ -93,24 +93,23 @@ def facts(record: Mapping[str, np.ndarray], classes: Sequence[str], width: int) 
 
 
 def about(record: Mapping[str, np.ndarray], classes: Sequence[str], width: int, video: str,
-        rng: np.random.Generator) -> list[Question]:
-  """One question of each type that the clip allows; among its answers each is as likely."""
+        rng: np.random.Generator, each: int = 1) -> list[Question]:
+  """Up to `each` questions of each type that the clip allows; among its answers each is as likely."""
   known = facts(record, classes, width)
-  questions = []
+  questions = {}
   for kind in KINDS:
     able = [(text, found) for *given, text, make in TEMPLATES
             if tuple(given) == kind and (found := list(make(known)))]
-    if not able:
-      continue
-    text, found = able[rng.integers(len(able))]
-    answers = sorted({answer for _, answer in found})
-    answer = answers[rng.integers(len(answers))]
-    values = [values for values, given in found if given == answer]
-    questions.append(Question(
-        video_id=video, question_id=len(questions), type=json.dumps(kind), question_content=text,
-        templ_values=json.dumps(values[rng.integers(len(values))]), question_deleted=0,
-        anser=answer))
-  return questions
+    for _ in range(each if able else 0):
+      text, found = able[rng.integers(len(able))]
+      answers = sorted({answer for _, answer in found})
+      answer = answers[rng.integers(len(answers))]
+      values = [values for values, given in found if given == answer]
+      values = values[rng.integers(len(values))]
+      questions.setdefault((kind, text, values), Question(
+          video_id=video, question_id=len(questions), type=json.dumps(kind), question_content=text,
+          templ_values=json.dumps(values), question_deleted=0, anser=answer))
+  return list(questions.values())
 
 
 def vocabulary(classes: Sequence[str]) -> tuple[list[str], list[str]]:

@@ -159,7 +159,8 @@ def questions(config: ml_collections.ConfigDict, split: str) -> Asked:
     datasets.compose(fields.name, fields.dir, **recipe)
     classes = datasets.scene_source(fields.source, fields.media).classes
     asked = scene_questions.load(
-        fields.dir, fields.name, split, classes, fields.knobs.size, fields.seed)
+        fields.dir, fields.name, split, classes, fields.knobs.size, fields.seed,
+        fields.each[split])
   else:
     try:
       asked = music_avqa.load(

@@ -1,4 +1,4 @@
-"""Classification by pictures alone or sounds alone: how the small encoders of the quickstart were trained."""
+"""What is in pictures, or in sounds, alone: how the small encoders of the quickstart were trained."""
 
 import functools
 
@@ -41,34 +41,38 @@ class Classifier(nn.Module):
 
 def build(config: ml_collections.ConfigDict) -> Task:
   """`config.model.stream`: 'visual' or 'audio'."""
-  streams = {'visual': (models.build_visual, 'video'), 'audio': (models.build_audio, 'wave')}
+  streams = {'visual': (models.build_visual, 'video', 'seen'), 'audio': (models.build_audio, 'wave', 'heard')}
   if config.model.stream not in streams:
     raise ValueError(f"config.model.stream is {config.model.stream!r}; set 'visual' or 'audio'.")
-  backbone, field = streams[config.model.stream]
+  backbone, field, label = streams[config.model.stream]
   return Task(
       model=Classifier(backbone(config.model), field, config.model.classes),
-      loss=loss,
-      metrics=metrics,
-      data=functools.partial(data, config, field),
+      loss=functools.partial(loss, label=label),
+      metrics=functools.partial(metrics, label=label),
+      data=functools.partial(data, config, field, label),
       primary='accuracy',
   )
 
 
-def loss(outputs: Outputs, batch: Batch) -> tuple[Float[Array, ''], dict[str, Float[Array, '']]]:
-  """Cross entropy of every segment's class."""
-  parts = {'class': optax.softmax_cross_entropy_with_integer_labels(outputs['logits'], batch['label']).mean(1)}
+def loss(outputs: Outputs, batch: Batch, label: str) -> tuple[Float[Array, ''], dict[str, Float[Array, '']]]:
+  """Cross entropy of whether each class is there, summed over the classes."""
+  there = batch[label].astype(jnp.float32)
+  parts = {'class': optax.sigmoid_binary_cross_entropy(outputs['logits'], there).sum(-1).mean(1)}
   return mean_over_clips(parts, batch['mask'])
 
 
-def metrics(outputs: Outputs, batch: Batch) -> dict[str, Weighted]:
-  """Share of segments with the right class, in percent."""
-  right = np.argmax(outputs['logits'], -1) == np.asarray(batch['label'])
-  return {'accuracy': (100 * right.mean(1), np.ones(len(right)))}
+def metrics(outputs: Outputs, batch: Batch, label: str) -> dict[str, Weighted]:
+  """Of the k classes that are there, the share that is among the k likeliest, in percent."""
+  logits, there = np.asarray(outputs['logits']), np.asarray(batch[label])
+  rank = np.argsort(np.argsort(-logits, -1), -1)
+  count = there.sum(-1, keepdims=True)
+  found = (there & (rank < count)).sum((1, 2))
+  return {'accuracy': (100 * found / np.maximum(count.sum((1, 2)), 1), count.sum((1, 2)).astype(float))}
 
 
-def data(config: ml_collections.ConfigDict, field: str, split: str) -> Dataset:
+def data(config: ml_collections.ConfigDict, field: str, label: str, split: str) -> Dataset:
   fields = config.data
   recipe = {name: fields[name] for name in ('source', 'media', 'knobs', 'clips', 'seed') if name in fields}
   decode = (transforms.DecodeFrames(config.model.visual.image) if field == 'video' else
             transforms.DecodeWave(fields.knobs.segments, config.model.audio.sample_rate))
-  return Dataset(datasets.load(split, fields.name, fields.dir, **recipe), (decode, transforms.Keep((field, 'label'))))
+  return Dataset(datasets.load(split, fields.name, fields.dir, **recipe), (decode, transforms.Keep((field, label))))

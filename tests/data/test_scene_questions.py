@@ -162,6 +162,14 @@ def test_composed_clips_are_asked_all_nine_types_in_the_released_form():
   assert len(texts) > 25
 
 
+def test_several_questions_of_a_type_are_different_ones():
+  record = compose(Shapes(), dataclasses.replace(scene_labels.MUSIC, sample_rate=1000, size=32), 0, 'train', 1)._asdict()
+  ask = lambda each: scene_questions.about(record, Shapes().classes, 32, 'a', np.random.default_rng(0), each)
+  asked = ask(5)
+  assert len({(q['type'], q['question_content'], q['templ_values']) for q in asked}) == len(asked) > len(ask(1))
+  assert 1 < max(collections.Counter(q['type'] for q in asked).values()) <= 5
+
+
 def test_facts_are_read_from_a_record():
   record = {
       'sources': np.array([1, -1, 3]), 'level': np.float32([-2, 0, -5]),

@@ -21,5 +21,5 @@ def test_a_tiny_run_ends_with_an_accuracy(stream, tmp_path):
 
 
 def test_unknown_variants_are_refused():
-  with pytest.raises(ValueError, match="no variant 'visual'; choose from visual,shapes"):
+  with pytest.raises(ValueError, match="no variant 'visual'; choose from visual,shapes,single"):
     unimodal.get_config('visual')

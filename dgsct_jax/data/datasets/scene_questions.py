@@ -12,7 +12,7 @@ from dgsct_jax.data.questions import Asked
 
 
 def write(directory: str | os.PathLike, name: str, split: str, classes: Sequence[str], width: int,
-          seed: int = 0) -> Path:
+          seed: int = 0, each: int = 1) -> Path:
   """Asks about every clip of `datasets/scenes.py`; writes `directory/name/avqa-<split>.json`.
 
   The file has the released form; a `video_id` is the id of a record. One that is there already is
@@ -21,6 +21,7 @@ def write(directory: str | os.PathLike, name: str, split: str, classes: Sequence
   Args:
     classes: names, those of the source of the clips.
     width: of their pictures.
+    each: questions of each type about a clip, as many as it allows.
   """
   path = Path(directory, name, f'avqa-{split}.json')
   if path.exists():
@@ -29,7 +30,7 @@ def write(directory: str | os.PathLike, name: str, split: str, classes: Sequence
   for i in range(len(clips)):
     rng = np.random.default_rng((seed, i))
     clip = clips[i]
-    for question in scene_questions.about(clip, classes, width, clip['id'], rng):
+    for question in scene_questions.about(clip, classes, width, clip['id'], rng, each):
       questions.append(question | {'question_id': len(questions)})
   part = path.with_name(f'{path.name}.{os.getpid()}.part')
   part.write_text(json.dumps(questions))
@@ -38,9 +39,9 @@ def write(directory: str | os.PathLike, name: str, split: str, classes: Sequence
 
 
 def load(directory: str | os.PathLike, name: str, split: str, classes: Sequence[str], width: int,
-         seed: int = 0) -> Asked:
+         seed: int = 0, each: int = 1) -> Asked:
   """Random access to the questions of a split, each with its clip; asks them if nobody has yet."""
-  path = write(directory, name, split, classes, width, seed)
+  path = write(directory, name, split, classes, width, seed, each)
   questions = json.loads(path.read_text())
   clips = records.load(directory, name, split)
   place = {clip: i for i, clip in enumerate(clips.ids)}
