@@ -3,7 +3,7 @@
 python -m dgsct_jax.main --config=configs/quickstart.py
 
 Clips of ten seconds show up to four drawn objects; some move silently, some sound; one is the event. Frozen encoders
-that know single objects and single sounds (configs/unimodal.py) are adapted to say which object it is, and when it is
+that know objects and sounds (configs/unimodal.py) are adapted to say which object it is, and when it is
 both seen and heard. See the README for results and what they are worth.
 
 `configs/quickstart.py:stamps` does the same on real photographs and recordings; give --config.data.media=DIR.

@@ -1,9 +1,11 @@
-"""Encoders of one stream, trained on single objects or single sounds."""
+"""Encoders of one stream, trained to name all objects in a picture, or all sounds."""
 
+import numpy as np
 import pytest
 
 from configs import avqa, unimodal
 from dgsct_jax import train
+from dgsct_jax.tasks import unimodal as unimodal_task
 
 TINY = avqa.get_config('tiny')
 
@@ -18,6 +20,14 @@ def test_a_tiny_run_ends_with_an_accuracy(stream, tmp_path):
   config.data.clips = {'train': 8, 'val': 4, 'test': 4}
   config.optim.epochs = config.eval_epochs = 1
   assert 0 <= train.train(config, tmp_path / 'run')['accuracy'] <= 100
+
+
+def test_of_k_classes_those_among_the_k_likeliest_are_right():
+  logits = np.array([[[3., 2, 1, 0], [0, 1, 2, 3]], [[1, 2, 3, 0], [0, 0, 0, 0]]])
+  there = np.array([[[1, 0, 1, 0], [0, 0, 0, 1]], [[1, 0, 0, 0], [0, 0, 0, 0]]], bool)
+  value, weight = unimodal_task.metrics({'logits': logits}, {'seen': there}, 'seen')['accuracy']
+  np.testing.assert_allclose(value, [100 * 2 / 3, 0])
+  assert weight.tolist() == [3, 1]
 
 
 def test_unknown_variants_are_refused():
