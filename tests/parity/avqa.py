@@ -89,6 +89,7 @@ def run_avqa(case: Case) -> dict[str, Any]:
   """The config that the package ships, with the negative frames that it leaves out of an evaluation."""
   settings, config = case.settings, avqa_config.get_config()
   assert not settings['is_bn'] and not settings['is_gate']
+  config.model.remat = 'none'  # Nobody sees the intermediate values of what is rematerialised.
   config.model.adapter.update(
       alpha=settings['channel_gate'], beta=settings['spatial_gate'], tokens=settings['num_tokens'],
       reduction=settings['Adapter_downsample'], groups=settings['num_conv_group'])
