@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import ml_collections
 import numpy as np
 from flax import linen as nn
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 
 from dgsct_jax.data.pipeline import Dataset
 
@@ -55,6 +55,13 @@ def build(config: ml_collections.ConfigDict) -> Task:
   if config.task not in TASKS:
     raise ValueError(f'config.task is {config.task!r}; choose one of {", ".join(TASKS)}.')
   return TASKS[config.task](config)
+
+
+def share(right: Bool[np.ndarray, 'b ...'], counted: Bool[np.ndarray, 'b ...']) -> Weighted:
+  """Of what is counted in each clip, how much is right, in percent; and how much is counted."""
+  axes = tuple(range(1, counted.ndim))
+  weight = counted.sum(axes).astype(float)
+  return 100 * (right & counted).sum(axes) / np.maximum(weight, 1), weight
 
 
 def mean_over_clips(parts: dict[str, Array], mask: Array) -> tuple[Array, dict[str, Array]]:

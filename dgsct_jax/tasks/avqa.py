@@ -1,6 +1,6 @@
 """Audio-visual question answering (MUSIC-AVQA): a word in answer to a question about a clip."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 import dataclasses
 import functools
 import json
@@ -21,7 +21,7 @@ from dgsct_jax.data.datasets import music_avqa, scene_questions
 from dgsct_jax.data.pipeline import Dataset
 from dgsct_jax.data.questions import KINDS, Asked, words
 from dgsct_jax.models.heads import avqa as head
-from dgsct_jax.tasks import Batch, Outputs, Scalars, Task, Weighted, mean_over_clips
+from dgsct_jax.tasks import Batch, Outputs, Scalars, Task, Weighted, mean_over_clips, share
 
 
 def build(config: ml_collections.ConfigDict) -> Task:
@@ -75,16 +75,11 @@ def match_loss(match_logits: Float[Array, 'b p t 2']) -> Float[Array, 'b']:
 def metrics(outputs: Outputs, batch: Batch) -> dict[str, Weighted]:
   """Share of right answers, in percent: of all questions, of three groups, of nine types."""
   right = np.argmax(outputs['logits'], -1) == np.asarray(batch['answer'])
-
-  def share(kinds: Sequence[int]) -> Weighted:
-    asked = np.isin(batch['kind'], kinds)
-    weight = asked.sum(1).astype(float)
-    return 100 * (right & asked).sum(1) / np.maximum(weight, 1), weight
-
-  found = {'accuracy': share(range(len(KINDS)))}
+  of = lambda *kinds: share(right, np.isin(batch['kind'], kinds))
+  found = {'accuracy': of(*range(len(KINDS)))}
   for group in dict.fromkeys(group for group, _ in KINDS):
-    found[metric_name(group)] = share([i for i, name in enumerate(KINDS) if name[0] == group])
-  return found | {metric_name(*name): share([i]) for i, name in enumerate(KINDS)}
+    found[metric_name(group)] = of(*(i for i, name in enumerate(KINDS) if name[0] == group))
+  return found | {metric_name(*name): of(i) for i, name in enumerate(KINDS)}
 
 
 def metric_name(*words: str) -> str:

@@ -14,7 +14,7 @@ from dgsct_jax import models
 from dgsct_jax.data import datasets, transforms
 from dgsct_jax.data.pipeline import Dataset
 from dgsct_jax.models.layers import Dense, LayerNorm
-from dgsct_jax.tasks import Batch, Outputs, Task, Weighted, mean_over_clips
+from dgsct_jax.tasks import Batch, Outputs, Task, Weighted, mean_over_clips, share
 
 
 class Classifier(nn.Module):
@@ -65,9 +65,7 @@ def metrics(outputs: Outputs, batch: Batch, label: str) -> dict[str, Weighted]:
   """Of the k classes that are there, the share that is among the k likeliest, in percent."""
   logits, there = np.asarray(outputs['logits']), np.asarray(batch[label])
   rank = np.argsort(np.argsort(-logits, -1), -1)
-  count = there.sum(-1, keepdims=True)
-  found = (there & (rank < count)).sum((1, 2))
-  return {'accuracy': (100 * found / np.maximum(count.sum((1, 2)), 1), count.sum((1, 2)).astype(float))}
+  return {'accuracy': share(rank < there.sum(-1, keepdims=True), there)}
 
 
 def data(config: ml_collections.ConfigDict, field: str, label: str, split: str) -> Dataset:

@@ -31,7 +31,8 @@ def run_dgsct_adapter(case: Case, roundings: int = 10) -> Iterator[dict[str, Any
                        tokens=settings['num_tokens'], batch_norm=settings['use_bn'], gate=settings['use_gate'])
   train = settings['training']
   rows = dgsct.ADAPTER + dgsct.UNUSED[settings['variant']]
-  variables = tree.unflatten(table.convert(case.weights(), rows, table.targets(model, inputs['x'], inputs['other'], train=train)))
+  targets = table.targets(model, inputs['x'], inputs['other'], train=train)
+  variables = tree.unflatten(table.convert(case.weights(), rows, targets))
   stats = {name: variables[name] for name in variables if name == 'batch_stats'}
 
   @jax.jit

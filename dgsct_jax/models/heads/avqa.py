@@ -97,8 +97,9 @@ class AVQA(nn.Module):
   """Dual encoder, matching, question encoder and answerer.
 
   Takes `video` [b t h w 3], `wave` [b t s], q questions about each clip, `question` [b q l], and, in
-  training, `negative`, frames of other clips, like `video`. Returns the outputs of the parts, without `heard` and `seen`;
-  `looks` [b t n] is of the clip's own frames, `audio_map` [b t m] where its sound is listened to.
+  training, `negative`, frames of other clips, like `video`. Returns the outputs of the parts,
+  without `heard` and `seen`; `looks` [b t n] is of the clip's own frames, `audio_map` [b t m] where
+  its sound is listened to.
 
   adapt_negatives: the frames of other clips go through the adapters, too, with the sound that they
     do not belong to; else, as released, only the clip's own do, which tells them apart.
