@@ -43,7 +43,7 @@ def get_config(variant: str = ''):
       'adapter': {'name': 'dgsct', 'alpha': 0.3, 'beta': 0.05, 'tokens': 2, 'token_init': 'zeros', 'reduction': 8,
                   'groups': 4, 'batch_norm': False, 'audio_gate': False},
       'head': {'words': 93, 'answers': 42, 'matching': (512, 256, 128), 'match_weight': 0.5, 'dropout': 0.1,
-               'adapt_negatives': False},
+               'forget_bias': 0.0, 'adapt_negatives': False},
       'backbone_mode': 'train',
       'spec_augment': False,  # besides what backbone_mode='train' does
       'dtype': 'float32',
@@ -91,7 +91,7 @@ def scenes(config, source='shapes'):
   config.model.backbone_mode = 'eval'
   config.model.remat = 'none'
   config.model.adapter.update(tokens=8, reduction=4, groups=2)
-  config.model.head.update(words=WORDS[source], answers=ANSWERS[source], matching=(64, 32, 16))
+  config.model.head.update(words=WORDS[source], answers=ANSWERS[source], matching=(64, 32, 16), forget_bias=4.0)
   config.data.update({
       'name': f'questions_{source}',
       'dir': 'data',
@@ -107,6 +107,7 @@ def scenes(config, source='shapes'):
   })
   config.data.batch = 16
   config.optim.lr = 3e-3
+  config.optim.lr_by_path = (('encoder/exchange_.*', 0.1),)
   config.optim.schedule = 'cosine'
   config.optim.clip_norm = 1.0
   config.optim.epochs = 3
@@ -119,6 +120,7 @@ def stamps(config):
 
 def none(config):
   config.trainable = config.trainable[1:]
+  config.optim.lr_by_path = ()
   config.model.adapter = {'name': 'none'}
 
 

@@ -87,13 +87,16 @@ class Asked:
 
   @functools.cached_property
   def groups(self) -> list[list[int]]:
-    """The questions of each record, all about one clip. Where too few are left some are repeated."""
+    """The questions of each record, all about one clip, evenly many. Where they are too few some are repeated."""
     about = collections.defaultdict(list)
     for number, place in enumerate(self.places):
       about[place].append(number)
-    return sorted(
-        list(itertools.islice(itertools.cycle(numbers[i:i + self.at_once]), self.at_once))
-        for numbers in about.values() for i in range(0, len(numbers), self.at_once))
+    found = []
+    for numbers in about.values():
+      records_of_clip = -(-len(numbers) // self.at_once)
+      found += [list(itertools.islice(itertools.cycle(numbers[i::records_of_clip]), self.at_once))
+                for i in range(records_of_clip)]
+    return sorted(found)
 
   def __len__(self) -> int:
     return len(self.groups)

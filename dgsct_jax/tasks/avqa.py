@@ -25,12 +25,12 @@ from dgsct_jax.tasks import Batch, Outputs, Scalars, Task, Weighted, mean_over_c
 
 
 def build(config: ml_collections.ConfigDict) -> Task:
-  """`config.model.head`: how many words and answers, widths of the matching, its weight."""
+  """`config.model.head`: how many words and answers, widths of the matching, its weight, initial bias of the LSTM."""
   fields = config.model.head
   model = head.AVQA(
       models.build(config.model), head.Matching(tuple(fields.matching)),
-      head.QuestionEncoder(fields.words), head.Answerer(fields.answers, fields.dropout),
-      fields.adapt_negatives)
+      head.QuestionEncoder(fields.words, fields.forget_bias),
+      head.Answerer(fields.answers, fields.dropout), fields.adapt_negatives)
   asked = functools.cache(lambda: questions(config, 'test'))
   return Task(
       model=model,

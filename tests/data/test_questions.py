@@ -59,7 +59,7 @@ def test_questions_come_one_by_one_in_their_order(asked):
 
 def test_several_at_once_are_all_about_one_clip_and_leave_none_out(asked):
   asked = dataclasses.replace(asked, at_once=3)
-  assert asked.groups == [[0, 3, 0], [1, 2, 4], [5, 6, 5]]
+  assert asked.groups == [[0, 3, 0], [1, 4, 6], [2, 5, 2]]
   assert [asked[i]['id'] for i in range(len(asked))] == ['2', '0', '0']
   assert asked[0]['kind'].tolist() == [0, 3, 0] and asked[0]['question'].shape == (3, questions.LENGTH)
 

@@ -51,6 +51,18 @@ def test_an_lstm_is_torchs_with_its_last_output_and_cell(torch):
   np.testing.assert_allclose(cell, numpy(their_cell[0]), atol=1e-5)
 
 
+def test_a_forget_bias_keeps_the_first_input_through_what_follows():
+  silent = jnp.zeros((1, 14, 3)).at[0, 0].set(1.0)
+
+  def left(forget_bias: float) -> float:
+    model = temporal.LSTM(8, forget_bias=forget_bias)
+    cell = lambda x: model.apply(values, x)[2]
+    values = model.init(jax.random.key(0), silent)
+    return float(jnp.abs(cell(silent) - cell(jnp.zeros_like(silent))).max())
+
+  assert left(4.0) > 10 * left(0.0)
+
+
 def test_a_reversed_lstm_ends_at_the_first_segment():
   x = normal(2, 5, 3)
   model = temporal.LSTM(4, reverse=True)

@@ -42,15 +42,19 @@ class Matching(nn.Module):
 
 
 class QuestionEncoder(nn.Module):
-  """A question as one feature: all its words, the padding too, are read by an LSTM."""
+  """A question as one feature: all its words, the padding too, are read by an LSTM.
+
+  forget_bias: of its initial value; the default forgets most of an early word before the padding ends.
+  """
 
   words: int = 93
+  forget_bias: float = 0.0
 
   @nn.compact
   def __call__(self, question: Int[Array, 'b q l'], width: int) -> Float[Array, 'b q d']:
     embed = nn.Embed(self.words, width, embedding_init=nn.initializers.normal(1.0), name='words')
     read = jnp.tanh(embed(rearrange(question, 'b q l -> (b q) l')))
-    _, out, cell = LSTM(width, name='lstm')(read)
+    _, out, cell = LSTM(width, forget_bias=self.forget_bias, name='lstm')(read)
     x = Dense(width, name='out')(jnp.tanh(jnp.concatenate([out, cell], -1)))
     return rearrange(x, '(b q) d -> b q d', b=len(question))
 
