@@ -91,7 +91,7 @@ def scenes(config, source='shapes'):
   config.model.backbone_mode = 'eval'
   config.model.remat = 'none'
   config.model.adapter.update(tokens=8, reduction=4, groups=2)
-  config.model.head.update(words=WORDS[source], answers=ANSWERS[source], matching=(64, 32, 16), forget_bias=4.0)
+  config.model.head.update(words=WORDS[source], answers=ANSWERS[source], matching=(64, 32, 16), forget_bias=6.0)
   config.data.update({
       'name': f'questions_{source}',
       'dir': 'data',
@@ -100,9 +100,9 @@ def scenes(config, source='shapes'):
       'source': source,
       'media': '',  # stamps: the folder into which the Debian packages were unpacked
       'knobs': dict(MUSIC),
-      'clips': {'train': 3600, 'val': 100, 'test': 250},
+      'clips': {'train': 3600, 'val': 100, 'test': 500},
       'each': {'train': 4, 'val': 1, 'test': 1},  # questions of each type about a clip
-      'questions_at_once': 24,
+      'questions_at_once': 36,  # all of them
       'seed': 3,
   })
   config.data.batch = 16

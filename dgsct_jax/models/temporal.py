@@ -18,7 +18,7 @@ class LSTM(nn.Module):
   The two biases are one sum in the function but not in Adam, which moves each as far as it would the sum.
 
   forget_bias: what is added to the first bias of the forget gate. At 0, as in torch, half of the cell is forgotten in
-    each step; at 4, 2 % (Gers et al. 2000, Jozefowicz et al. 2015).
+    each step; at 6, 0.2 % (Gers et al. 2000, Jozefowicz et al. 2015).
   """
 
   features: int
