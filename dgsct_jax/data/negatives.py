@@ -44,7 +44,7 @@ class OtherFrames(grain.transforms.RandomMap):
 
   def random_map(self, example: Example, rng: np.random.Generator) -> Example:
     clips, t = self.asked.clips, len(example['video'])
-    own = self.asked.places[self.asked.groups[int(example['index'])][0]]
+    own = self.asked.clip_of(int(example['index']))
     drawn = zip(*draw(rng, own, len(clips), t, t, self.rule))
     frames = [clips[int(clip)]['frames'][segment] for clip, segment in drawn]
     decoded = DecodeFrames(self.size).map({'frames': frames, 'id': 'of frames of other clips'})

@@ -101,10 +101,13 @@ class Asked:
   def __len__(self) -> int:
     return len(self.groups)
 
+  def clip_of(self, index: int) -> int:
+    """The number of the clip that a record is about."""
+    return self.places[self.groups[index][0]]
+
   def __getitem__(self, index: int) -> records.Record:
-    numbers = self.groups[index]
-    asked = [self.questions[number] for number in numbers]
-    return self.clips[self.places[numbers[0]]] | {
+    asked = [self.questions[number] for number in self.groups[index]]
+    return self.clips[self.clip_of(index)] | {
         'question': np.stack([encode(question, self.words) for question in asked]),
         'answer': np.int32([self.answers.index(question['anser']) for question in asked]),
         'kind': np.int32([KINDS.index(tuple(json.loads(question['type']))) for question in asked]),
