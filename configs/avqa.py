@@ -43,7 +43,8 @@ def get_config(variant: str = ''):
       'adapter': {'name': 'dgsct', 'alpha': 0.3, 'beta': 0.05, 'tokens': 2, 'token_init': 'zeros', 'reduction': 8,
                   'groups': 4, 'batch_norm': False, 'audio_gate': False},
       'head': {'words': 93, 'answers': 42, 'matching': (512, 256, 128), 'match_weight': 0.5, 'dropout': 0.1,
-               'forget_bias': 0.0, 'adapt_negatives': False},
+               'forget_bias': 0.0,  # initial, of the question's LSTM; high: first words are remembered to the end
+               'adapt_negatives': False},
       'backbone_mode': 'train',
       'spec_augment': False,  # besides what backbone_mode='train' does
       'dtype': 'float32',
