@@ -4,7 +4,6 @@ import collections
 from collections.abc import Iterable, Sequence
 import dataclasses
 import functools
-import itertools
 import json
 from typing import TypedDict
 
@@ -94,7 +93,7 @@ class Asked:
     found = []
     for numbers in about.values():
       records_of_clip = -(-len(numbers) // self.at_once)
-      found += [list(itertools.islice(itertools.cycle(numbers[i::records_of_clip]), self.at_once))
+      found += [np.resize(numbers[i::records_of_clip], self.at_once).tolist()
                 for i in range(records_of_clip)]
     return sorted(found)
 
