@@ -7,18 +7,18 @@ Without --dir it makes clips of AVE's size: ten JPEG files of 256 x 256 and ten 
 """
 
 import argparse
-from collections.abc import Callable
 import dataclasses
 import os
-from pathlib import Path
 import resource
 import tempfile
 import time
+from collections.abc import Callable
+from pathlib import Path
 
-from absl import logging
 import numpy as np
-from PIL import Image
 import tensorflow_datasets as tfds
+from absl import logging
+from PIL import Image
 
 from dgsct_jax.data import media, pipeline, records, transforms
 
@@ -28,6 +28,7 @@ SECONDS, RATE = 10, 32000
 @dataclasses.dataclass(frozen=True)
 class Clip:
   """Made of its number."""
+
   id: str
 
 
@@ -38,17 +39,23 @@ def make(clip: Clip) -> records.Record:
   for _ in range(SECONDS):
     coarse = Image.fromarray(rng.integers(0, 256, (24, 24, 3), dtype=np.uint8))
     smooth = np.asarray(coarse.resize((256, 256), Image.Resampling.BICUBIC)).astype(int)
-    frames.append(media.jpeg(np.clip(smooth + rng.integers(-4, 5, smooth.shape), 0, 255).astype(
-        np.uint8), quality=90))
+    frames.append(
+      media.jpeg(
+        np.clip(smooth + rng.integers(-4, 5, smooth.shape), 0, 255).astype(np.uint8), quality=90
+      )
+    )
   wave = (rng.normal(size=SECONDS * RATE) * 2000).astype(np.int16)
   return {'id': clip.id, 'frames': frames, 'wave': wave, 'label': np.zeros(SECONDS, np.int32)}
 
 
 def build(folder: Path, clips: int) -> None:
   """A data set 'ave' of made clips."""
-  features = {'id': tfds.features.Text(), 'frames': records.IMAGES,
-              'wave': records.wave(SECONDS * RATE),
-              'label': tfds.features.Tensor(shape=(SECONDS,), dtype=np.int32)}
+  features = {
+    'id': tfds.features.Text(),
+    'frames': records.IMAGES,
+    'wave': records.wave(SECONDS * RATE),
+    'label': tfds.features.Tensor(shape=(SECONDS,), dtype=np.int32),
+  }
   splits = {'train': [Clip(str(i)) for i in range(clips)]}
   records.write(records.Recipe('ave', '1.0.0', features, splits, make), folder)
 
@@ -63,8 +70,9 @@ def alone(work: Callable[[int], object], seconds: float = 2.0) -> float:
   return 1e3 * (time.thread_time() - started) / count
 
 
-def measure(dataset: pipeline.Dataset, batch: int, workers: int,
-            seconds: float) -> tuple[float, float]:
+def measure(
+  dataset: pipeline.Dataset, batch: int, workers: int, seconds: float
+) -> tuple[float, float]:
   """Clips a second, once the first batches are there; cores in use meanwhile, by the system."""
   with pipeline.train(dataset, batch=batch, seed=0, workers=workers) as batches:
     for _ in range(2 + 2 * workers):
@@ -90,8 +98,9 @@ def _busy() -> float:
 
 
 def main() -> None:
-  parser = argparse.ArgumentParser(description=__doc__,
-                                   formatter_class=argparse.RawDescriptionHelpFormatter)
+  parser = argparse.ArgumentParser(
+    description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+  )
   parser.add_argument('--dir', default='')
   parser.add_argument('--name', default='ave')
   parser.add_argument('--workers', default='0,1,2')
@@ -105,12 +114,17 @@ def main() -> None:
       build(Path(made), 128)
     source = records.load(flags.dir or made, flags.name, 'train')
     samples = len(source[0]['wave']) // SECONDS
-    decode = (transforms.DecodeFrames(flags.size), transforms.DecodeWave(SECONDS, samples),
-              transforms.Keep(('video', 'wave')))
+    decode = (
+      transforms.DecodeFrames(flags.size),
+      transforms.DecodeWave(SECONDS, samples),
+      transforms.Keep(('video', 'wave')),
+    )
     record = source[0]
     size = sum(map(len, record['frames'])) + record['wave'].nbytes
-    print(f'{len(source)} clips of {size / 1e3:.0f} kB, batches of {flags.batch}, '
-          f'{os.cpu_count()} cores')
+    print(
+      f'{len(source)} clips of {size / 1e3:.0f} kB, batches of {flags.batch}, '
+      f'{os.cpu_count()} cores'
+    )
     print(f'reading: {alone(lambda i: source[i % len(source)]):.2f} ms of one core for a clip')
     for transform in decode[:2]:
       cost = alone(lambda i: transform.map(record), 2)
@@ -118,9 +132,13 @@ def main() -> None:
     print('workers  clips/s  cores in use  peak memory of this process, of the largest worker')
     for workers in map(int, flags.workers.split(',')):
       rate, busy = measure(pipeline.Dataset(source, decode), flags.batch, workers, flags.seconds)
-      peaks = [resource.getrusage(who).ru_maxrss / 1e6
-               for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
-      print(f'{workers:7d}  {rate:7.1f}  {busy:12.1f}  {peaks[0]:.2f} GB, {peaks[1]:.2f} GB', flush=True)
+      peaks = [
+        resource.getrusage(who).ru_maxrss / 1e6
+        for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
+      ]
+      print(
+        f'{workers:7d}  {rate:7.1f}  {busy:12.1f}  {peaks[0]:.2f} GB, {peaks[1]:.2f} GB', flush=True
+      )
 
 
 if __name__ == '__main__':

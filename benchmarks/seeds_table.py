@@ -18,14 +18,20 @@ from pathlib import Path
 from absl import app, flags
 
 CONFIG = flags.DEFINE_string('config', 'configs/quickstart.py', 'Config without its variant.')
-VARIANTS = flags.DEFINE_string('variants', 'shapes,dgsct shapes,none', 'Variants of the config, by spaces; one row each.')
-SEEDS = flags.DEFINE_list('seeds', ['0', '1', '2'], 'Seeds of initial values, shuffling and dropout.')
+VARIANTS = flags.DEFINE_string(
+  'variants', 'shapes,dgsct shapes,none', 'Variants of the config, by spaces; one row each.'
+)
+SEEDS = flags.DEFINE_list(
+  'seeds', ['0', '1', '2'], 'Seeds of initial values, shuffling and dropout.'
+)
 METRICS = flags.DEFINE_list('metrics', ['accuracy', 'clip_accuracy', 'event_accuracy'], 'Columns.')
 RUNS = flags.DEFINE_string('runs', 'runs/table', 'Where the runs go.')
 
 
 def main(argv: list[str]) -> None:
-  print(f'| variant | {" | ".join(METRICS.value)} |\n| --- |{" --- |" * len(METRICS.value)}', flush=True)
+  print(
+    f'| variant | {" | ".join(METRICS.value)} |\n| --- |{" --- |" * len(METRICS.value)}', flush=True
+  )
   for variant in VARIANTS.value.split():
     found = [score(variant, seed, argv[1:]) for seed in SEEDS.value]
     cells = [spread([metrics[name] for metrics in found]) for name in METRICS.value]
@@ -42,11 +48,20 @@ def score(variant: str, seed: str, extra: Sequence[str]) -> dict[str, float]:
   workdir = Path(RUNS.value) / f'{variant.replace(",", "_")}_{seed}'
   if not (workdir / 'metrics.json').exists():
     workdir.mkdir(parents=True, exist_ok=True)
-    command = [sys.executable, '-m', 'dgsct_jax.main', f'--config={CONFIG.value}:{variant}', f'--workdir={workdir}',
-               f'--config.seed={seed}', *extra]
+    command = [
+      sys.executable,
+      '-m',
+      'dgsct_jax.main',
+      f'--config={CONFIG.value}:{variant}',
+      f'--workdir={workdir}',
+      f'--config.seed={seed}',
+      *extra,
+    ]
     cache = {'JAX_COMPILATION_CACHE_DIR': str(Path(RUNS.value).absolute() / 'compiled')}
     with (workdir / 'log.txt').open('w') as log:
-      subprocess.run(command, check=True, stdout=log, stderr=subprocess.STDOUT, env=os.environ | cache)
+      subprocess.run(
+        command, check=True, stdout=log, stderr=subprocess.STDOUT, env=os.environ | cache
+      )
   return json.loads((workdir / 'metrics.json').read_text())['test']
 
 

@@ -26,17 +26,19 @@ CONFIG = config_flags.DEFINE_config_file('config', 'configs/ave.py', 'Config who
 CLIPS = flags.DEFINE_integer('clips', 1, 'Clips in a batch, over all devices.')
 REPEATS = flags.DEFINE_integer('repeats', 5, 'Timed steps; the median is printed.')
 PHASE = flags.DEFINE_enum('phase', 'both', ['both', 'forward', 'step'], 'What to time.')
-TORCH = flags.DEFINE_string('torch_module', '', 'FILE:FUNCTION of a PyTorch model to time beside ours.')
+TORCH = flags.DEFINE_string(
+  'torch_module', '', 'FILE:FUNCTION of a PyTorch model to time beside ours.'
+)
 
 # Dense matrix FLOP/s of one device, (bfloat16, float32 as XLA runs it by default); from the makers' data sheets.
 PEAKS = {
-    'TPU v4': (275e12, 275e12),
-    'TPU v5 lite': (197e12, 197e12),
-    'TPU v5p': (459e12, 459e12),
-    'TPU v6 lite': (918e12, 918e12),
-    'NVIDIA A100': (312e12, 156e12),
-    'NVIDIA H100': (989e12, 494e12),
-    'NVIDIA H200': (989e12, 494e12),
+  'TPU v4': (275e12, 275e12),
+  'TPU v5 lite': (197e12, 197e12),
+  'TPU v5p': (459e12, 459e12),
+  'TPU v6 lite': (918e12, 918e12),
+  'NVIDIA A100': (312e12, 156e12),
+  'NVIDIA H100': (989e12, 494e12),
+  'NVIDIA H200': (989e12, 494e12),
 }
 
 
@@ -50,8 +52,10 @@ def main(argv: list[str]) -> None:
   batch = random_batch(config)
   variables = state.variables(task.model, batch, config, mesh)
   on_device = sharding.global_batch(batch, mesh)
-  print(f'{jax.device_count()} × {jax.devices()[0].device_kind}, {CLIPS.value} clips, {config.model.dtype}, '
-        f'remat={config.model.remat}')
+  print(
+    f'{jax.device_count()} × {jax.devices()[0].device_kind}, {CLIPS.value} clips, {config.model.dtype}, '
+    f'remat={config.model.remat}'
+  )
   theirs = load(TORCH.value)(CLIPS.value) if TORCH.value else (None, None)
 
   if PHASE.value != 'step':
@@ -59,7 +63,14 @@ def main(argv: list[str]) -> None:
     forward = evaluate.predictor(task, mesh)
     arguments = variables.params, variables.batch_stats, variables.frozen, on_device
     forward = forward.lower(*arguments).compile()
-    report('forward', lambda: forward(*arguments), theirs[0], forward, time.perf_counter() - since, config)
+    report(
+      'forward',
+      lambda: forward(*arguments),
+      theirs[0],
+      forward,
+      time.perf_counter() - since,
+      config,
+    )
 
   if PHASE.value != 'forward':
     tx, schedule = optim.build(config.optim, epoch_steps=100)
@@ -76,19 +87,38 @@ def main(argv: list[str]) -> None:
 
 def random_batch(config: Any) -> dict[str, np.ndarray]:
   """A batch as the data set of an audio-visual task gives it."""
-  rng, b, t, size = np.random.default_rng(0), CLIPS.value, config.data.segments, config.model.visual.image
+  rng, b, t, size = (
+    np.random.default_rng(0),
+    CLIPS.value,
+    config.data.segments,
+    config.model.visual.image,
+  )
   frames = lambda: rng.standard_normal((b, t, size, size, 3), np.float32)
   below = lambda number, *shape: rng.integers(0, number, (b, *shape)).astype(np.int32)
-  batch = {'video': frames(), 'wave': 0.1 * rng.standard_normal((b, t, config.model.audio.sample_rate), np.float32),
-           'index': np.arange(b, dtype=np.int32), 'mask': np.ones(b, np.float32)}
+  batch = {
+    'video': frames(),
+    'wave': 0.1 * rng.standard_normal((b, t, config.model.audio.sample_rate), np.float32),
+    'index': np.arange(b, dtype=np.int32),
+    'mask': np.ones(b, np.float32),
+  }
   if config.task == 'avqa':
     head, q = config.model.head, config.data.questions_at_once
-    return batch | {'negative': frames(), 'question': below(head.words, q, LENGTH), 'answer': below(head.answers, q)}
+    return batch | {
+      'negative': frames(),
+      'question': below(head.words, q, LENGTH),
+      'answer': below(head.answers, q),
+    }
   return batch | {'label': below(config.model.head.classes + 1, t)}
 
 
-def report(name: str, ours: Callable[[], Any], theirs: Callable[[], Any] | None, compiled: Any, compile_seconds: float,
-           config: Any) -> None:
+def report(
+  name: str,
+  ours: Callable[[], Any],
+  theirs: Callable[[], Any] | None,
+  compiled: Any,
+  compile_seconds: float,
+  config: Any,
+) -> None:
   """Prints one phase. The first run is not timed with the others: it also touches memory for the first time."""
   first = seconds_of(ours)
   times, their_times = [], []
@@ -100,23 +130,37 @@ def report(name: str, ours: Callable[[], Any], theirs: Callable[[], Any] | None,
       their_times.append(seconds_of(theirs))
   seconds = statistics.median(times)
   flops = (compiled.cost_analysis() or {}).get('flops', float('nan'))
-  print(f'{name}: {seconds:.3f} s (of {REPEATS.value}: {min(times):.3f} to {max(times):.3f}), '
-        f'{CLIPS.value / seconds:.3f} clips/s; to the first result {compile_seconds + first:.1f} s, '
-        f'of which compilation {compile_seconds:.1f} s')
+  print(
+    f'{name}: {seconds:.3f} s (of {REPEATS.value}: {min(times):.3f} to {max(times):.3f}), '
+    f'{CLIPS.value / seconds:.3f} clips/s; to the first result {compile_seconds + first:.1f} s, '
+    f'of which compilation {compile_seconds:.1f} s'
+  )
   memory = compiled.memory_analysis()
   if memory:
-    print(f'  memory: arguments {memory.argument_size_in_bytes / 1e9:.2f} GB, results '
-          f'{memory.output_size_in_bytes / 1e9:.2f} GB, of them in place {memory.alias_size_in_bytes / 1e9:.2f} GB, '
-          f'intermediate {memory.temp_size_in_bytes / 1e9:.2f} GB')
-  print(f'  peak so far: {train.peak_memory()}; the process '
-        f'{resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9:.2f} GB')
+    print(
+      f'  memory: arguments {memory.argument_size_in_bytes / 1e9:.2f} GB, results '
+      f'{memory.output_size_in_bytes / 1e9:.2f} GB, of them in place {memory.alias_size_in_bytes / 1e9:.2f} GB, '
+      f'intermediate {memory.temp_size_in_bytes / 1e9:.2f} GB'
+    )
+  print(
+    f'  peak so far: {train.peak_memory()}; the process '
+    f'{resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9:.2f} GB'
+  )
   rate = flops / seconds
-  peak = next((p for kind, p in PEAKS.items() if jax.devices()[0].device_kind.startswith(kind)), None)
-  share = f', {100 * rate / (jax.device_count() * peak[config.model.dtype != "bfloat16"]):.1f} % of the peak' if peak else ''
-  print(f'  {flops / 1e9:.0f} GFLOP by XLA\'s count, {rate / 1e9:.0f} GFLOP/s{share}')
+  peak = next(
+    (p for kind, p in PEAKS.items() if jax.devices()[0].device_kind.startswith(kind)), None
+  )
+  share = (
+    f', {100 * rate / (jax.device_count() * peak[config.model.dtype != "bfloat16"]):.1f} % of the peak'
+    if peak
+    else ''
+  )
+  print(f"  {flops / 1e9:.0f} GFLOP by XLA's count, {rate / 1e9:.0f} GFLOP/s{share}")
   if their_times:
     their_seconds = statistics.median(their_times)
-    print(f'  PyTorch, alternately: {their_seconds:.3f} s; ours is {their_seconds / seconds:.2f} times as fast')
+    print(
+      f'  PyTorch, alternately: {their_seconds:.3f} s; ours is {their_seconds / seconds:.2f} times as fast'
+    )
 
 
 def seconds_of(run: Callable[[], Any]) -> float:

@@ -25,14 +25,25 @@ def get_config(variant: str = ''):
   config.init = {'visual': '', 'audio': '', 'all': ''}
 
   config.model = {
-      'visual': {'variant': 'large_window12_192', 'image': 192},
-      'audio': {'variant': 'audioset', 'tile': 10, 'sample_rate': 32000},  # each second is heard ten times, as released
-      'adapter': {'name': 'dgsct', 'alpha': 0.3, 'beta': 0.05, 'tokens': 32, 'reduction': 8, 'groups': 2},
-      'head': {'classes': 28, 'weak': False, 'gamma': 0.1, 'width': 256, 'gate_loss': 'logits'},
-      'backbone_mode': 'eval',
-      'spec_augment': False,
-      'dtype': 'float32',
-      'remat': 'blocks',  # a fifth of the memory
+    'visual': {'variant': 'large_window12_192', 'image': 192},
+    'audio': {
+      'variant': 'audioset',
+      'tile': 10,
+      'sample_rate': 32000,
+    },  # each second is heard ten times, as released
+    'adapter': {
+      'name': 'dgsct',
+      'alpha': 0.3,
+      'beta': 0.05,
+      'tokens': 32,
+      'reduction': 8,
+      'groups': 2,
+    },
+    'head': {'classes': 28, 'weak': False, 'gamma': 0.1, 'width': 256, 'gate_loss': 'logits'},
+    'backbone_mode': 'eval',
+    'spec_augment': False,
+    'dtype': 'float32',
+    'remat': 'blocks',  # a fifth of the memory
   }
   config.data = {'name': 'ave', 'dir': '', 'batch': 8, 'workers': 2, 'segments': 10, 'blank': ()}
   config.optim.lr = 5e-4
@@ -46,7 +57,9 @@ def get_config(variant: str = ''):
   variants = {'released': released, 'weak': weak, 'tiny': tiny}
   for name in filter(None, variant.split(',')):
     if name not in variants:
-      raise ValueError(f'configs/ave.py has no variant {name!r}; choose from {", ".join(variants)}.')
+      raise ValueError(
+        f'configs/ave.py has no variant {name!r}; choose from {", ".join(variants)}.'
+      )
     variants[name](config)
   return config
 
@@ -63,9 +76,28 @@ def weak(config):
 
 def tiny(config):
   config.init.visual = config.init.audio = 'random'
-  config.model.visual = {'variant': 'custom', 'image': 32, 'width': 8, 'depths': (1, 2), 'heads': (1, 2), 'window': 4}
-  config.model.audio = {'variant': 'audioset', 'size': 32, 'mel_bins': 16, 'width': 8, 'depths': (1, 1), 'heads': (1, 2),
-                        'window': 4, 'sample_rate': 4000, 'n_fft': 128, 'hop': 64, 'fmax': 2000.0, 'tile': 1}
+  config.model.visual = {
+    'variant': 'custom',
+    'image': 32,
+    'width': 8,
+    'depths': (1, 2),
+    'heads': (1, 2),
+    'window': 4,
+  }
+  config.model.audio = {
+    'variant': 'audioset',
+    'size': 32,
+    'mel_bins': 16,
+    'width': 8,
+    'depths': (1, 1),
+    'heads': (1, 2),
+    'window': 4,
+    'sample_rate': 4000,
+    'n_fft': 128,
+    'hop': 64,
+    'fmax': 2000.0,
+    'tile': 1,
+  }
   config.model.remat = 'none'
   config.model.adapter.tokens = 2
   config.model.adapter.reduction = 2

@@ -29,14 +29,14 @@ def get_config() -> ml_collections.ConfigDict:
   config.optim.schedule = 'step'
   config.optim.warmup_steps = 0  # batches in which the rate rises to lr, whatever the schedule
   config.optim.decay_epochs = 3
-  config.optim.decay_rate = .35
+  config.optim.decay_rate = 0.35
   config.optim.epochs = 50
   config.optim.patience = 20  # stop after so many epochs worse than the best one; 0: never
   # Batches whose mean gradient makes one update. 'released' takes that of every second batch and of
   # the last one of an epoch, and throws the others away.
   config.optim.accumulate = ml_collections.FieldReference(1, field_type=object)
-  config.optim.clip_norm = 0.  # 0: no clipping
-  config.optim.weight_decay = 0.  # adamw only
+  config.optim.clip_norm = 0.0  # 0: no clipping
+  config.optim.weight_decay = 0.0  # adamw only
   config.optim.lr_by_path = ()  # (regular expression, multiplier) pairs, first match wins
 
   config.select_on = 'val'  # the split that picks the best checkpoint; the releases took 'test'

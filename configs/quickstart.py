@@ -22,7 +22,9 @@ CLIPS, EPOCHS = {'shapes': 1500, 'stamps': 600}, {'shapes': 3, 'stamps': 6}
 def get_config(variant: str = ''):
   words = variant.split(',') if variant else []
   if unknown := set(words) - set(WORDS):
-    raise ValueError(f'configs/quickstart.py:{variant} has unknown words {sorted(unknown)}; choose from {WORDS}.')
+    raise ValueError(
+      f'configs/quickstart.py:{variant} has unknown words {sorted(unknown)}; choose from {WORDS}.'
+    )
   source = 'stamps' if 'stamps' in words else 'shapes'
   config = common.get_config()
   config.task = 'ave'
@@ -32,27 +34,46 @@ def get_config(variant: str = ''):
   config.init.audio = f'package:audio_{source}.safetensors'
 
   config.model = {
-      'visual': unimodal.VISUAL,
-      'audio': unimodal.AUDIO,
-      'adapter': {'name': 'dgsct', 'alpha': 0.3, 'beta': 0.05, 'tokens': 8, 'reduction': 4, 'groups': 2},
-      'head': {'classes': unimodal.CLASSES[source], 'weak': False, 'gamma': 0.1, 'width': 64, 'gate_loss': 'logits'},
-      'backbone_mode': 'eval',
-      'spec_augment': False,
-      'dtype': 'float32',
-      'remat': 'none',
+    'visual': unimodal.VISUAL,
+    'audio': unimodal.AUDIO,
+    'adapter': {
+      'name': 'dgsct',
+      'alpha': 0.3,
+      'beta': 0.05,
+      'tokens': 8,
+      'reduction': 4,
+      'groups': 2,
+    },
+    'head': {
+      'classes': unimodal.CLASSES[source],
+      'weak': False,
+      'gamma': 0.1,
+      'width': 64,
+      'gate_loss': 'logits',
+    },
+    'backbone_mode': 'eval',
+    'spec_augment': False,
+    'dtype': 'float32',
+    'remat': 'none',
   }
   config.data = {
-      'name': f'quickstart_{source}',
-      'dir': 'data',
-      'batch': 8,
-      'workers': 0,
+    'name': f'quickstart_{source}',
+    'dir': 'data',
+    'batch': 8,
+    'workers': 0,
+    'segments': 10,
+    'blank': (),
+    'source': source,
+    'media': '',
+    'knobs': {
       'segments': 10,
-      'blank': (),
-      'source': source,
-      'media': '',
-      'knobs': {'segments': 10, 'size': 64, 'sample_rate': 8000, 'distractors': (0, 2), 'scale': (0.35, 0.6)},
-      'clips': {'train': CLIPS[source], 'val': 100, 'test': 300},
-      'seed': 2,
+      'size': 64,
+      'sample_rate': 8000,
+      'distractors': (0, 2),
+      'scale': (0.35, 0.6),
+    },
+    'clips': {'train': CLIPS[source], 'val': 100, 'test': 300},
+    'seed': 2,
   }
   config.optim.lr = 2e-3
   config.optim.schedule = 'cosine'

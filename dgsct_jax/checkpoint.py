@@ -5,18 +5,18 @@ statistics), `optimizer` (its state, rng, step) and `run` (config, position in t
 the weights that are not saved). It gets that name only when all of it is on disk.
 """
 
-from collections.abc import Callable
 import json
 import logging
 import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
-from etils import epath
-from flax import traverse_util
 import jax
 import ml_collections
 import orbax.checkpoint as ocp
+from etils import epath
+from flax import traverse_util
 
 State = TypeVar('State')
 Run = dict[str, Any]  # what makes a run the same: config as JSON, hashes of weights, epoch length
@@ -29,12 +29,15 @@ def open(workdir: Path, keep: int, primary: str) -> ocp.CheckpointManager:
 
   policies, rank = ocp.checkpoint_managers, _rank(primary)
   return ocp.CheckpointManager(
-      _folder(workdir),
-      options=ocp.CheckpointManagerOptions(
-          best_fn=rank,
-          preservation_policy=policies.AnyPreservationPolicy(
-              [policies.LatestN(keep), policies.BestN(get_metric_fn=rank, n=1)]),
-          cleanup_tmp_directories=True))  # what a killed run left half written
+    _folder(workdir),
+    options=ocp.CheckpointManagerOptions(
+      best_fn=rank,
+      preservation_policy=policies.AnyPreservationPolicy(
+        [policies.LatestN(keep), policies.BestN(get_metric_fn=rank, n=1)]
+      ),
+      cleanup_tmp_directories=True,
+    ),
+  )  # what a killed run left half written
 
 
 def find(workdir: Path, primary: str) -> ocp.CheckpointManager:
@@ -42,11 +45,13 @@ def find(workdir: Path, primary: str) -> ocp.CheckpointManager:
   folder = _folder(workdir)
   if folder.is_dir():
     manager = ocp.CheckpointManager(
-        folder, options=ocp.CheckpointManagerOptions(best_fn=_rank(primary), create=False))
+      folder, options=ocp.CheckpointManagerOptions(best_fn=_rank(primary), create=False)
+    )
     if manager.latest_step() is not None:
       return manager
   raise ValueError(
-      f'There is no checkpoint in {folder}; train first, or give the --workdir of a run.')
+    f'There is no checkpoint in {folder}; train first, or give the --workdir of a run.'
+  )
 
 
 def _folder(workdir: Path) -> epath.Path:
@@ -55,30 +60,32 @@ def _folder(workdir: Path) -> epath.Path:
 
 def _rank(primary: str) -> Callable[[dict[str, float]], float]:
   """Metrics of a checkpoint -> its worth; of those without `primary` none is better."""
+
   def rank(metrics: dict[str, float]) -> float:
     value = metrics.get(primary, math.nan)
     return -math.inf if math.isnan(value) else value
+
   return rank
 
 
 def identity(
-    config: ml_collections.ConfigDict, weights: dict[str, str], epoch_steps: int = 0
+  config: ml_collections.ConfigDict, weights: dict[str, str], epoch_steps: int = 0
 ) -> Run:
   """What a run and its checkpoints share, as JSON."""
   return {
-      'config': json.loads(config.to_json_best_effort()),
-      'weights': weights,
-      'epoch_steps': epoch_steps,
+    'config': json.loads(config.to_json_best_effort()),
+    'weights': weights,
+    'epoch_steps': epoch_steps,
   }
 
 
 def save(
-    manager: ocp.CheckpointManager,
-    step: int,
-    state: Any,
-    place: dict[str, int],
-    run: Run,
-    metrics: dict[str, float] | None = None,
+  manager: ocp.CheckpointManager,
+  step: int,
+  state: Any,
+  place: dict[str, int],
+  run: Run,
+  metrics: dict[str, float] | None = None,
 ) -> None:
   """Starts writing the state after `step` batches; returns when its arrays may be donated.
 
@@ -90,10 +97,15 @@ def save(
     ValueError: this save or the one before could not be written. The ones before are intact.
   """
   try:
-    manager.save(step, metrics=metrics or {}, args=ocp.args.Composite(
+    manager.save(
+      step,
+      metrics=metrics or {},
+      args=ocp.args.Composite(
         model=ocp.args.StandardSave(_model(state)),
         optimizer=ocp.args.StandardSave(_optimizer(state)),
-        run=ocp.args.JsonSave(run | {'place': place})))
+        run=ocp.args.JsonSave(run | {'place': place}),
+      ),
+    )
   except Exception as error:
     raise _failed(manager, error) from error
 
@@ -115,7 +127,7 @@ def best(manager: ocp.CheckpointManager) -> tuple[int | None, dict[str, float]]:
 
 
 def restore_latest(
-    manager: ocp.CheckpointManager, state: State, run: Run
+  manager: ocp.CheckpointManager, state: State, run: Run
 ) -> tuple[State, dict[str, int] | None]:
   """(state, place) of the latest checkpoint; (the given state, None) if there is none.
 
@@ -128,27 +140,38 @@ def restore_latest(
   if step is None:
     return state, None
   then = read_run(manager, step)
-  _check_same(manager, step, then, run,
-              ('task', 'seed', 'model', 'trainable', 'frozen_dtype', 'optim', 'data'))
+  _check_same(
+    manager,
+    step,
+    then,
+    run,
+    ('task', 'seed', 'model', 'trainable', 'frozen_dtype', 'optim', 'data'),
+  )
   abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, state)
   jax.tree.map(lambda array: array.delete(), state)
-  found = manager.restore(step, args=ocp.args.Composite(
+  found = manager.restore(
+    step,
+    args=ocp.args.Composite(
       model=ocp.args.StandardRestore(_model(abstract)),
-      optimizer=ocp.args.StandardRestore(_optimizer(abstract))))
+      optimizer=ocp.args.StandardRestore(_optimizer(abstract)),
+    ),
+  )
   return state.replace(**found['model'], **found['optimizer']), then['place']
 
 
 def restore_model(
-    manager: ocp.CheckpointManager, step: int, params: Any, batch_stats: Any, run: Run
+  manager: ocp.CheckpointManager, step: int, params: Any, batch_stats: Any, run: Run
 ) -> tuple[Any, Any]:
   """(params, batch_stats) of a checkpoint, laid out like the given ones, which are freed."""
-  _check_same(manager, step, read_run(manager, step), run,
-              ('task', 'model', 'trainable', 'frozen_dtype'))
+  _check_same(
+    manager, step, read_run(manager, step), run, ('task', 'model', 'trainable', 'frozen_dtype')
+  )
   given = {'params': params, 'batch_stats': batch_stats}
   abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, given)
   jax.tree.map(lambda array: array.delete(), given)
-  found = manager.restore(
-      step, args=ocp.args.Composite(model=ocp.args.StandardRestore(abstract)))['model']
+  found = manager.restore(step, args=ocp.args.Composite(model=ocp.args.StandardRestore(abstract)))[
+    'model'
+  ]
   return found['params'], found['batch_stats']
 
 
@@ -164,6 +187,7 @@ def read_run(manager: ocp.CheckpointManager, step: int) -> Run:
 
 def config_of(run: Run) -> ml_collections.ConfigDict:
   """The config of a run; lists are tuples again, as configs have them."""
+
   def tuples(value: Any) -> Any:
     if isinstance(value, dict):
       return {name: tuples(item) for name, item in value.items()}
@@ -185,13 +209,14 @@ def _failed(manager: ocp.CheckpointManager, error: Exception) -> ValueError:
   logging.getLogger('asyncio').setLevel(logging.CRITICAL)
   steps = sorted(ocp.utils.checkpoint_steps(manager.directory))
   return ValueError(
-      f'A checkpoint could not be written to {manager.directory}: {error}\n'
-      f'Complete ones there are of the steps {", ".join(map(str, steps)) or "(none)"}; make room'
-      ' and run the same command to go on from the last of them.')
+    f'A checkpoint could not be written to {manager.directory}: {error}\n'
+    f'Complete ones there are of the steps {", ".join(map(str, steps)) or "(none)"}; make room'
+    ' and run the same command to go on from the last of them.'
+  )
 
 
 def _check_same(
-    manager: ocp.CheckpointManager, step: int, then: Run, now: Run, sections: tuple[str, ...]
+  manager: ocp.CheckpointManager, step: int, then: Run, now: Run, sections: tuple[str, ...]
 ) -> None:
   """Raises if a checkpoint is of another run; names every value that differs."""
   old, new = _flat(then, sections), _flat(now, sections)
@@ -200,19 +225,24 @@ def _check_same(
   if new.get('config.optim.schedule') != 'cosine':
     free.add('config.optim.epochs')
   faults = [
-      f'  {name}: {old.get(name)!r} in the checkpoint, {new.get(name)!r} now'
-      for name in sorted((old.keys() | new.keys()) - free)
-      if old.get(name) != new.get(name)]
+    f'  {name}: {old.get(name)!r} in the checkpoint, {new.get(name)!r} now'
+    for name in sorted((old.keys() | new.keys()) - free)
+    if old.get(name) != new.get(name)
+  ]
   if faults:
     raise ValueError(
-        f'{manager.directory / str(step)} is of another run:\n' + '\n'.join(faults)
-        + '\nGive these as they were, or another --workdir.')
+      f'{manager.directory / str(step)} is of another run:\n'
+      + '\n'.join(faults)
+      + '\nGive these as they were, or another --workdir.'
+    )
 
 
 def _flat(run: Run, sections: tuple[str, ...]) -> dict[str, Any]:
   """The compared values of a run, by dotted name."""
   compared = {
-      'config': {name: run['config'].get(name) for name in sections}, 'weights': run['weights']}
+    'config': {name: run['config'].get(name) for name in sections},
+    'weights': run['weights'],
+  }
   if 'data' in sections:
     compared['batches in an epoch'] = run['epoch_steps']
   return traverse_util.flatten_dict(compared, sep='.')

@@ -6,7 +6,9 @@ from jaxtyping import Float32
 A = -0.75  # Keys' parameter as torch has it; Pillow and jax.image use -0.5.
 
 
-def cubic_matrix(size: int, out: int, align_corners: bool = False) -> Float32[np.ndarray, 'out size']:
+def cubic_matrix(
+  size: int, out: int, align_corners: bool = False
+) -> Float32[np.ndarray, 'out size']:
   """Weights that resample `size` points to `out` as torch's bicubic does, without antialiasing.
 
   Borders are clamped. `align_corners=True` maps the end points onto each other (HTS-AT's stretch of the time axis);
@@ -15,7 +17,9 @@ def cubic_matrix(size: int, out: int, align_corners: bool = False) -> Float32[np
   if align_corners:
     at = np.arange(out, dtype=np.float32) * np.float32((size - 1) / max(out - 1, 1))
   else:
-    at = (np.arange(out, dtype=np.float32) + np.float32(.5)) * np.float32(size / out) - np.float32(.5)
+    at = (np.arange(out, dtype=np.float32) + np.float32(0.5)) * np.float32(size / out) - np.float32(
+      0.5
+    )
   left = np.floor(at)
   matrix = np.zeros((out, size), np.float32)
   for tap in (-1, 0, 1, 2):

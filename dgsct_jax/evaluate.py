@@ -1,25 +1,20 @@
 """Scores a model on a split: every clip once, each metric a weighted mean over clips."""
 
-from collections.abc import Callable
 import json
 import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import jax
-from jax.experimental import multihost_utils
 import jax.numpy as jnp
-from jax.sharding import Mesh
 import ml_collections
 import numpy as np
+from jax.experimental import multihost_utils
+from jax.sharding import Mesh
 
-from dgsct_jax import checkpoint
-from dgsct_jax import report
-from dgsct_jax import sharding
+from dgsct_jax import checkpoint, report, sharding, tasks, tree, writer
 from dgsct_jax import state as states
-from dgsct_jax import tasks
-from dgsct_jax import tree
-from dgsct_jax import writer
 from dgsct_jax.data import pipeline
 
 Predict = Callable[[tree.Tree, tree.Tree, tree.Tree, tasks.Batch], tasks.Outputs]
@@ -27,7 +22,7 @@ FIGURES = 8  # clips that are drawn
 
 
 def run(
-    config: ml_collections.ConfigDict, workdir: Path, task: tasks.Task | None = None
+  config: ml_collections.ConfigDict, workdir: Path, task: tasks.Task | None = None
 ) -> dict[str, float]:
   """Scores the best checkpoint of a run on the test split; the latest if none was evaluated."""
   mesh = sharding.make_mesh(config.mesh)
@@ -40,19 +35,20 @@ def run(
 
 
 def finish(
-    manager: checkpoint.ocp.CheckpointManager,
-    task: tasks.Task,
-    variables: states.Variables,
-    predict: Predict,
-    config: ml_collections.ConfigDict,
-    workdir: Path,
-    mesh: Mesh,
+  manager: checkpoint.ocp.CheckpointManager,
+  task: tasks.Task,
+  variables: states.Variables,
+  predict: Predict,
+  config: ml_collections.ConfigDict,
+  workdir: Path,
+  mesh: Mesh,
 ) -> dict[str, float]:
   """Scores the best checkpoint on the test split: metrics.json, figures, a page."""
   step, selected = checkpoint.best(manager)
   run_now = checkpoint.identity(config, variables.weights)
   params, batch_stats = checkpoint.restore_model(
-      manager, step, variables.params, variables.batch_stats, run_now)
+    manager, step, variables.params, variables.batch_stats, run_now
+  )
   model = params, batch_stats, variables.frozen
   rows: list[dict[str, Any]] = []
   metrics = evaluate(predict, model, task, 'test', config, mesh, rows)
@@ -77,6 +73,7 @@ def finish(
 
 def predictor(task: tasks.Task, mesh: Mesh) -> Predict:
   """(params, batch_stats, frozen, batch) -> outputs, float32, clips where the batch has them."""
+
   def predict(params, batch_stats, frozen, batch):
     variables = {'params': tree.merge(params, frozen), 'batch_stats': batch_stats}
     outputs = task.model.apply(variables, batch, False)
@@ -87,7 +84,8 @@ def predictor(task: tasks.Task, mesh: Mesh) -> Predict:
         x = x.astype(jnp.float32)
       spread = x.ndim and x.shape[0] % clips == 0
       return jax.lax.with_sharding_constraint(
-          x, sharding.of_batch(mesh) if spread else sharding.replicated(mesh))
+        x, sharding.of_batch(mesh) if spread else sharding.replicated(mesh)
+      )
 
     return jax.tree.map(place, outputs)
 
@@ -95,13 +93,13 @@ def predictor(task: tasks.Task, mesh: Mesh) -> Predict:
 
 
 def evaluate(
-    predict: Predict,
-    model: tuple[tree.Tree, tree.Tree, tree.Tree],
-    task: tasks.Task,
-    split: str,
-    config: ml_collections.ConfigDict,
-    mesh: Mesh,
-    rows: list[dict[str, Any]] | None = None,
+  predict: Predict,
+  model: tuple[tree.Tree, tree.Tree, tree.Tree],
+  task: tasks.Task,
+  split: str,
+  config: ml_collections.ConfigDict,
+  mesh: Mesh,
+  rows: list[dict[str, Any]] | None = None,
 ) -> dict[str, float]:
   """The metrics of a split, the same for any batch size, padding and number of hosts.
 
@@ -131,18 +129,19 @@ def evaluate(
       results[f'{name}_batch_mean'] = _ratio(sum(of_batches), len(of_batches))
   if task.primary not in results:
     raise ValueError(
-        f'The task picks its best checkpoint by {task.primary!r}, which is none of its metrics'
-        f' {", ".join(results)}; name one of them as its `primary`.')
+      f'The task picks its best checkpoint by {task.primary!r}, which is none of its metrics'
+      f' {", ".join(results)}; name one of them as its `primary`.'
+    )
   return results
 
 
 def draw(
-    predict: Predict,
-    model: tuple[tree.Tree, tree.Tree, tree.Tree],
-    task: tasks.Task,
-    config: ml_collections.ConfigDict,
-    workdir: Path,
-    mesh: Mesh,
+  predict: Predict,
+  model: tuple[tree.Tree, tree.Tree, tree.Tree],
+  task: tasks.Task,
+  config: ml_collections.ConfigDict,
+  workdir: Path,
+  mesh: Mesh,
 ) -> None:
   """Draws the first clips of the test split that this host reads into workdir/figures."""
   clips, found = 0, []
@@ -151,7 +150,7 @@ def draw(
     for _, batch in zip(steps, host_batches):
       outputs = _to_host(predict(*model, sharding.global_batch(batch, mesh)))
       count = min(int(batch['mask'].sum()), FIGURES - clips)  # padding comes last
-      take = lambda x: x[:count * (len(x) // len(batch['mask']))] if np.ndim(x) else x
+      take = lambda x: x[: count * (len(x) // len(batch['mask']))] if np.ndim(x) else x
       found.append(jax.tree.map(take, (outputs, batch)))
       clips += count
   if jax.process_index() == 0:
@@ -164,8 +163,12 @@ def draw(
 def batches(task: tasks.Task, split: str, config: ml_collections.ConfigDict) -> pipeline.Batches:
   """The batches of a split on this host, every clip once."""
   return pipeline.evaluate(
-      task.data(split), batch=config.data.batch, workers=config.data.workers,
-      host=jax.process_index(), hosts=jax.process_count())
+    task.data(split),
+    batch=config.data.batch,
+    workers=config.data.workers,
+    host=jax.process_index(),
+    hosts=jax.process_count(),
+  )
 
 
 def _to_host(outputs: tasks.Outputs) -> dict[str, Any]:

@@ -1,15 +1,15 @@
 """The film of a prediction: a video with attention drawn over its pictures, and its own sound."""
 
-from collections.abc import Iterator, Sequence
-from fractions import Fraction
 import math
 import os
+from collections.abc import Iterator, Sequence
+from fractions import Fraction
 from typing import NamedTuple
 
 import av
+import numpy as np
 from jaxtyping import Float, UInt8
 from matplotlib import font_manager
-import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from dgsct_jax import figures
@@ -23,6 +23,7 @@ COPIED = ('aac', 'mp3', 'ac3', 'eac3', 'opus', 'flac', 'alac')  # sound that mp4
 
 class Length(NamedTuple):
   """How long a file really is: what its packets say, not its header."""
+
   seconds: float
   pictures: int  # 0: there is no video track
   rate: Fraction  # pictures per second that a film of it should have
@@ -34,7 +35,7 @@ def measure(path: str | os.PathLike) -> Length:
   with media.reading(path) as container:
     cover = av.stream.Disposition.attached_pic
     video = [s for s in container.streams.video if not s.disposition & cover][:1]
-    end, pictures = 0., 0
+    end, pictures = 0.0, 0
     start = (container.start_time or 0) / av.time_base
     rate = Fraction(video[0].average_rate or 25) if video else Fraction(25)
     for packet in _packets(container, [*video, *container.streams.audio[:1]]):
@@ -49,8 +50,14 @@ def measure(path: str | os.PathLike) -> Length:
     return Length(end, pictures, min(max(rate, SLOWEST), FASTEST))
 
 
-def draw(source: str | os.PathLike, target: str | os.PathLike, seconds: float, rate: Fraction,
-         visual_map: Float[np.ndarray, 't n'], captions: Sequence[str]) -> None:
+def draw(
+  source: str | os.PathLike,
+  target: str | os.PathLike,
+  seconds: float,
+  rate: Fraction,
+  visual_map: Float[np.ndarray, 't n'],
+  captions: Sequence[str],
+) -> None:
   """Writes an mp4 of `seconds` with the attention and the caption of each second of t.
 
   Raises:
@@ -62,8 +69,15 @@ def draw(source: str | os.PathLike, target: str | os.PathLike, seconds: float, r
     _write(source, target, seconds, rate, visual_map, captions, copy=False)
 
 
-def _write(source: str | os.PathLike, target: str | os.PathLike, seconds: float, rate: Fraction,
-           visual_map: Float[np.ndarray, 't n'], captions: Sequence[str], copy: bool) -> None:
+def _write(
+  source: str | os.PathLike,
+  target: str | os.PathLike,
+  seconds: float,
+  rate: Fraction,
+  visual_map: Float[np.ndarray, 't n'],
+  captions: Sequence[str],
+  copy: bool,
+) -> None:
   scale = figures.attention_scale(visual_map)
   times = [float(i / rate) for i in range(max(1, math.ceil(seconds * rate)))]
   with av.open(os.fspath(target), 'w', options={'movflags': 'faststart'}) as container:
@@ -91,8 +105,9 @@ def _write(source: str | os.PathLike, target: str | os.PathLike, seconds: float,
       packet = next(sound, None)
 
 
-def _sound(source: str | os.PathLike, output: av.container.OutputContainer,
-           copy: bool) -> Iterator[av.Packet]:
+def _sound(
+  source: str | os.PathLike, output: av.container.OutputContainer, copy: bool
+) -> Iterator[av.Packet]:
   """The sound of a file for another one: its own packets, or encoded anew."""
   if not media.probe(source).has_audio:
     return iter(())
@@ -118,15 +133,16 @@ def _copied(source: str | os.PathLike, stream: av.AudioStream) -> Iterator[av.Pa
 
 def _encoded(wave: Float[np.ndarray, 's'], stream: av.AudioStream) -> Iterator[av.Packet]:
   for start in range(0, len(wave), 1024):
-    piece = np.ascontiguousarray(wave[None, start:start + 1024], np.float32)
+    piece = np.ascontiguousarray(wave[None, start : start + 1024], np.float32)
     frame = av.AudioFrame.from_ndarray(piece, format='fltp', layout='mono')
     frame.sample_rate, frame.pts = SOUND, start
     yield from stream.encode(frame)
   yield from stream.encode()
 
 
-def _packets(container: av.container.InputContainer,
-             streams: Sequence[av.stream.Stream]) -> Iterator[av.Packet]:
+def _packets(
+  container: av.container.InputContainer, streams: Sequence[av.stream.Stream]
+) -> Iterator[av.Packet]:
   """The packets of some streams up to the end, or to where the file breaks off."""
   try:
     yield from (packet for packet in container.demux(list(streams)) if packet.size)
@@ -150,6 +166,13 @@ def _caption(picture: UInt8[np.ndarray, 'h w 3'], text: str) -> UInt8[np.ndarray
   image = Image.fromarray(picture)
   size = max(10, min(image.size) // 16)
   font = ImageFont.truetype(font_manager.findfont('DejaVu Sans'), size)
-  ImageDraw.Draw(image).text((size / 2, image.height - size / 2), text, 'white', font, anchor='lb',
-                             stroke_width=max(1, size // 9), stroke_fill='black')
+  ImageDraw.Draw(image).text(
+    (size / 2, image.height - size / 2),
+    text,
+    'white',
+    font,
+    anchor='lb',
+    stroke_width=max(1, size // 9),
+    stroke_fill='black',
+  )
   return np.asarray(image)

@@ -6,35 +6,36 @@ run that was stopped.
 
 import difflib
 import os
-from pathlib import Path
 import re
 import sys
+from pathlib import Path
 
-from absl import app
-from absl import flags
-from absl import logging
-from flax import traverse_util
 import jax
+from absl import app, flags, logging
+from flax import traverse_util
 from ml_collections import config_flags
 
-from dgsct_jax import evaluate
-from dgsct_jax import train
+from dgsct_jax import evaluate, train
 
 CONFIG = config_flags.DEFINE_config_file('config', None, 'FILE or FILE:VARIANT of the config.')
 WORKDIR = flags.DEFINE_string('workdir', '', 'Where results go; by default runs/<config name>.')
 MODE = flags.DEFINE_enum(
-    'mode', 'train', ['train', 'evaluate'], 'Train, or score the best checkpoint on test.')
+  'mode', 'train', ['train', 'evaluate'], 'Train, or score the best checkpoint on test.'
+)
 MULTIHOST = flags.DEFINE_bool(
-    'multihost', False,
-    'One process of several. Slurm, Open MPI, Kubernetes and TPU pods are recognised; elsewhere set'
-    ' JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID.')
+  'multihost',
+  False,
+  'One process of several. Slurm, Open MPI, Kubernetes and TPU pods are recognised; elsewhere set'
+  ' JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID.',
+)
 flags.mark_flag_as_required('config')
 
 
 def main(argv: list[str]) -> None:
   if len(argv) > 1:
     raise app.UsageError(
-        f'{" ".join(argv[1:])} is no flag; fields of the config are given as --config.NAME=VALUE.')
+      f'{" ".join(argv[1:])} is no flag; fields of the config are given as --config.NAME=VALUE.'
+    )
   if not flags.FLAGS['verbosity'].present:
     logging.set_verbosity(logging.WARNING)  # Orbax and TFDS tell of every file.
   if MULTIHOST.value:
@@ -48,7 +49,8 @@ def join_hosts() -> None:
   """Meets the other processes, before anything else touches a device."""
   named = {'num_processes': 'JAX_NUM_PROCESSES', 'process_id': 'JAX_PROCESS_ID'}
   jax.distributed.initialize(
-      **{name: int(os.environ[key]) for name, key in named.items() if key in os.environ})
+    **{name: int(os.environ[key]) for name, key in named.items() if key in os.environ}
+  )
 
 
 def default_workdir(config_file: str) -> Path:
@@ -71,9 +73,11 @@ def parse_flags(argv: list[str]) -> list[str]:
     if not unknown:
       raise  # something else is wrong, in the config itself
     for name in unknown:
-      near = difflib.get_close_matches(name, fields, 3, .3)
-      print(f'--config.{name}: the config has no such field; near to it: {", ".join(near)}.',
-            file=sys.stderr)
+      near = difflib.get_close_matches(name, fields, 3, 0.3)
+      print(
+        f'--config.{name}: the config has no such field; near to it: {", ".join(near)}.',
+        file=sys.stderr,
+      )
     sys.exit(1)
 
 

@@ -15,7 +15,7 @@ Schedule = Callable[[Any], Float[Array, '']]  # index of a batch -> learning rat
 
 
 def build(
-    config: ml_collections.ConfigDict, epoch_steps: int
+  config: ml_collections.ConfigDict, epoch_steps: int
 ) -> tuple[optax.GradientTransformation, Schedule]:
   """The optimiser and its schedule, both counted in batches.
 
@@ -25,14 +25,16 @@ def build(
   """
   if config.lr <= 0 or config.epochs <= 0:
     raise ValueError(
-        f'config.optim.lr={config.lr} and config.optim.epochs={config.epochs} must be positive.')
+      f'config.optim.lr={config.lr} and config.optim.epochs={config.epochs} must be positive.'
+    )
   rate = schedule(config, epoch_steps)
   parts = [optax.clip_by_global_norm(config.clip_norm)] if config.clip_norm else []
   parts += [_rule(config), scale_by_path(config.lr_by_path)]
   # The rate is outside of the accumulation: it counts batches, and scales a discarded update, 0.
   tx = optax.chain(
-      accumulate(optax.chain(*parts), config.accumulate, epoch_steps),
-      optax.scale_by_learning_rate(rate))
+    accumulate(optax.chain(*parts), config.accumulate, epoch_steps),
+    optax.scale_by_learning_rate(rate),
+  )
   return tx, rate
 
 
@@ -41,7 +43,7 @@ def schedule(config: ml_collections.ConfigDict, epoch_steps: int) -> Schedule:
   decay = _decay(config, epoch_steps)
   if not config.warmup_steps:
     return decay
-  return lambda step: decay(step) * jnp.minimum(1., (step + 1) / config.warmup_steps)
+  return lambda step: decay(step) * jnp.minimum(1.0, (step + 1) / config.warmup_steps)
 
 
 def _decay(config: ml_collections.ConfigDict, epoch_steps: int) -> Schedule:
@@ -52,14 +54,16 @@ def _decay(config: ml_collections.ConfigDict, epoch_steps: int) -> Schedule:
     return optax.cosine_decay_schedule(config.lr, config.epochs * epoch_steps)
   if config.schedule == 'step':
     # As released: lr(e) = lr * rate^floor((e - 1) / n) in epoch e = 1, 2, ...
-    return lambda step: config.lr * jnp.float32(config.decay_rate) ** (
-        step // (epoch_steps * config.decay_epochs))
+    return lambda step: (
+      config.lr * jnp.float32(config.decay_rate) ** (step // (epoch_steps * config.decay_epochs))
+    )
   raise ValueError(
-      f"config.optim.schedule={config.schedule!r}; choose 'step', 'cosine' or 'constant'.")
+    f"config.optim.schedule={config.schedule!r}; choose 'step', 'cosine' or 'constant'."
+  )
 
 
 def accumulate(
-    tx: optax.GradientTransformation, every: int | str, epoch_steps: int
+  tx: optax.GradientTransformation, every: int | str, epoch_steps: int
 ) -> optax.GradientTransformation:
   """Updates once per `every` batches with the mean of their gradients.
 
@@ -67,18 +71,22 @@ def accumulate(
   second batch and of the last one of an epoch, and throws the others away.
   """
   if every == 'released':
+
     def counts(step: Array) -> Array:
       place = step % epoch_steps
       return (place % 2 == 1) | (place == epoch_steps - 1)
+
     return optax.transforms.conditionally_mask(tx, counts)
   if not isinstance(every, int) or every < 1:
     raise ValueError(
-        f"config.optim.accumulate={every!r}; choose a number of batches, or 'released'.")
+      f"config.optim.accumulate={every!r}; choose a number of batches, or 'released'."
+    )
   return tx if every == 1 else optax.MultiSteps(tx, every).gradient_transformation()
 
 
 def scale_by_path(rules: tuple[tuple[str, float], ...]) -> optax.GradientTransformation:
   """Multiplies updates by the number of the first rule (regex, number) that matches, else by 1."""
+
   def init(params: tree.Tree) -> optax.EmptyState:
     _factors(params, rules)  # A rule that matches nothing stops the run at its start.
     return optax.EmptyState()
@@ -94,7 +102,7 @@ def _factors(params: tree.Tree, rules: tuple[tuple[str, float], ...]) -> tree.Tr
   """The multiplier of every leaf."""
   paths = list(tree.flatten(params))
   found = tree.first_match(paths, [rule for rule, _ in rules], 'config.optim.lr_by_path')
-  return tree.unflatten({p: 1. if found[p] is None else rules[found[p]][1] for p in paths})
+  return tree.unflatten({p: 1.0 if found[p] is None else rules[found[p]][1] for p in paths})
 
 
 def _rule(config: ml_collections.ConfigDict) -> optax.GradientTransformation:
@@ -105,6 +113,7 @@ def _rule(config: ml_collections.ConfigDict) -> optax.GradientTransformation:
     return optax.scale_by_adam()
   if config.name == 'adam':
     raise ValueError(
-        f"config.optim.weight_decay={config.weight_decay} has no effect with config.optim.name="
-        "'adam'; choose 'adamw' or set it to 0.")
+      f'config.optim.weight_decay={config.weight_decay} has no effect with config.optim.name='
+      "'adam'; choose 'adamw' or set it to 0."
+    )
   raise ValueError(f"config.optim.name={config.name!r}; choose 'adam' or 'adamw'.")

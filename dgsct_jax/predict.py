@@ -13,32 +13,25 @@ up with its last frame and silence. A rest of less than half a second is left ou
 """
 
 import argparse
-from collections.abc import Callable, Iterator, Sequence
 import dataclasses
 import functools
 import itertools
 import json
-from pathlib import Path
 import sys
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import av
 import jax
-from jaxtyping import Int16, UInt8
 import ml_collections
 import numpy as np
+from jaxtyping import Int16, UInt8
 from PIL import Image
 
-from dgsct_jax import checkpoint
-from dgsct_jax import evaluate
-from dgsct_jax import figures
-from dgsct_jax import film
-from dgsct_jax import sharding
+from dgsct_jax import checkpoint, evaluate, figures, film, sharding, tasks
 from dgsct_jax import state as states
-from dgsct_jax import tasks
-from dgsct_jax.data import cut
-from dgsct_jax.data import media
-from dgsct_jax.data import transforms
+from dgsct_jax.data import cut, media, transforms
 from dgsct_jax.data.questions import LENGTH
 from dgsct_jax.tasks import ave
 
@@ -51,6 +44,7 @@ Batch = dict[str, np.ndarray]
 @dataclasses.dataclass(frozen=True)
 class Run:
   """A trained model that answers for so many windows at a time."""
+
   config: ml_collections.ConfigDict
   workdir: Path
   step: int  # of the checkpoint
@@ -68,6 +62,7 @@ class Run:
 @dataclasses.dataclass(frozen=True)
 class Clip:
   """A file as the model will get it: whole windows, of which `seconds` are real."""
+
   length: film.Length
   seconds: int
   pictures: Iterator[UInt8[np.ndarray, 'h w 3']]  # one for each second of all windows
@@ -78,6 +73,7 @@ class Clip:
 @dataclasses.dataclass(frozen=True)
 class Restored:
   """The best checkpoint of a run, with all that it needs."""
+
   config: ml_collections.ConfigDict
   task: tasks.Task
   mesh: Any
@@ -105,7 +101,9 @@ def restore(workdir: Path, init: Sequence[str] = ()) -> Restored:
   config = read_config(workdir)
   for name, _, file in (given.partition('=') for given in init):
     if name not in config.init or not file:
-      raise ValueError(f'--init={name}={file}: give NAME=FILE, NAME one of {", ".join(config.init)}.')
+      raise ValueError(
+        f'--init={name}={file}: give NAME=FILE, NAME one of {", ".join(config.init)}.'
+      )
     config.init[name] = file
   task, mesh = tasks.build(config), sharding.make_mesh((-1, 1))
   seconds, size = config.data.segments, config.model.visual.image
@@ -118,7 +116,8 @@ def restore(workdir: Path, init: Sequence[str] = ()) -> Restored:
   step, _ = checkpoint.best(manager)
   run = checkpoint.identity(config, variables.weights)
   params, batch_stats = checkpoint.restore_model(
-      manager, step, variables.params, variables.batch_stats, run)
+    manager, step, variables.params, variables.batch_stats, run
+  )
   return Restored(config, task, mesh, step, params, batch_stats, variables.frozen)
 
 
@@ -130,18 +129,28 @@ def load(workdir: Path, init: Sequence[str] = ()) -> Run:
   """
   name = read_config(workdir).task
   if name != 'ave':
-    raise ValueError(f'{workdir} is a run of the task {name!r}; prediction knows ave, and avqa '
-                     'with --question or --questions.')
+    raise ValueError(
+      f'{workdir} is a run of the task {name!r}; prediction knows ave, and avqa '
+      'with --question or --questions.'
+    )
   model = restore(workdir, init)
   predict = evaluate.predictor(model.task, model.mesh)
 
   def ask(batch: Batch) -> dict[str, np.ndarray]:
-    outputs = predict(model.params, model.batch_stats, model.frozen,
-                      sharding.global_batch(batch, model.mesh))
+    outputs = predict(
+      model.params, model.batch_stats, model.frozen, sharding.global_batch(batch, model.mesh)
+    )
     return jax.tree.map(sharding.local, outputs)
 
-  return Run(model.config, workdir, model.step, ave.class_names(model.config),
-             model.task.model.encoder.audio, model.mesh.size, ask)
+  return Run(
+    model.config,
+    workdir,
+    model.step,
+    ave.class_names(model.config),
+    model.task.model.encoder.audio,
+    model.mesh.size,
+    ask,
+  )
 
 
 def open_clip(path: Path, config: ml_collections.ConfigDict) -> Clip:
@@ -161,10 +170,13 @@ def open_clip(path: Path, config: ml_collections.ConfigDict) -> Clip:
   padded = -(-seconds // window) * window
   wave = np.pad(wave, (0, max(0, padded * rate - len(wave))))
   wave = cut.fit(wave, padded, rate, f'the sound of {path}').reshape(padded, rate)
-  silent = np.sqrt(np.square(wave[:seconds] / 32768.).mean(1)) < SILENT
+  silent = np.sqrt(np.square(wave[:seconds] / 32768.0).mean(1)) < SILENT
   if not notes and silent.any():
-    notes.append(f'silence in {silent.sum()} of {seconds} seconds' if not silent.all() else
-                 'the audio track is silent')
+    notes.append(
+      f'silence in {silent.sum()} of {seconds} seconds'
+      if not silent.all()
+      else 'the audio track is silent'
+    )
   if length.pictures:
     pictures = media.each_frame(path, frame_times(config, padded))
   else:
@@ -179,7 +191,7 @@ def frame_times(config: ml_collections.ConfigDict, seconds: int) -> list[float]:
   if config.data.name == 'ave':
     within = [i / 16 for i in cut.spread(window * 16, window)]  # of 16 frames a second, as released
   else:
-    within = [i + .5 for i in range(window)]
+    within = [i + 0.5 for i in range(window)]
   return [start + time for start in range(0, seconds, window) for time in within]
 
 
@@ -187,16 +199,20 @@ def examples(clip: Clip, run: Run) -> Iterator[tuple[Batch, UInt8[np.ndarray, 't
   """Batches of windows as in training, and their frames as one wants to see them."""
   config, t = run.config, run.seconds
   side = config.data.knobs.size if 'knobs' in config.data else 256  # of stored frames
-  decode = (transforms.DecodeFrames(config.model.visual.image),
-            transforms.DecodeWave(t, config.model.audio.sample_rate))
+  decode = (
+    transforms.DecodeFrames(config.model.visual.image),
+    transforms.DecodeWave(t, config.model.audio.sample_rate),
+  )
   starts = range(0, len(clip.wave), t)
-  for group in (starts[i:i + run.windows] for i in range(0, len(starts), run.windows)):
+  for group in (starts[i : i + run.windows] for i in range(0, len(starts), run.windows)):
     windows, thumbnails = [], []
     for start in group:
       pictures = list(itertools.islice(clip.pictures, t))
       thumbnails += [thumbnail(picture) for picture in pictures]
-      example = {'frames': [media.jpeg(picture, side) for picture in pictures],
-                 'wave': clip.wave[start:start + t].reshape(-1)}
+      example = {
+        'frames': [media.jpeg(picture, side) for picture in pictures],
+        'wave': clip.wave[start : start + t].reshape(-1),
+      }
       for transform in decode:
         example = transform.map(example)
       windows.append(example | {'mask': np.float32(1)})
@@ -216,9 +232,14 @@ def judge(outputs: dict[str, np.ndarray], names: Sequence[str]) -> list[dict[str
   found = ave.predict(outputs, classes).reshape(-1)
   confidence = (event * share[:, None]).reshape(-1)
   return [
-      {'event': names[f] if f < classes else None, 'likeliest': names[i], 'confidence': float(c),
-       'event_probability': float(p)}
-      for f, i, c, p in zip(found, likeliest, confidence, event.reshape(-1))]
+    {
+      'event': names[f] if f < classes else None,
+      'likeliest': names[i],
+      'confidence': float(c),
+      'event_probability': float(p),
+    }
+    for f, i, c, p in zip(found, likeliest, confidence, event.reshape(-1))
+  ]
 
 
 def predict(run: Run, path: Path, folder: Path) -> None:
@@ -244,29 +265,59 @@ def predict(run: Run, path: Path, folder: Path) -> None:
   maps = {name: np.concatenate(found) for name, found in maps.items()}
 
   folder.mkdir(parents=True, exist_ok=True)
-  (folder / 'events.json').write_text(json.dumps({
-      'file': str(path), 'seconds': clip.seconds, 'notes': clip.notes,
-      'workdir': str(run.workdir), 'step': run.step, 'classes': run.names,
-      'timeline': seconds}, indent=2, ensure_ascii=False) + '\n', encoding='utf-8')
+  (folder / 'events.json').write_text(
+    json.dumps(
+      {
+        'file': str(path),
+        'seconds': clip.seconds,
+        'notes': clip.notes,
+        'workdir': str(run.workdir),
+        'step': run.step,
+        'classes': run.names,
+        'timeline': seconds,
+      },
+      indent=2,
+      ensure_ascii=False,
+    )
+    + '\n',
+    encoding='utf-8',
+  )
   draw_timeline(run, clip, seconds, np.concatenate(frames), maps, path.name).savefig(
-      folder / 'timeline.png')
+    folder / 'timeline.png'
+  )
   if clip.length.pictures:
-    film.draw(path, folder / 'film.mp4', clip.length.seconds, clip.length.rate, maps['visual_map'],
-              [line(second) for second in seconds])
+    film.draw(
+      path,
+      folder / 'film.mp4',
+      clip.length.seconds,
+      clip.length.rate,
+      maps['visual_map'],
+      [line(second) for second in seconds],
+    )
 
 
-def draw_timeline(run: Run, clip: Clip, seconds: Sequence[dict[str, Any]],
-                  frames: UInt8[np.ndarray, 't h w 3'], maps: dict[str, np.ndarray],
-                  title: str) -> figures.Figure:
+def draw_timeline(
+  run: Run,
+  clip: Clip,
+  seconds: Sequence[dict[str, Any]],
+  frames: UInt8[np.ndarray, 't h w 3'],
+  maps: dict[str, np.ndarray],
+  title: str,
+) -> figures.Figure:
   """The events of a file on one axis of time with what was seen and heard."""
-  wave = clip.wave[:clip.seconds] / np.float32(32768)
+  wave = clip.wave[: clip.seconds] / np.float32(32768)
   found = [run.names.index(second['event'] or second['likeliest']) for second in seconds]
   events = np.where([second['event'] is None for second in seconds], len(run.names), found)
   return figures.clip(
-      frames, wave, {'predicted': events}, run.names, visual_map=maps['visual_map'],
-      audio_map=figures.unfold(maps['audio_map'], wave.shape[1], run.audio),
-      event=np.array([second['event_probability'] for second in seconds]),
-      title=' · '.join([title, *clip.notes]))
+    frames,
+    wave,
+    {'predicted': events},
+    run.names,
+    visual_map=maps['visual_map'],
+    audio_map=figures.unfold(maps['audio_map'], wave.shape[1], run.audio),
+    event=np.array([second['event_probability'] for second in seconds]),
+    title=' · '.join([title, *clip.notes]),
+  )
 
 
 def line(second: dict[str, Any]) -> str:
@@ -284,18 +335,31 @@ def thumbnail(picture: UInt8[np.ndarray, 'y x 3']) -> UInt8[np.ndarray, 'h w 3']
 def main(argv: Sequence[str] | None = None) -> int:
   """1 if a file failed; the others were still done."""
   parser = argparse.ArgumentParser(
-      prog='python -m dgsct_jax.predict', description=__doc__.partition('\n')[2],
-      formatter_class=argparse.RawDescriptionHelpFormatter)
+    prog='python -m dgsct_jax.predict',
+    description=__doc__.partition('\n')[2],
+    formatter_class=argparse.RawDescriptionHelpFormatter,
+  )
   parser.add_argument('files', nargs='+', type=Path, metavar='FILE')
   parser.add_argument('--workdir', type=Path, required=True, help='the folder of a run')
   parser.add_argument('--out', type=Path, help='where results go')
-  parser.add_argument('--question', action='append', default=[], metavar='TEXT',
-                      help='of an AVQA model; may be given again')
+  parser.add_argument(
+    '--question',
+    action='append',
+    default=[],
+    metavar='TEXT',
+    help='of an AVQA model; may be given again',
+  )
   parser.add_argument('--questions', type=Path, metavar='FILE', help='a question in every line')
-  parser.add_argument('--init', action='append', default=[], metavar='NAME=FILE',
-                      help='where the converted weights lie now; NAME is visual, audio or all')
+  parser.add_argument(
+    '--init',
+    action='append',
+    default=[],
+    metavar='NAME=FILE',
+    help='where the converted weights lie now; NAME is visual, audio or all',
+  )
   given = parser.parse_args(argv)
   from dgsct_jax import answer  # It is built on this module.
+
   try:
     if given.question or given.questions:
       asked = given.question + (answer.read_questions(given.questions) if given.questions else [])

@@ -6,8 +6,8 @@
 import base64
 import html
 import json
-from pathlib import Path
 import sys
+from pathlib import Path
 from typing import Any
 
 from matplotlib.axes import Axes
@@ -49,15 +49,21 @@ def _panel(axes: Axes, title: str, drawn: dict[str, Points]) -> None:
   names = sorted(drawn, key=lambda name: (name != 'loss', name))
   for i, name in enumerate(names):
     total = name in ('loss', title)
-    axes.plot(*zip(*drawn[name]), label=name, color=INK if total else colour(i),
-              lw=1.6 if total else 1.1, marker='o' if len(drawn[name]) < 30 else None, ms=3)
+    axes.plot(
+      *zip(*drawn[name]),
+      label=name,
+      color=INK if total else colour(i),
+      lw=1.6 if total else 1.1,
+      marker='o' if len(drawn[name]) < 30 else None,
+      ms=3,
+    )
   if len(names) > 1:
     axes.legend(fontsize=8, frameon=False)
   axes.set_title(title, fontsize=10, color=INK, loc='left')
   axes.set_xlabel('step', fontsize=8, color=INK)
   axes.xaxis.get_major_locator().set_params(integer=True)
   axes.tick_params(labelsize=8, colors=INK)
-  axes.grid(color=FAINT, lw=.8)
+  axes.grid(color=FAINT, lw=0.8)
   axes.spines[['top', 'right']].set_visible(False)
 
 
@@ -76,13 +82,15 @@ def page(workdir: Path) -> Path:
   rows = [['', *splits]]
   rows += [[name, *(_number(values.get(name)) for values in splits.values())] for name in names]
   table = ''.join(
-      f'<tr><th>{html.escape(first)}</th>{"".join(f"<td>{html.escape(c)}</td>" for c in rest)}</tr>'
-      for first, *rest in rows)
+    f'<tr><th>{html.escape(first)}</th>{"".join(f"<td>{html.escape(c)}</td>" for c in rest)}</tr>'
+    for first, *rest in rows
+  )
   order = lambda file: (file.stem != 'curves', len(file.stem), file.stem)
   images = ''.join(
-      f'<figure><img alt="{html.escape(file.stem)}" src="data:image/png;base64,'
-      f'{base64.b64encode(file.read_bytes()).decode()}"></figure>\n'
-      for file in sorted((workdir / FIGURES).glob('*.png'), key=order))
+    f'<figure><img alt="{html.escape(file.stem)}" src="data:image/png;base64,'
+    f'{base64.b64encode(file.read_bytes()).decode()}"></figure>\n'
+    for file in sorted((workdir / FIGURES).glob('*.png'), key=order)
+  )
   file = workdir / 'index.html'
   title, summary = html.escape(workdir.resolve().name), html.escape(summary or 'not evaluated yet')
   text = PAGE.format(title=title, summary=summary, table=table, images=images)
@@ -94,7 +102,7 @@ def _number(value: float | None) -> str:
   return '' if value is None else f'{value:.2f}'
 
 
-PAGE = '''<!doctype html>
+PAGE = """<!doctype html>
 <html lang="en"><meta charset="utf-8"><title>{title}</title>
 <style>
   body {{ font: 15px/1.45 system-ui, sans-serif; color: #222 }}
@@ -110,7 +118,7 @@ PAGE = '''<!doctype html>
 <p>{summary}</p>
 <table>{table}</table>
 {images}</html>
-'''
+"""
 
 
 if __name__ == '__main__':

@@ -18,8 +18,9 @@ def make_mesh(shape: tuple[int, int]) -> Mesh:
   sizes = tuple(devices // known if size == -1 and known > 0 else size for size in given)
   if len(sizes) != 2 or math.prod(sizes) != devices or min(sizes) < 1:
     raise ValueError(
-        f"config.mesh={given} over ('data', 'fsdp') does not hold the {devices} devices;"
-        ' their product must be that number, and one of them may be -1.')
+      f"config.mesh={given} over ('data', 'fsdp') does not hold the {devices} devices;"
+      ' their product must be that number, and one of them may be -1.'
+    )
   return jax.make_mesh(sizes, ('data', 'fsdp'), axis_types=(AxisType.Auto,) * 2)
 
 
@@ -27,8 +28,9 @@ def check_batch(batch: int, mesh: Mesh) -> None:
   """Raises unless a batch spreads evenly over the devices, and so over the hosts."""
   if batch < 1 or batch % mesh.size:
     raise ValueError(
-        f'{batch} clips do not divide over {mesh.size} devices; set config.data.batch to a'
-        f' multiple of {mesh.size}.')
+      f'{batch} clips do not divide over {mesh.size} devices; set config.data.batch to a'
+      f' multiple of {mesh.size}.'
+    )
 
 
 def of_batch(mesh: Mesh) -> NamedSharding:

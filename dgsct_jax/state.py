@@ -5,24 +5,27 @@ import hashlib
 from pathlib import Path
 from typing import Any
 
-from flax import linen as nn
-from flax import struct
 import jax
 import jax.numpy as jnp
-from jax.sharding import Mesh
-from jaxtyping import Array, Int, UInt32
 import ml_collections
 import numpy as np
 import optax
 import safetensors
+from flax import linen as nn
+from flax import struct
+from jax.sharding import Mesh
+from jaxtyping import Array, Int, UInt32
 
-from dgsct_jax import sharding
-from dgsct_jax import tree
+from dgsct_jax import sharding, tree
 from dgsct_jax.models import lazy
 
 PREFIXES = {  # of config.init
-    'visual': 'encoder/visual', 'audio': 'encoder/audio', 'ground': 'matching', 'backbone': 'backbone',
-    'all': ''}
+  'visual': 'encoder/visual',
+  'audio': 'encoder/audio',
+  'ground': 'matching',
+  'backbone': 'backbone',
+  'all': '',
+}
 CONVERT = 'python -m dgsct_jax.convert SOURCE CHECKPOINT OUT.safetensors'
 PACKAGED = Path(__file__).parent / 'weights'
 
@@ -30,6 +33,7 @@ PACKAGED = Path(__file__).parent / 'weights'
 @struct.dataclass
 class TrainState:
   """What training changes, and all that it needs to go on but the frozen parameters."""
+
   # Not annotated as arrays: trees of this kind hold their shapes and shardings too.
   step: Any  # int32 []: batches taken so far
   params: tree.Tree  # the trainable half
@@ -41,6 +45,7 @@ class TrainState:
 @dataclasses.dataclass(frozen=True)
 class Variables:
   """A model's variables in two halves, and where they came from."""
+
   params: tree.Tree
   frozen: tree.Tree
   batch_stats: tree.Tree
@@ -48,17 +53,18 @@ class Variables:
 
 
 def create(
-    variables: Variables, tx: optax.GradientTransformation, seed: int, mesh: Mesh
+  variables: Variables, tx: optax.GradientTransformation, seed: int, mesh: Mesh
 ) -> TrainState:
   """The state before the first step; the optimiser's is laid out like the parameters."""
   where = sharding.of_tree(jax.eval_shape(tx.init, variables.params), mesh)
   rng = np.asarray(jax.random.key_data(jax.random.key(seed)))
   return TrainState(
-      step=sharding.put(np.zeros((), np.int32), sharding.replicated(mesh)),
-      params=variables.params,
-      batch_stats=variables.batch_stats,
-      opt_state=jax.jit(tx.init, out_shardings=where)(variables.params),
-      rng=sharding.put(rng, sharding.replicated(mesh)))
+    step=sharding.put(np.zeros((), np.int32), sharding.replicated(mesh)),
+    params=variables.params,
+    batch_stats=variables.batch_stats,
+    opt_state=jax.jit(tx.init, out_shardings=where)(variables.params),
+    rng=sharding.put(rng, sharding.replicated(mesh)),
+  )
 
 
 def step_keys(rng: UInt32[Array, 'words'], step: Int[Array, '']) -> dict[str, Array]:
@@ -68,7 +74,7 @@ def step_keys(rng: UInt32[Array, 'words'], step: Int[Array, '']) -> dict[str, Ar
 
 
 def variables(
-    model: nn.Module, batch: dict[str, np.ndarray], config: ml_collections.ConfigDict, mesh: Mesh
+  model: nn.Module, batch: dict[str, np.ndarray], config: ml_collections.ConfigDict, mesh: Mesh
 ) -> Variables:
   """Parameters and statistics on the mesh: from the files of `config.init`, the others drawn.
 
@@ -81,7 +87,8 @@ def variables(
   """
   if config.frozen_dtype not in ('float32', 'bfloat16'):
     raise ValueError(
-        f"config.frozen_dtype={config.frozen_dtype!r}; choose 'float32' or 'bfloat16'.")
+      f"config.frozen_dtype={config.frozen_dtype!r}; choose 'float32' or 'bfloat16'."
+    )
   batch = jax.eval_shape(lambda: jax.tree.map(jnp.asarray, batch))
   shapes = tree.flatten(jax.eval_shape(lambda b: model.init(jax.random.key(0), b, False), batch))
   params = tree.unflatten({p: s for p, s in shapes.items() if p.startswith('params/')})['params']
@@ -89,9 +96,11 @@ def variables(
   frozen = {f'params/{path}' for path in tree.flatten(frozen)}
 
   sources, weights = _sources(shapes, config)
-  drawn = tree.flatten(lazy.init(
-      model, jax.random.key(config.seed), batch, train=False,
-      keep=lambda path: path not in sources))
+  drawn = tree.flatten(
+    lazy.init(
+      model, jax.random.key(config.seed), batch, train=False, keep=lambda path: path not in sources
+    )
+  )
   leaves = {}
   for path, shape in shapes.items():  # One at a time: nothing is held twice but a single leaf.
     value = sources[path].read() if path in sources else np.asarray(drawn.pop(path))
@@ -118,7 +127,7 @@ class _Tensor:
 
 
 def _sources(
-    shapes: dict[str, Any], config: ml_collections.ConfigDict
+  shapes: dict[str, Any], config: ml_collections.ConfigDict
 ) -> tuple[dict[str, _Tensor], dict[str, str]]:
   """(path -> tensor) of every variable that comes from a file, and the hash of each file."""
   init = config.init
@@ -135,23 +144,30 @@ def _sources(
     with path.open('rb') as stream:
       weights[name] = 'sha256 ' + hashlib.file_digest(stream, 'sha256').hexdigest()
     held = {join(tensor, prefix): _Tensor(file, tensor) for tensor in file.keys()}
-    faults += [f'  {path}: {fault}' for fault in _faults(
-        targets, held, shapes, file.metadata() or {}, config.model.get(name))]
+    faults += [
+      f'  {path}: {fault}'
+      for fault in _faults(targets, held, shapes, file.metadata() or {}, config.model.get(name))
+    ]
     sources |= held
   if faults:
-    raise ValueError('Weights do not fit the model of config.model:\n' + '\n'.join(faults) + (
-        f'\nConvert the checkpoint of this model: {CONVERT}; or change config.model.'))
+    raise ValueError(
+      'Weights do not fit the model of config.model:\n'
+      + '\n'.join(faults)
+      + (f'\nConvert the checkpoint of this model: {CONVERT}; or change config.model.')
+    )
   return sources, weights
 
 
 def _open(name: str, given: str, size: int) -> tuple[Any, Path]:
   """The file that a field of config.init names."""
-  remedy = (f'make it with `{CONVERT}`, or ask for random weights by name:'
-            f' --config.init.{name}=random')
+  remedy = (
+    f'make it with `{CONVERT}`, or ask for random weights by name: --config.init.{name}=random'
+  )
   if not given:
     raise ValueError(
-        f'config.init.{name} is not given: the {size:,} values of {PREFIXES[name] or "the model"}'
-        f' come from a converted file; {remedy}.')
+      f'config.init.{name} is not given: the {size:,} values of {PREFIXES[name] or "the model"}'
+      f' come from a converted file; {remedy}.'
+    )
   path = locate(given)
   if not path.is_file():
     raise ValueError(f'config.init.{name}={given}: there is no file {path}; {remedy}.')
@@ -159,7 +175,7 @@ def _open(name: str, given: str, size: int) -> tuple[Any, Path]:
     return safetensors.safe_open(path, framework='np'), path
   except safetensors.SafetensorError as error:
     raise ValueError(
-        f'config.init.{name}={given}: {path} is no safetensors file ({error}); {remedy}.'
+      f'config.init.{name}={given}: {path} is no safetensors file ({error}); {remedy}.'
     ) from error
 
 
@@ -171,8 +187,11 @@ def locate(given: str) -> Path:
 
 
 def _faults(
-    targets: set[str], held: dict[str, _Tensor], shapes: dict[str, Any], header: dict[str, str],
-    fields: Any
+  targets: set[str],
+  held: dict[str, _Tensor],
+  shapes: dict[str, Any],
+  header: dict[str, str],
+  fields: Any,
 ) -> list[str]:
   """All that keeps a file from filling its targets exactly."""
   faults = []

@@ -1,46 +1,41 @@
 """Training, from the first batch to the figures, as one story."""
 
-from collections.abc import Callable, Iterator
 import contextlib
 import dataclasses
 import functools
-from pathlib import Path
 import resource
 import signal
 import sys
 import threading
 import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import jax
-from jax.experimental import multihost_utils
-from jaxtyping import Array
 import ml_collections
 import numpy as np
 import optax
+from jax.experimental import multihost_utils
+from jaxtyping import Array
 
-from dgsct_jax import checkpoint
-from dgsct_jax import evaluate
-from dgsct_jax import optim
-from dgsct_jax import sharding
+from dgsct_jax import checkpoint, evaluate, optim, sharding, tasks, tree
 from dgsct_jax import state as states
-from dgsct_jax import tasks
-from dgsct_jax import tree
 from dgsct_jax import writer as writers
 from dgsct_jax.data import pipeline
 
 Scalars = dict[str, Array]
 
 CPU_OPTIONS = {
-    # The usual order of operations needs half as much memory again and is not faster.
-    'xla_cpu_scheduler_type': 'CPU_SCHEDULER_TYPE_MEMORY_OPTIMIZED',
-    # It would take away the barriers of rematerialisation before the order is chosen.
-    'xla_disable_hlo_passes': 'cse_barrier_expander',
+  # The usual order of operations needs half as much memory again and is not faster.
+  'xla_cpu_scheduler_type': 'CPU_SCHEDULER_TYPE_MEMORY_OPTIMIZED',
+  # It would take away the barriers of rematerialisation before the order is chosen.
+  'xla_disable_hlo_passes': 'cse_barrier_expander',
 }
 
 
 def train(
-    config: ml_collections.ConfigDict, workdir: Path, task: tasks.Task | None = None
+  config: ml_collections.ConfigDict, workdir: Path, task: tasks.Task | None = None
 ) -> dict[str, float] | None:
   """Trains one task to the end, from its latest checkpoint if there is one.
 
@@ -56,8 +51,13 @@ def train(
   epoch_steps = -(-len(dataset.source) // config.data.batch)  # an epoch shows every clip
   eval_steps, num_steps = config.eval_epochs * epoch_steps, config.optim.epochs * epoch_steps
   read = functools.partial(
-      pipeline.train, dataset, batch=config.data.batch, seed=config.seed,
-      host=jax.process_index(), hosts=jax.process_count())
+    pipeline.train,
+    dataset,
+    batch=config.data.batch,
+    seed=config.seed,
+    host=jax.process_index(),
+    hosts=jax.process_count(),
+  )
   with read() as batches:
     example = next(batches)
 
@@ -67,18 +67,22 @@ def train(
   run = checkpoint.identity(config, variables.weights, epoch_steps)
   manager = checkpoint.open(workdir, config.keep, task.primary)
   state, place = checkpoint.restore_latest(
-      manager, states.create(variables, tx, config.seed, mesh), run)
+    manager, states.create(variables, tx, config.seed, mesh), run
+  )
   start = int(state.step)
   writer = writers.Writer(workdir, start)
   writer.say(tree.table(state.params, variables.frozen))
   writer.say(
-      f'{len(dataset.source)} clips, {epoch_steps} batches of {config.data.batch} in an epoch,'
-      f' {mesh.size} {jax.devices()[0].device_kind} devices; '
-      + (f'going on after step {start}' if start else 'starting') + f' of {num_steps} in {workdir}')
+    f'{len(dataset.source)} clips, {epoch_steps} batches of {config.data.batch} in an epoch,'
+    f' {mesh.size} {jax.devices()[0].device_kind} devices; '
+    + (f'going on after step {start}' if start else 'starting')
+    + f' of {num_steps} in {workdir}'
+  )
 
   # The step, compiled for the shapes of the example.
   step_fn, seconds = compile_step(
-      task, tx, schedule, state, variables.frozen, sharding.global_batch(example, mesh))
+    task, tx, schedule, state, variables.frozen, sharding.global_batch(example, mesh)
+  )
   writer.say(f'compiled the step in {seconds:.1f} s')
   predict = evaluate.predictor(task, mesh)
   clock = writers.Clock(start, num_steps, config.data.batch)
@@ -90,9 +94,10 @@ def train(
     wrong = {name: value for name, value in values.items() if not np.isfinite(value)}
     if wrong:
       raise FloatingPointError(
-          f'Step {step} is not finite: {wrong}. Checkpoints up to step {manager.latest_step()} in'
-          f' {manager.directory} are; look at the data, or lower config.optim.lr={config.optim.lr}'
-          ' or set config.optim.clip_norm.')
+        f'Step {step} is not finite: {wrong}. Checkpoints up to step {manager.latest_step()} in'
+        f' {manager.directory} are; look at the data, or lower config.optim.lr={config.optim.lr}'
+        ' or set config.optim.clip_norm.'
+      )
     if step == start + 1:
       writer.say(f'peak memory of the first step: {peak_memory()}')
     if step % config.log_steps == 0:
@@ -128,8 +133,13 @@ def train(
         with clock.paused():
           if evaluating:
             metrics = evaluate.evaluate(
-                predict, (state.params, state.batch_stats, variables.frozen), task,
-                config.select_on, config, mesh)
+              predict,
+              (state.params, state.batch_stats, variables.frozen),
+              task,
+              config.select_on,
+              config,
+              mesh,
+            )
             writer.scalars(step, metrics, config.select_on)
             writer.say(writers.table(metrics, f'{config.select_on}, step {step}'))
           checkpoint.save(manager, step, state, batches.get_state(), run, metrics)
@@ -147,13 +157,13 @@ def train(
 
 
 def train_step(
-    state: states.TrainState,
-    frozen: tree.Tree,
-    batch: tasks.Batch,
-    *,
-    task: tasks.Task,
-    tx: optax.GradientTransformation,
-    schedule: optim.Schedule,
+  state: states.TrainState,
+  frozen: tree.Tree,
+  batch: tasks.Batch,
+  *,
+  task: tasks.Task,
+  tx: optax.GradientTransformation,
+  schedule: optim.Schedule,
 ) -> tuple[states.TrainState, Scalars]:
   """One batch: the gradient of the trainable half, the statistics of all, an update."""
   rngs = states.step_keys(state.rng, state.step)
@@ -167,30 +177,38 @@ def train_step(
   gradient = jax.value_and_grad(loss_fn, has_aux=True)
   (loss, (parts, batch_stats)), grads = gradient(state.params)
   updates, opt_state = tx.update(grads, state.opt_state, state.params)
-  scalars = {'loss': loss, **parts, 'grad_norm': optax.global_norm(grads),
-             'lr': schedule(state.step)}
+  scalars = {
+    'loss': loss,
+    **parts,
+    'grad_norm': optax.global_norm(grads),
+    'lr': schedule(state.step),
+  }
   return state.replace(
-      step=state.step + 1,
-      params=optax.apply_updates(state.params, updates),
-      batch_stats=batch_stats,
-      opt_state=opt_state), scalars
+    step=state.step + 1,
+    params=optax.apply_updates(state.params, updates),
+    batch_stats=batch_stats,
+    opt_state=opt_state,
+  ), scalars
 
 
 def compile_step(
-    task: tasks.Task,
-    tx: optax.GradientTransformation,
-    schedule: optim.Schedule,
-    state: states.TrainState,
-    frozen: tree.Tree,
-    batch: tasks.Batch,
+  task: tasks.Task,
+  tx: optax.GradientTransformation,
+  schedule: optim.Schedule,
+  state: states.TrainState,
+  frozen: tree.Tree,
+  batch: tasks.Batch,
 ) -> tuple[Callable[..., tuple[states.TrainState, Scalars]], float]:
   """(`train_step` for these shapes, seconds it took). The state is donated and keeps its layout."""
   since = time.monotonic()
   step = jax.jit(
-      functools.partial(train_step, task=task, tx=tx, schedule=schedule),
-      donate_argnums=0,
-      out_shardings=(jax.tree.map(lambda leaf: leaf.sharding, state),
-                     sharding.replicated(jax.tree.leaves(batch)[0].sharding.mesh)))
+    functools.partial(train_step, task=task, tx=tx, schedule=schedule),
+    donate_argnums=0,
+    out_shardings=(
+      jax.tree.map(lambda leaf: leaf.sharding, state),
+      sharding.replicated(jax.tree.leaves(batch)[0].sharding.mesh),
+    ),
+  )
   options = CPU_OPTIONS if jax.default_backend() == 'cpu' else None
   return step.lower(state, frozen, batch).compile(options), time.monotonic() - since
 

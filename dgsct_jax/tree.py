@@ -32,8 +32,8 @@ def first_match(paths: Sequence[str], rules: Sequence[str], what: str) -> dict[s
   """
   patterns = [_compile(rule, what) for rule in rules]
   found = {
-      path: next((i for i, pattern in enumerate(patterns) if pattern.fullmatch(path)), None)
-      for path in paths
+    path: next((i for i, pattern in enumerate(patterns) if pattern.fullmatch(path)), None)
+    for path in paths
   }
   faults = []
   for i, pattern in enumerate(patterns):
@@ -41,12 +41,15 @@ def first_match(paths: Sequence[str], rules: Sequence[str], what: str) -> dict[s
       continue
     hidden = next((path for path in paths if pattern.fullmatch(path)), None)
     faults.append(
-        f'{rules[i]!r} matches no parameter' if hidden is None else
-        f'{rules[i]!r} is never first: {hidden} already matches {rules[found[hidden]]!r}')
+      f'{rules[i]!r} matches no parameter'
+      if hidden is None
+      else f'{rules[i]!r} is never first: {hidden} already matches {rules[found[hidden]]!r}'
+    )
   if faults:
     raise ValueError(
-        f'{what}: {"; ".join(faults)}. Rules match whole paths, first match wins; '
-        f'there are {len(paths)} paths such as {_examples(paths)}.')
+      f'{what}: {"; ".join(faults)}. Rules match whole paths, first match wins; '
+      f'there are {len(paths)} paths such as {_examples(paths)}.'
+    )
   return found
 
 
@@ -97,4 +100,4 @@ def _compile(rule: str, what: str) -> re.Pattern[str]:
 
 def _examples(paths: Sequence[str]) -> str:
   """A few paths from all over the tree."""
-  return ', '.join(paths[::max(1, len(paths) // 4)][:5]) or '(none)'
+  return ', '.join(paths[:: max(1, len(paths) // 4)][:5]) or '(none)'

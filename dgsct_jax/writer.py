@@ -1,15 +1,15 @@
 """Scalars to a JSON lines file, to TensorBoard and to the terminal, by process 0 alone."""
 
-from collections.abc import Iterator
 import contextlib
 import datetime
 import importlib
 import json
 import os
-from pathlib import Path
 import sys
 import time
 import types
+from collections.abc import Iterator
+from pathlib import Path
 
 import jax
 
@@ -76,7 +76,7 @@ class Clock:
       self.rate = (step - self.step) / max(now - self.start, 1e-9)
       self.step, self.start = step, now
     left = datetime.timedelta(seconds=round((self.steps - step) / self.rate)) if self.rate else '?'
-    return (self.rate or 0.) * self.batch, str(left)
+    return (self.rate or 0.0) * self.batch, str(left)
 
 
 def read(workdir: Path) -> list[dict[str, int | float]]:
@@ -95,8 +95,10 @@ def progress(step: int, steps: int, scalars: dict[str, float], clips: float, lef
   """One line: step, loss and its parts, learning rate, clips per second, remaining time."""
   rest = {name: value for name, value in scalars.items() if name not in ('loss', 'lr')}
   parts = ' '.join(f'{name} {value:.4f}' for name, value in rest.items())
-  return (f'step {step}/{steps}  loss {scalars["loss"]:.4f}  {parts}  lr {scalars["lr"]:.2e}  '
-          f'{clips:.1f} clips/s  {left} left')
+  return (
+    f'step {step}/{steps}  loss {scalars["loss"]:.4f}  {parts}  lr {scalars["lr"]:.2e}  '
+    f'{clips:.1f} clips/s  {left} left'
+  )
 
 
 def table(metrics: dict[str, float], title: str) -> str:

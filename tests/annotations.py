@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pytest
 
-FOLDER = Path(os.environ.get('DGSCT_ANNOTATIONS')
-              or Path(__file__).parents[2] / 'shared/annotations')
+FOLDER = Path(
+  os.environ.get('DGSCT_ANNOTATIONS') or Path(__file__).parents[2] / 'shared/annotations'
+)
 
 
 def folder(name: str) -> Path:

@@ -1,7 +1,7 @@
 """Small videos for tests, made on the spot: what is seen and heard when is known."""
 
-from fractions import Fraction
 import struct
+from fractions import Fraction
 
 import av
 import numpy as np
@@ -45,7 +45,7 @@ def write(path, pictures=None, times=None, sound=None, rate=32000, layout=None):
       container.mux(video.encode())
     if sound is not None:
       for start in range(0, sound.shape[1], 1024):
-        piece = np.ascontiguousarray(sound[:, start:start + 1024])
+        piece = np.ascontiguousarray(sound[:, start : start + 1024])
         frame = av.AudioFrame.from_ndarray(piece, format='fltp', layout=layout)
         frame.sample_rate, frame.pts = rate, start
         container.mux(audio.encode(frame))
@@ -57,7 +57,6 @@ def turn(path):
   """Makes an mp4 say that it is to be shown turned by 90 degrees clockwise, as telephones do."""
   data = bytearray(path.read_bytes())
   matrix = data.index(b'tkhd') + 4 + 4 + 20 + 16  # type, version, times and track, layer to volume
-  data[matrix:matrix + 36] = struct.pack(
-      '>9i', 0, 1 << 16, 0, -(1 << 16), 0, 0, 0, 0, 1 << 30)
+  data[matrix : matrix + 36] = struct.pack('>9i', 0, 1 << 16, 0, -(1 << 16), 0, 0, 0, 0, 1 << 30)
   path.write_bytes(data)
   return path

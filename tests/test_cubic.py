@@ -6,9 +6,9 @@ import pytest
 from dgsct_jax.cubic import cubic_matrix
 
 
-@pytest.mark.parametrize('size, out', [
-    (5, 5), (8, 6), (6, 8), (4, 3), (7, 20), (160, 192), (501, 1024), (1, 4),
-])
+@pytest.mark.parametrize(
+  'size, out', [(5, 5), (8, 6), (6, 8), (4, 3), (7, 20), (160, 192), (501, 1024), (1, 4)]
+)
 @pytest.mark.parametrize('align_corners', [False, True])
 def test_the_matrix_is_torchs_bicubic_along_one_axis(size, out, align_corners):
   torch = pytest.importorskip('torch')
@@ -33,7 +33,7 @@ def test_equal_sizes_give_the_identity():
 def test_a_ramp_shrinks_without_antialiasing():
   matrix = cubic_matrix(4, 3)
   ramp = matrix @ np.arange(16, dtype=np.float32).reshape(4, 4) @ matrix.T
-  np.testing.assert_allclose(ramp[0], [.63079, 2.00463, 3.37847], atol=1e-5)
+  np.testing.assert_allclose(ramp[0], [0.63079, 2.00463, 3.37847], atol=1e-5)
 
 
 def test_aligned_corners_keep_the_ends():

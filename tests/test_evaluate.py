@@ -6,11 +6,8 @@ import jax
 import numpy as np
 import pytest
 
-from dgsct_jax import evaluate
-from dgsct_jax import sharding
+from dgsct_jax import evaluate, sharding, train, tree
 from dgsct_jax import state as states
-from dgsct_jax import train
-from dgsct_jax import tree
 from tests import toy
 
 
@@ -40,7 +37,8 @@ def test_metrics_are_weighted_means_over_clips():
   right = logits.argmax(-1) == label
   np.testing.assert_allclose(found['accuracy'], 100 * right.mean(), rtol=1e-6)
   np.testing.assert_allclose(
-      found['margin'], np.average(logits.max(-1), weights=1. + label), rtol=1e-5)
+    found['margin'], np.average(logits.max(-1), weights=1.0 + label), rtol=1e-5
+  )
 
 
 def test_metrics_do_not_depend_on_batch_size_or_padding():
@@ -52,9 +50,9 @@ def test_metrics_do_not_depend_on_batch_size_or_padding():
 
 def test_the_mean_of_batch_means_is_there_beside_under_its_own_name():
   logits, label = outputs(13)
-  right = 100. * (logits.argmax(-1) == label)
+  right = 100.0 * (logits.argmax(-1) == label)
   for size in (4, 8):
-    means = [right[i:i + size].mean() for i in range(0, 13, size)]
+    means = [right[i : i + size].mean() for i in range(0, 13, size)]
     np.testing.assert_allclose(score(size)['accuracy_batch_mean'], np.mean(means), rtol=1e-6)
   assert 'margin_batch_mean' not in score(4)
 
@@ -62,17 +60,20 @@ def test_the_mean_of_batch_means_is_there_beside_under_its_own_name():
 def test_a_clip_without_weight_does_not_count_even_if_its_value_is_not_a_number():
   def metrics(outputs, batch):
     asked = batch['label'] == 1
-    values = np.where(asked, 3., np.nan)
+    values = np.where(asked, 3.0, np.nan)
     return {'accuracy': (values, asked), 'none': (values, 0 * asked)}
+
   found = score(4, toy.task(metrics=metrics))
-  assert found['accuracy'] == found['accuracy_batch_mean'] == 3. and np.isnan(found['none'])
+  assert found['accuracy'] == found['accuracy_batch_mean'] == 3.0 and np.isnan(found['none'])
 
 
 def test_summaries_are_made_from_the_means():
   found = score(4, toy.task(summarize=lambda means: {'accuracy': means['accuracy'] / 100}))
   plain = score(4)
-  assert found == {'accuracy': plain['accuracy'] / 100,
-                   'accuracy_batch_mean': plain['accuracy_batch_mean']}
+  assert found == {
+    'accuracy': plain['accuracy'] / 100,
+    'accuracy_batch_mean': plain['accuracy_batch_mean'],
+  }
 
 
 def test_a_primary_that_is_no_metric_is_named():
@@ -83,15 +84,17 @@ def test_a_primary_that_is_no_metric_is_named():
 @pytest.mark.parametrize('batch', [1, 4, 13])
 def test_eight_clips_are_drawn_whatever_the_batch(tmp_path, batch):
   drawn = []
+
   def figures(outputs, batch, folder):
     drawn.append((outputs, batch))
+
   config = toy.config(**{'data.batch': batch})
   task, mesh = toy.task(figures=figures), sharding.make_mesh(config.mesh)
   with evaluate.batches(task, 'test', config) as examples:
     found = states.variables(task.model, next(examples), config, mesh)
   model = found.params, found.batch_stats, found.frozen
   evaluate.draw(evaluate.predictor(task, mesh), model, task, config, tmp_path, mesh)
-  (logits, clips), = drawn
+  ((logits, clips),) = drawn
   assert clips['index'].tolist() == list(range(8))
   np.testing.assert_allclose(logits['logits'], outputs(8)[0], atol=1e-5)
 
@@ -102,7 +105,7 @@ def test_the_evaluation_of_a_run_gives_its_final_metrics_again(tmp_path, capsys)
   before = (tmp_path / 'metrics.json').read_text()
   (tmp_path / 'metrics.json').unlink()
   capsys.readouterr()
-  found = evaluate.run(toy.config(**{'optim.lr': 1., 'data.batch': 5}), tmp_path, toy.task())
+  found = evaluate.run(toy.config(**{'optim.lr': 1.0, 'data.batch': 5}), tmp_path, toy.task())
   for name in ('accuracy', 'margin'):
     np.testing.assert_allclose(found[name], metrics[name], rtol=1e-6)
   again = json.loads((tmp_path / 'metrics.json').read_text())
@@ -119,12 +122,14 @@ def test_without_a_checkpoint_there_is_nothing_to_evaluate(tmp_path):
 
 def test_a_checkpoint_over_other_frozen_weights_is_not_evaluated(tmp_path):
   train.train(toy.config(**{'optim.epochs': 1}), tmp_path, toy.task())
-  with pytest.raises(ValueError, match="weights.visual: 'random, seed 43' in .* 'random, seed 7' now"):
+  with pytest.raises(
+    ValueError, match="weights.visual: 'random, seed 43' in .* 'random, seed 7' now"
+  ):
     evaluate.run(toy.config(seed=7), tmp_path, toy.task())
 
 
 def test_scores_of_hosts_are_added_in_double_precision(monkeypatch):
-  pairs = np.array([[[1e9 + .25, 3.]]])
+  pairs = np.array([[[1e9 + 0.25, 3.0]]])
   monkeypatch.setattr(jax, 'process_count', lambda: 2)
   twice = lambda bits: np.stack([bits, bits])
   monkeypatch.setattr(evaluate.multihost_utils, 'process_allgather', twice)

@@ -3,8 +3,8 @@ from types import SimpleNamespace
 import jax
 import jax.numpy as jnp
 import numpy as np
-from PIL import Image
 import pytest
+from PIL import Image
 
 from dgsct_jax import figures
 from dgsct_jax.models import mel
@@ -20,23 +20,27 @@ def render(figure, tmp_path):
 
 def columns_of(image, label):
   """Horizontal positions, over the width, at which the colour of a class is the only one."""
-  rgb = [int(figures.colour(label)[i:i + 2], 16) for i in (1, 3, 5)]
+  rgb = [int(figures.colour(label)[i : i + 2], 16) for i in (1, 3, 5)]
   return np.flatnonzero((image == rgb).all(-1).sum(0) > 8)
 
 
 def clip(t=4, seed=0, **changes):
   rng = np.random.default_rng(seed)
   line = np.full(t, len(NAMES))
-  given = dict(frames=rng.integers(0, 255, (t, 20, 32, 3), np.uint8),
-               wave=rng.normal(size=(t, RATE)).astype(np.float32) / 9,
-               timelines={'predicted': line}, names=NAMES)
+  given = dict(
+    frames=rng.integers(0, 255, (t, 20, 32, 3), np.uint8),
+    wave=rng.normal(size=(t, RATE)).astype(np.float32) / 9,
+    timelines={'predicted': line},
+    names=NAMES,
+  )
   return figures.clip(**given | changes)
 
 
 def heard_by_tokens(wave, **fields):
   """What lies under each of the 8 × 8 tokens of the model's own image of a waveform."""
-  front = mel.LogMel(sample_rate=RATE, n_fft=128, mel_bins=16, fmin=50., fmax=2000., size=32,
-                     **fields)
+  front = mel.LogMel(
+    sample_rate=RATE, n_fft=128, mel_bins=16, fmin=50.0, fmax=2000.0, size=32, **fields
+  )
   variables = front.init(jax.random.key(0), jnp.asarray(wave), False)
   image = np.asarray(front.apply(variables, jnp.asarray(wave), False))
   return image.reshape(8, 4, 8, 4).mean((1, 3)).reshape(1, 64)
@@ -47,15 +51,15 @@ FRONT_ENDS = [dict(tile=1, hop=70), dict(tile=2, hop=126), dict(tile=1, hop=20)]
 
 
 @pytest.mark.parametrize('fields', FRONT_ENDS)
-@pytest.mark.parametrize('place', [.38, .53, .63])
+@pytest.mark.parametrize('place', [0.38, 0.53, 0.63])
 def test_unfolded_attention_lies_where_the_sound_is(fields, place):
   audio = SimpleNamespace(size=32, mel_bins=16, **fields)
   wave = np.zeros((1, RATE), np.float32)
   wave[0, int(place * RATE)] = 1
   energy = heard_by_tokens(wave, **fields)
   bands = figures.unfold(energy - energy.min() + 1e-3, RATE, audio)
-  part = (np.nanargmax(bands[0].sum(0)) + .5) / bands.shape[-1]
-  assert abs(part - place) < .09 * fields['tile']  # of 16 tokens of which each hears a tile
+  part = (np.nanargmax(bands[0].sum(0)) + 0.5) / bands.shape[-1]
+  assert abs(part - place) < 0.09 * fields['tile']  # of 16 tokens of which each hears a tile
 
 
 def test_unfolded_attention_starts_with_low_bands():
@@ -78,7 +82,7 @@ def test_every_second_of_a_repeated_one_is_averaged():
   tokens = np.zeros((1, 2, 4, 8))  # chunk, band, part
   tokens[0, 0, :, :4] = 1  # the first of four repeats
   bands = figures.unfold(tokens.reshape(1, 64), RATE, audio)
-  np.testing.assert_allclose(bands, .25)
+  np.testing.assert_allclose(bands, 0.25)
 
 
 def test_attention_glows_at_its_token():
@@ -102,8 +106,9 @@ def test_equal_attention_shows_no_pattern():
 
 def test_tokens_that_are_no_square_grid_are_refused():
   with pytest.raises(ValueError, match='12 weights are no square grid'):
-    figures.over_frame(np.zeros((8, 8, 3), np.uint8), np.ones(12),
-                       figures.attention_scale(np.ones((1, 12))))
+    figures.over_frame(
+      np.zeros((8, 8, 3), np.uint8), np.ones(12), figures.attention_scale(np.ones((1, 12)))
+    )
 
 
 def test_bars_stand_at_the_seconds_of_their_class(tmp_path):
@@ -121,17 +126,27 @@ def test_bars_stand_at_the_seconds_of_their_class(tmp_path):
 def test_clips_of_any_length_are_drawn(seconds, tmp_path):
   rng = np.random.default_rng(1)
   line = rng.integers(0, 4, seconds)
-  image = render(clip(
-      seconds, timelines={'true': line, 'predicted': line}, visual_map=rng.random((seconds, 16)),
-      audio_map=rng.random((seconds, 2, 8)), event=rng.random(seconds), title='a clip'), tmp_path)
+  image = render(
+    clip(
+      seconds,
+      timelines={'true': line, 'predicted': line},
+      visual_map=rng.random((seconds, 16)),
+      audio_map=rng.random((seconds, 2, 8)),
+      event=rng.random(seconds),
+      title='a clip',
+    ),
+    tmp_path,
+  )
   assert image.shape[0] > 400 * -(-seconds // 10)
 
 
 def test_an_hour_fits_on_a_picture(tmp_path):
   line = np.repeat(np.arange(4), 900)
   frames = np.zeros((3600, 16, 16, 3), np.uint8)
-  image = render(clip(frames=frames, wave=np.zeros((3600, 500), np.float32),
-                      timelines={'predicted': line}), tmp_path)
+  image = render(
+    clip(frames=frames, wave=np.zeros((3600, 500), np.float32), timelines={'predicted': line}),
+    tmp_path,
+  )
   assert image.shape[0] < 5000 and all(columns_of(image, c).size for c in range(3))
 
 
@@ -143,15 +158,16 @@ def test_silence_is_dark():
 def test_a_tone_stands_at_its_height_and_time():
   time = np.arange(3 * RATE) / RATE
   wave = np.where(time > 2, np.sin(2 * np.pi * 1000 * time), 0).reshape(3, RATE)
-  spectrum, = figures._spectra(wave, [range(3)])
+  (spectrum,) = figures._spectra(wave, [range(3)])
   row, column = np.unravel_index(spectrum.argmax(), spectrum.shape)
-  assert column > .66 * spectrum.shape[1]
-  mels = np.linspace(.75, 15 + np.log(2) * 27 / np.log(6.4), 66)  # of 50 and 2000 Hz
+  assert column > 0.66 * spectrum.shape[1]
+  mels = np.linspace(0.75, 15 + np.log(2) * 27 / np.log(6.4), 66)  # of 50 and 2000 Hz
   assert abs(row - (63 - (np.searchsorted(mels, 15) - 1))) <= 1  # 1000 Hz is 15 mel
 
 
 def test_frames_come_back_from_what_the_model_gets():
   from dgsct_jax.data.transforms import IMAGENET_MEAN, IMAGENET_STD
+
   frames = np.random.default_rng(0).integers(0, 255, (2, 4, 4, 3), np.uint8)
   video = (frames / np.float32(255) - IMAGENET_MEAN) / IMAGENET_STD
   np.testing.assert_array_equal(figures.pixels(video), frames)
@@ -159,10 +175,23 @@ def test_frames_come_back_from_what_the_model_gets():
 
 def test_every_clip_of_a_batch_that_counts_has_its_picture(tmp_path):
   rng = np.random.default_rng(0)
-  batch = {'video': rng.normal(size=(3, 2, 16, 16, 3)), 'wave': rng.normal(size=(3, 2, RATE)),
-           'label': rng.integers(0, 4, (3, 2)), 'mask': np.float32([1, 1, 0])}
-  outputs = {'event_logits': rng.normal(size=(3, 2)), 'visual_map': rng.random((3, 2, 16)),
-             'audio_map': rng.random((3, 2, 64))}
-  figures.event_clips(outputs, batch, tmp_path, predicted=batch['label'], names=NAMES,
-                      audio=SimpleNamespace(size=32, mel_bins=16, tile=1, hop=64))
+  batch = {
+    'video': rng.normal(size=(3, 2, 16, 16, 3)),
+    'wave': rng.normal(size=(3, 2, RATE)),
+    'label': rng.integers(0, 4, (3, 2)),
+    'mask': np.float32([1, 1, 0]),
+  }
+  outputs = {
+    'event_logits': rng.normal(size=(3, 2)),
+    'visual_map': rng.random((3, 2, 16)),
+    'audio_map': rng.random((3, 2, 64)),
+  }
+  figures.event_clips(
+    outputs,
+    batch,
+    tmp_path,
+    predicted=batch['label'],
+    names=NAMES,
+    audio=SimpleNamespace(size=32, mel_bins=16, tile=1, hop=64),
+  )
   assert sorted(file.name for file in tmp_path.iterdir()) == ['clip_0.png', 'clip_1.png']

@@ -18,34 +18,42 @@ NETS = LEAVES | {'jax', 'flax', 'dgsct_jax.cubic'}
 BASICS = NETS | {'dgsct_jax.models.layers', 'dgsct_jax.models.windows', 'dgsct_jax.models.mel'}
 TREES = LEAVES | {'jax', 'flax', 'optax', 'ml_collections', 'dgsct_jax.tree', 'dgsct_jax.sharding'}
 ALLOWED = {
-    'configs': {'ml_collections', 'configs'},
-    'dgsct_jax.cubic': LEAVES,
-    'dgsct_jax.data': LEAVES | MEDIA | {'grain', 'tensorflow_datasets', 'h5py', 'absl',
-                                        'dgsct_jax.cubic', 'dgsct_jax.data'},
-    'dgsct_jax.models.layers': NETS,
-    'dgsct_jax.models.windows': NETS,
-    'dgsct_jax.models.mel': NETS | {'dgsct_jax.models.layers'},
-    'dgsct_jax.models.lazy': NETS,
-    'dgsct_jax.models.dual': BASICS | {'dgsct_jax.models.adapters'},
-    'dgsct_jax.models.heads': BASICS | {'dgsct_jax.models'},
-    'dgsct_jax.models.': BASICS,
-    'dgsct_jax.models': NETS | {'ml_collections', 'dgsct_jax.models'},
-    'dgsct_jax.tasks': NETS | {'optax', 'ml_collections', 'dgsct_jax.data', 'dgsct_jax.models',
-                               'dgsct_jax.figures', 'dgsct_jax.tasks'},
-    'dgsct_jax.tree': TREES,
-    'dgsct_jax.optim': TREES,
-    'dgsct_jax.sharding': TREES,
-    'dgsct_jax.writer': TREES | {'tensorboardX'},
-    'dgsct_jax.checkpoint': TREES | {'orbax', 'grain', 'etils'},
-    'dgsct_jax.state': TREES | {'safetensors', 'dgsct_jax.models.lazy'},
+  'configs': {'ml_collections', 'configs'},
+  'dgsct_jax.cubic': LEAVES,
+  'dgsct_jax.data': LEAVES
+  | MEDIA
+  | {'grain', 'tensorflow_datasets', 'h5py', 'absl', 'dgsct_jax.cubic', 'dgsct_jax.data'},
+  'dgsct_jax.models.layers': NETS,
+  'dgsct_jax.models.windows': NETS,
+  'dgsct_jax.models.mel': NETS | {'dgsct_jax.models.layers'},
+  'dgsct_jax.models.lazy': NETS,
+  'dgsct_jax.models.dual': BASICS | {'dgsct_jax.models.adapters'},
+  'dgsct_jax.models.heads': BASICS | {'dgsct_jax.models'},
+  'dgsct_jax.models.': BASICS,
+  'dgsct_jax.models': NETS | {'ml_collections', 'dgsct_jax.models'},
+  'dgsct_jax.tasks': NETS
+  | {
+    'optax',
+    'ml_collections',
+    'dgsct_jax.data',
+    'dgsct_jax.models',
+    'dgsct_jax.figures',
+    'dgsct_jax.tasks',
+  },
+  'dgsct_jax.tree': TREES,
+  'dgsct_jax.optim': TREES,
+  'dgsct_jax.sharding': TREES,
+  'dgsct_jax.writer': TREES | {'tensorboardX'},
+  'dgsct_jax.checkpoint': TREES | {'orbax', 'grain', 'etils'},
+  'dgsct_jax.state': TREES | {'safetensors', 'dgsct_jax.models.lazy'},
 }
 # Who alone may import something.
 RESERVED = {
-    'torch': {'dgsct_jax.convert.read'},
-    'orbax': {'dgsct_jax.checkpoint'},
-    'tensorflow': set(),
-    'dgsct_jax.train': {'dgsct_jax.main'},
-    'dgsct_jax.main': set(),
+  'torch': {'dgsct_jax.convert.read'},
+  'orbax': {'dgsct_jax.checkpoint'},
+  'tensorflow': set(),
+  'dgsct_jax.train': {'dgsct_jax.main'},
+  'dgsct_jax.main': set(),
 }
 
 
@@ -86,8 +94,10 @@ def test_a_module_imports_only_what_lies_below_it(name):
 
 
 def test_no_module_needs_itself_to_be_imported():
-  graph = {name: set(imports(ast.parse(path.read_text()).body)) & FILES.keys()
-           for name, path in FILES.items()}
+  graph = {
+    name: set(imports(ast.parse(path.read_text()).body)) & FILES.keys()
+    for name, path in FILES.items()
+  }
   try:
     TopologicalSorter(graph).prepare()
   except CycleError as error:

@@ -1,29 +1,29 @@
 """The command line: what a user types, and what the machine answers."""
 
 import json
-from pathlib import Path
 import subprocess
 import sys
+from pathlib import Path
 
 import jax
 import pytest
 
 from dgsct_jax import main
 
-CONFIG = '''
+CONFIG = """
 from tests import toy
 
 def get_config(variant=''):
   return toy.config(**{'optim.epochs': 2 if variant == 'long' else 1})
-'''
+"""
 # The command with the toy as its task: the others need real models.
-TOY = '''
+TOY = """
 from absl import app
 from dgsct_jax import main, tasks
 from tests import toy
 tasks.build = lambda config: toy.task(config.model.width)
 app.run(main.main, flags_parser=main.parse_flags)
-'''
+"""
 
 
 @pytest.fixture
@@ -32,8 +32,13 @@ def command(tmp_path):
 
   def call(*arguments, config=f'--config={tmp_path}/tiny.py'):
     return subprocess.run(
-        [sys.executable, '-c', TOY, *filter(None, [config]), *arguments], capture_output=True,
-        text=True, timeout=240, cwd=Path(__file__).parent.parent)
+      [sys.executable, '-c', TOY, *filter(None, [config]), *arguments],
+      capture_output=True,
+      text=True,
+      timeout=240,
+      cwd=Path(__file__).parent.parent,
+    )
+
   return call
 
 
@@ -44,37 +49,46 @@ def test_one_command_trains_and_the_other_mode_scores(command, tmp_path):
   assert 'lr 2.00e-02' in trained.stdout and 'step 6/6' in trained.stdout
   scored = command(f'--workdir={tmp_path}/run', '--mode=evaluate', everything)
   assert scored.returncode == 0, scored.stderr
-  found = [[json.loads(line) for line in out.stdout.splitlines() if line.startswith('{')]
-           for out in (trained, scored)]
+  found = [
+    [json.loads(line) for line in out.stdout.splitlines() if line.startswith('{')]
+    for out in (trained, scored)
+  ]
   assert len(found[0]) == 1 and found[0] == found[1]
 
 
 def test_an_unknown_field_is_named_with_what_is_near(command, tmp_path):
   wrong = command(
-      '--config.optim.learning_rate=1', '--config.optm.lr=2', f'--workdir={tmp_path}/run')
+    '--config.optim.learning_rate=1', '--config.optm.lr=2', f'--workdir={tmp_path}/run'
+  )
   assert wrong.returncode == 1 and 'Traceback' not in wrong.stderr
   assert '--config.optim.learning_rate: the config has no such field; near to it:' in wrong.stderr
   assert '--config.optm.lr: the config has no such field; near to it: optim.lr' in wrong.stderr
   assert not (tmp_path / 'run').exists()
 
 
-@pytest.mark.parametrize('arguments, config, message', [
+@pytest.mark.parametrize(
+  'arguments, config, message',
+  [
     (('--config.optim.epochs=few',), True, 'flag --config.optim.epochs=few: invalid literal for'),
     (('--mode=test',), True, 'flag --mode=test: value should be one of <train|evaluate>'),
     (('optim.epochs=3',), True, 'optim.epochs=3 is no flag; fields of the config are given as --'),
     ((), False, 'Flag --config must have a value other than None'),
-])
+  ],
+)
 def test_a_wrong_command_line_is_a_short_error(command, arguments, config, message):
   wrong = command(*arguments, **({} if config else {'config': ''}))
   assert wrong.returncode == 1 and 'Traceback' not in wrong.stderr
   assert message in wrong.stderr + wrong.stdout
 
 
-@pytest.mark.parametrize('config, workdir', [
+@pytest.mark.parametrize(
+  'config, workdir',
+  [
     ('configs/avqa.py', 'runs/avqa'),
     ('configs/quickstart.py:stamps', 'runs/quickstart_stamps'),
     ('/far/away/ave.py:released,weak', 'runs/ave_released_weak'),
-])
+  ],
+)
 def test_the_default_folder_has_the_name_of_the_config(config, workdir):
   assert main.default_workdir(config) == Path(workdir)
 

@@ -6,9 +6,9 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
-from PIL import Image
 import pytest
 import soundfile
+from PIL import Image
 
 from configs import ave as config_file
 from dgsct_jax import checkpoint, film, optim, predict, sharding, tasks
@@ -25,16 +25,25 @@ def ask(batch):
   """Stands for a model: every second is the event of its mean brightness, if it is loud."""
   b, t = batch['wave'].shape[:2]
   bright = batch['video'].mean((1, 2, 3, 4))
-  return {'logits': -np.square(np.arange(28) - 10 * bright[:, None] - 14),
-          'event_logits': np.where(np.square(batch['wave']).mean(2) > 1e-3, 3., -3.),
-          'visual_map': np.ones((b, t, 16)), 'audio_map': np.ones((b, t, 64))}
+  return {
+    'logits': -np.square(np.arange(28) - 10 * bright[:, None] - 14),
+    'event_logits': np.where(np.square(batch['wave']).mean(2) > 1e-3, 3.0, -3.0),
+    'visual_map': np.ones((b, t, 16)),
+    'audio_map': np.ones((b, t, 64)),
+  }
 
 
 @pytest.fixture(scope='module')
 def run():
   return predict.Run(
-      config=config_file.get_config('tiny'), workdir=Path('runs/x'), step=7, names=dataset.CLASSES,
-      audio=SimpleNamespace(size=32, mel_bins=16, tile=1, hop=64), windows=1, ask=ask)
+    config=config_file.get_config('tiny'),
+    workdir=Path('runs/x'),
+    step=7,
+    names=dataset.CLASSES,
+    audio=SimpleNamespace(size=32, mel_bins=16, tile=1, hop=64),
+    windows=1,
+    ask=ask,
+  )
 
 
 def video(path, seconds, sound=None, rate=10):
@@ -54,7 +63,7 @@ def test_an_ave_clip_is_seen_and_heard_as_in_training(run, tmp_path):
   path = video(tmp_path / 'a.mp4', 10)
   record = dataset.Read(RATE, 256, 16)(dataset.Clip('a', 0, 2, 0, 10, str(path)))
   expected = transforms.DecodeWave(T, RATE).map(transforms.DecodeFrames(32).map(record))
-  (batch, _), = predict.examples(predict.open_clip(path, run.config), run)
+  ((batch, _),) = predict.examples(predict.open_clip(path, run.config), run)
   np.testing.assert_array_equal(batch['video'][0], expected['video'])
   np.testing.assert_array_equal(batch['wave'][0], expected['wave'])
 
@@ -65,15 +74,16 @@ def test_frames_of_scenes_are_taken_in_the_middle_of_seconds(run):
   assert predict.frame_times(config, 20)[9:12] == [9.5, 10.5, 11.5]
 
 
-@pytest.mark.parametrize('seconds, expected', [
-    (.4, 1), (1.4, 1), (3.6, 4), (10, 10), (10.3, 10), (12, 12)])
+@pytest.mark.parametrize(
+  'seconds, expected', [(0.4, 1), (1.4, 1), (3.6, 4), (10, 10), (10.3, 10), (12, 12)]
+)
 def test_a_file_has_as_many_seconds_as_fit_best(run, tmp_path, seconds, expected):
   assert predict.open_clip(video(tmp_path / 'a.mp4', seconds), run.config).seconds == expected
 
 
 def test_padding_repeats_the_last_frame_in_silence(run, tmp_path):
   path = video(tmp_path / 'a.mkv', 3)
-  (batch, frames), = predict.examples(predict.open_clip(path, run.config), run)
+  ((batch, frames),) = predict.examples(predict.open_clip(path, run.config), run)
   assert batch['video'].shape == (1, T, 32, 32, 3) and batch['wave'].shape == (1, T, RATE)
   assert not batch['wave'][0, 3:].any() and batch['wave'][0, 2].any()
   np.testing.assert_array_equal(batch['video'][0, 3:], batch['video'][0, 3:4].repeat(T - 3, 0))
@@ -86,7 +96,7 @@ def test_windows_go_on_where_the_one_before_ended(run, tmp_path):
   assert len(batches) == 2
   wave = np.concatenate([batch['wave'][0] for batch, _ in batches]).reshape(-1)
   expected = media.waveform(path, RATE)
-  np.testing.assert_allclose(wave[:len(expected)], expected, atol=1e-4)
+  np.testing.assert_allclose(wave[: len(expected)], expected, atol=1e-4)
   brightness = np.concatenate([batch['video'][0] for batch, _ in batches]).mean((1, 2, 3))
   assert (np.diff(brightness[:12]) > 0).all()
 
@@ -94,31 +104,37 @@ def test_windows_go_on_where_the_one_before_ended(run, tmp_path):
 def test_the_answer_does_not_depend_on_how_many_windows_are_asked_at_a_time(run, tmp_path):
   path, config = video(tmp_path / 'a.mkv', 5), config_file.get_config('tiny')
   config.data.segments = 2
-  found = [events(dataclasses.replace(run, config=config, windows=n), path, tmp_path)['timeline']
-           for n in (1, 2, 4)]
+  found = [
+    events(dataclasses.replace(run, config=config, windows=n), path, tmp_path)['timeline']
+    for n in (1, 2, 4)
+  ]
   assert len(found[0]) == 5 and found[0] == found[1] == found[2]
 
 
 def test_confidence_is_that_of_an_event_and_of_its_class():
-  outputs = {'logits': np.log([[.5, .3, .2], [.1, .1, .8]]),
-             'event_logits': np.array([[2., -1.], [.1, 9.]])}
+  outputs = {
+    'logits': np.log([[0.5, 0.3, 0.2], [0.1, 0.1, 0.8]]),
+    'event_logits': np.array([[2.0, -1.0], [0.1, 9.0]]),
+  }
   found = predict.judge(outputs, ('dog', 'bell', 'horse'))
   sigmoid = lambda x: 1 / (1 + np.exp(-x))
   assert [f['event'] for f in found] == ['dog', None, 'horse', 'horse']
   assert [f['likeliest'] for f in found] == ['dog', 'dog', 'horse', 'horse']
-  np.testing.assert_allclose([f['confidence'] for f in found], [
-      .5 * sigmoid(2), .5 * sigmoid(-1), .8 * sigmoid(.1), .8 * sigmoid(9)])
+  np.testing.assert_allclose(
+    [f['confidence'] for f in found],
+    [0.5 * sigmoid(2), 0.5 * sigmoid(-1), 0.8 * sigmoid(0.1), 0.8 * sigmoid(9)],
+  )
 
 
 def test_logits_of_background_are_no_class():
-  outputs = {'logits': np.array([[0., 1., 9.]]), 'event_logits': np.array([[50.]])}
-  second, = predict.judge(outputs, ('dog', 'bell'))  # the weakly supervised head has one more
+  outputs = {'logits': np.array([[0.0, 1.0, 9.0]]), 'event_logits': np.array([[50.0]])}
+  (second,) = predict.judge(outputs, ('dog', 'bell'))  # the weakly supervised head has one more
   assert second['event'] == 'bell' and second['confidence'] == pytest.approx(1 / (1 + np.exp(-1)))
 
 
 def test_what_is_found_is_printed_and_written(run, tmp_path, capsys):
   wave = clips.tone(32000, 4)
-  wave[:, :64000] *= .01
+  wave[:, :64000] *= 0.01
   found = events(run, video(tmp_path / 'a.mkv', 4, wave), tmp_path)
   assert [s['second'] for s in found['timeline']] == [0, 1, 2, 3]
   assert [s['event'] is None for s in found['timeline']] == [True, True, False, False]
@@ -147,9 +163,11 @@ def test_a_still_picture_is_shown_for_a_window(run, tmp_path):
   Image.fromarray(np.random.default_rng(0).integers(0, 255, (50, 70, 3), np.uint8)).save(path)
   found = events(run, path, tmp_path)
   assert found['seconds'] == T
-  assert found['notes'] == ['no audio track: silence stands in for it',
-                            'a still picture: it is shown for 10 seconds']
-  assert film.measure(tmp_path / 'out/film.mp4').seconds == pytest.approx(T, abs=.1)
+  assert found['notes'] == [
+    'no audio track: silence stands in for it',
+    'a still picture: it is shown for 10 seconds',
+  ]
+  assert film.measure(tmp_path / 'out/film.mp4').seconds == pytest.approx(T, abs=0.1)
 
 
 def test_sound_alone_is_heard_and_gives_no_film(run, tmp_path):
@@ -172,20 +190,32 @@ def test_samples_that_are_not_numbers_are_refused(run, tmp_path):
 def test_files_of_one_name_have_their_own_folders():
   files = [Path('a/x.mp4'), Path('b/x.mp4'), Path('x.avi'), Path('c/x.mp4')]
   assert [f.name for f in predict._folders(files, Path('out'))] == [
-      'x.mp4', 'x.mp4_2', 'x.avi', 'x.mp4_3']
+    'x.mp4',
+    'x.mp4_2',
+    'x.avi',
+    'x.mp4_3',
+  ]
 
 
-@pytest.mark.parametrize('name, seconds, notes', [
-    ('obama_speech', 9, 0), ('park', 1, 0), ('shot_change', 5, 0), ('bigbuckbunny', 5, 0),
-    ('bikes', 10, 1), ('VID_20191220_170832', 2, 0)])
+@pytest.mark.parametrize(
+  'name, seconds, notes',
+  [
+    ('obama_speech', 9, 0),
+    ('park', 1, 0),
+    ('shot_change', 5, 0),
+    ('bigbuckbunny', 5, 0),
+    ('bikes', 10, 1),
+    ('VID_20191220_170832', 2, 0),
+  ],
+)
 def test_real_clips_are_processed(run, tmp_path, name, seconds, notes):
   folders = real.short_clips(), real.odd_sound(), real.phone_and_screen()
-  path, = (file for folder in folders for file in folder.rglob(f'{name}.mp4'))
+  (path,) = (file for folder in folders for file in folder.rglob(f'{name}.mp4'))
   found = events(run, path, tmp_path)
   assert found['seconds'] == len(found['timeline']) == seconds
   assert len(found['notes']) == notes
   length = film.measure(path)
-  assert film.measure(tmp_path / 'out/film.mp4').seconds == pytest.approx(length.seconds, abs=.1)
+  assert film.measure(tmp_path / 'out/film.mp4').seconds == pytest.approx(length.seconds, abs=0.1)
 
 
 CONTAINERS = '3g2 3gp asf avi f4v flv m4v mkv mov mp4 mpeg mpg rm swf vob webm wmv'.split()
@@ -202,7 +232,7 @@ def test_one_clip_in_many_containers_gives_the_same(run, rock_band, tmp_path, su
   found = events(run, real.rock_band() / f'demo.{suffix}', tmp_path)
   assert found['seconds'] == 60
   same = np.mean([a['event'] == b['event'] for a, b in zip(found['timeline'], rock_band)])
-  assert same > (.5 if suffix.startswith('3g') else .9)  # AMR is sound of telephones
+  assert same > (0.5 if suffix.startswith('3g') else 0.9)  # AMR is sound of telephones
 
 
 @pytest.fixture(scope='module')
@@ -212,8 +242,11 @@ def trained(tmp_path_factory):
   config = config_file.get_config('tiny')
   config.data.segments = 4
   task, mesh = tasks.build(config), sharding.make_mesh((-1, 1))
-  example = {'video': np.zeros((1, 4, 32, 32, 3), np.float32),
-             'wave': np.zeros((1, 4, RATE), np.float32), 'mask': np.ones(1, np.float32)}
+  example = {
+    'video': np.zeros((1, 4, 32, 32, 3), np.float32),
+    'wave': np.zeros((1, 4, RATE), np.float32),
+    'mask': np.ones(1, np.float32),
+  }
   variables = states.variables(task.model, example, config, mesh)
   truck = np.zeros(28, np.float32)
   truck[dataset.CLASSES.index('Truck')] = 50
@@ -224,7 +257,7 @@ def trained(tmp_path_factory):
   manager = checkpoint.open(workdir, 1, task.primary)
   run = checkpoint.identity(config, variables.weights, 2)
   state = states.create(variables, tx, config.seed, mesh)
-  checkpoint.save(manager, 1, state, {'batches': 1}, run, {'accuracy': 50.})
+  checkpoint.save(manager, 1, state, {'batches': 1}, run, {'accuracy': 50.0})
   checkpoint.check(manager, wait=True)
   return workdir
 

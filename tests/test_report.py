@@ -2,25 +2,35 @@ import json
 import re
 
 import numpy as np
-from PIL import Image
 import pytest
+from PIL import Image
 
 from dgsct_jax import report, writer
 
 
 @pytest.fixture
 def run(tmp_path):
-  lines = [{'step': i, 'train/loss': 3 / i, 'train/class': 2 / i, 'train/lr': .1,
-            'train/grad_norm': 1.} for i in range(1, 6)]
-  lines.insert(3, {'step': 3, 'val/accuracy': 40., 'val/event_accuracy': 60.})
+  lines = [
+    {'step': i, 'train/loss': 3 / i, 'train/class': 2 / i, 'train/lr': 0.1, 'train/grad_norm': 1.0}
+    for i in range(1, 6)
+  ]
+  lines.insert(3, {'step': 3, 'val/accuracy': 40.0, 'val/event_accuracy': 60.0})
   (tmp_path / writer.SCALARS).write_text(''.join(json.dumps(line) + '\n' for line in lines))
   return tmp_path
 
 
 def finish(run):
-  (run / 'metrics.json').write_text(json.dumps({
-      'task': 'ave', 'step': 3, 'chosen': 'best accuracy on val', 'val': {'accuracy': 40.},
-      'test': {'accuracy': 41.25, 'accuracy_batch_mean': 41.5}}))
+  (run / 'metrics.json').write_text(
+    json.dumps(
+      {
+        'task': 'ave',
+        'step': 3,
+        'chosen': 'best accuracy on val',
+        'val': {'accuracy': 40.0},
+        'test': {'accuracy': 41.25, 'accuracy_batch_mean': 41.5},
+      }
+    )
+  )
 
 
 def size(run):
@@ -45,7 +55,9 @@ def test_curves_show_what_was_written(run):
   report.curves(run)
   before = np.asarray(Image.open(run / 'figures/curves.png'))
   with (run / writer.SCALARS).open('a') as file:
-    file.write(json.dumps({'step': 6, 'train/loss': 9., 'train/class': 9., 'train/lr': .1}) + '\n')
+    file.write(
+      json.dumps({'step': 6, 'train/loss': 9.0, 'train/class': 9.0, 'train/lr': 0.1}) + '\n'
+    )
   report.curves(run)
   assert (before != np.asarray(Image.open(run / 'figures/curves.png'))).any()
 

@@ -4,9 +4,9 @@ import concurrent.futures
 
 import jax
 import jax.numpy as jnp
-from jax.sharding import PartitionSpec as P
 import numpy as np
 import pytest
+from jax.sharding import PartitionSpec as P
 
 from dgsct_jax import sharding
 from tests import processes
@@ -43,8 +43,10 @@ def test_large_leaves_are_split_along_their_largest_dimension_that_fits():
 
 def test_a_host_batch_comes_back_from_the_devices():
   mesh = sharding.make_mesh((-1, 1))
-  batch = {'wave': np.random.default_rng(0).normal(size=(4, 3)).astype(np.float32),
-           'index': np.arange(4)}
+  batch = {
+    'wave': np.random.default_rng(0).normal(size=(4, 3)).astype(np.float32),
+    'index': np.arange(4),
+  }
   arrays = sharding.global_batch(batch, mesh)
   for name in batch:
     np.testing.assert_array_equal(sharding.local(arrays[name]), batch[name])

@@ -9,10 +9,8 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from dgsct_jax import optim
-from dgsct_jax import sharding
+from dgsct_jax import optim, sharding, tree
 from dgsct_jax import state as states
-from dgsct_jax import tree
 from tests import toy
 
 CLIP = toy.DropStrings().map(toy.Clips('train', 3)[0])
@@ -27,14 +25,20 @@ def variables(model=MODEL, **changes):
 
 def leaves(found):
   """All variables by path, as the model has them."""
-  return {path: np.asarray(leaf) for path, leaf in tree.flatten({
-      'params': tree.merge(found.params, found.frozen), 'batch_stats': found.batch_stats}).items()}
+  return {
+    path: np.asarray(leaf)
+    for path, leaf in tree.flatten(
+      {'params': tree.merge(found.params, found.frozen), 'batch_stats': found.batch_stats}
+    ).items()
+  }
 
 
 def expected():
   key = jax.random.key(43)
-  return {path: np.asarray(leaf) for path, leaf in
-          tree.flatten(MODEL.init(key, jax.tree.map(jnp.asarray, BATCH), False)).items()}
+  return {
+    path: np.asarray(leaf)
+    for path, leaf in tree.flatten(MODEL.init(key, jax.tree.map(jnp.asarray, BATCH), False)).items()
+  }
 
 
 def write(path, tensors, **header):
@@ -43,10 +47,13 @@ def write(path, tensors, **header):
   return str(path)
 
 
-def part(prefix, scale=2.):
+def part(prefix, scale=2.0):
   """The tensors of one backbone as a file has them."""
-  return {path.replace(f'{prefix}/', '', 1): scale * value + 1
-          for path, value in expected().items() if f'/{prefix}/' in path}
+  return {
+    path.replace(f'{prefix}/', '', 1): scale * value + 1
+    for path, value in expected().items()
+    if f'/{prefix}/' in path
+  }
 
 
 def test_random_weights_are_those_of_the_seed():
@@ -59,8 +66,10 @@ def test_random_weights_are_those_of_the_seed():
 
 
 def test_files_replace_what_they_name_and_nothing_else(tmp_path):
-  files = {f'init.{name}': write(tmp_path / f'{name}.safetensors', part(f'encoder/{name}'))
-           for name in ('visual', 'audio')}
+  files = {
+    f'init.{name}': write(tmp_path / f'{name}.safetensors', part(f'encoder/{name}'))
+    for name in ('visual', 'audio')
+  }
   made = variables(**files)
   found = leaves(made)
   for path, value in expected().items():
@@ -97,21 +106,28 @@ def test_all_faults_of_all_files_are_named_at_once(tmp_path):
   with pytest.raises(ValueError) as error:
     variables(**{'init.visual': visual, 'init.audio': audio, 'model.visual': {'variant': 'large'}})
   for fault in (
-      'v.safetensors: it holds the variant base, the config asks for large',
-      'v.safetensors: missing params/encoder/visual/stem/kernel (8, 4)',
-      'v.safetensors: surplus params/encoder/visual/stem/extra (2,)',
-      'a.safetensors: batch_stats/encoder/audio/bn0/mean is (5,), the model has (4,)',
-      'python -m dgsct_jax.convert'):
+    'v.safetensors: it holds the variant base, the config asks for large',
+    'v.safetensors: missing params/encoder/visual/stem/kernel (8, 4)',
+    'v.safetensors: surplus params/encoder/visual/stem/extra (2,)',
+    'a.safetensors: batch_stats/encoder/audio/bn0/mean is (5,), the model has (4,)',
+    'python -m dgsct_jax.convert',
+  ):
     assert fault in str(error.value)
 
 
-@pytest.mark.parametrize('given, message', [
-    ('', r'config.init.visual is not given: the 52 values of encoder/visual come from .*'
-         r'python -m dgsct_jax.convert .* --config.init.visual=random'),
+@pytest.mark.parametrize(
+  'given, message',
+  [
+    (
+      '',
+      r'config.init.visual is not given: the 52 values of encoder/visual come from .*'
+      r'python -m dgsct_jax.convert .* --config.init.visual=random',
+    ),
     ('gone.safetensors', r'config.init.visual=gone.safetensors: there is no file gone.*convert'),
     ('package:gone.safetensors', r'there is no file .*weights/gone.safetensors; make it with'),
     (__file__, r'is no safetensors file \(.*\); make it with'),
-])
+  ],
+)
 def test_weights_are_never_random_unless_asked_by_name(given, message):
   with pytest.raises(ValueError, match=message):
     variables(**{'init.visual': given})
@@ -121,7 +137,9 @@ def test_frozen_kernels_may_be_stored_in_half_and_nothing_else_is():
   found = variables(frozen_dtype='bfloat16')
   dtypes = {path: leaf.dtype for path, leaf in tree.flatten(found.frozen).items()}
   assert {path for path, dtype in dtypes.items() if dtype == jnp.bfloat16} == {
-      'encoder/visual/stem/kernel', 'encoder/audio/stem/kernel'}
+    'encoder/visual/stem/kernel',
+    'encoder/audio/stem/kernel',
+  }
   others = jax.tree.leaves((found.params, found.batch_stats))
   assert all(leaf.dtype == jnp.float32 for leaf in others)
   with pytest.raises(ValueError, match="config.frozen_dtype='float16'; choose"):
@@ -141,12 +159,11 @@ def test_the_optimiser_holds_the_trainable_half_only():
 def test_keys_are_a_function_of_seed_and_step():
   rng = lambda seed: jax.random.key_data(jax.random.key(seed))
   bits = lambda seed, step: jax.tree.map(
-      lambda key: str(jax.random.key_data(key)), states.step_keys(rng(seed), jnp.int32(step)))
+    lambda key: str(jax.random.key_data(key)), states.step_keys(rng(seed), jnp.int32(step))
+  )
   assert bits(43, 7) == bits(43, 7)
   drawn = [key for at in ((43, 7), (43, 8), (44, 7)) for key in bits(*at).values()]
   assert len(set(drawn)) == 9
-
-
 
 
 def test_a_model_without_an_audio_backbone_needs_no_audio_weights():
@@ -154,5 +171,6 @@ def test_a_model_without_an_audio_backbone_needs_no_audio_weights():
     @nn.compact
     def __call__(self, batch, train=False):
       return {'logits': toy.Backbone(4, name='encoder')(batch['video'], train)}
+
   config = dict(trainable=('.*',), **{'init.audio': '', 'init.visual': ''})
   assert variables(Visual(), **config).weights == {}

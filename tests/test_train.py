@@ -7,16 +7,11 @@ import jax
 import numpy as np
 import pytest
 
-from dgsct_jax import checkpoint
-from dgsct_jax import optim
-from dgsct_jax import sharding
+from dgsct_jax import checkpoint, optim, sharding, tree, writer
 from dgsct_jax import state as states
 from dgsct_jax import train as trains
-from dgsct_jax import tree
-from dgsct_jax import writer
 from dgsct_jax.data import pipeline
-from tests import processes
-from tests import toy
+from tests import processes, toy
 
 
 def run(workdir, task=None, **changes):
@@ -34,8 +29,9 @@ def saved(workdir, step=None):
     with ocp.StandardCheckpointer() as reader:
       folder = workdir / 'checkpoints' / str(step) / item
       shapes = jax.tree.map(
-          lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=here),
-          reader.metadata(folder).item_metadata.tree)
+        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=here),
+        reader.metadata(folder).item_metadata.tree,
+      )
       found[item] = reader.restore(folder, shapes)
   leaves = jax.tree_util.tree_leaves_with_path(found)
   return step, {jax.tree_util.keystr(path): np.asarray(leaf) for path, leaf in leaves}
@@ -81,7 +77,7 @@ def test_the_run_learns_and_leaves_what_a_user_looks_for(unbroken):
   assert [line['step'] for line in losses] == list(range(1, 37))
   assert {'train/class', 'train/lr', 'train/grad_norm'} < losses[0].keys()
   rates = [losses[i]['train/lr'] for i in (0, 11, 12, 24)]
-  np.testing.assert_allclose(rates, [.01, .01, .005, .0025])
+  np.testing.assert_allclose(rates, [0.01, 0.01, 0.005, 0.0025])
   assert np.loadtxt(workdir / 'figures/logits.txt').shape == (8, 3)
   assert (workdir / 'figures/curves.png').stat().st_size > 1000
   assert (workdir / 'index.html').is_file()
@@ -116,8 +112,9 @@ def test_frozen_parameters_stay_and_statistics_move():
 def test_gradients_flow_through_the_frozen_backbones_but_not_to_them():
   state, frozen, _, batches = prepare()
   tx, schedule = optim.build(toy.config().optim, 6)
-  step = lambda state, batch: trains.train_step(
-      state, frozen, batch, task=toy.task(), tx=tx, schedule=schedule)[0].opt_state
+  step = lambda state, batch: (
+    trains.train_step(state, frozen, batch, task=toy.task(), tx=tx, schedule=schedule)[0].opt_state
+  )
   outputs = jax.make_jaxpr(step)(state, next(batches)).out_avals
   held = sum(int(np.prod(aval.shape)) for aval in outputs if aval.shape)
   assert held == 2 * tree.count(state.params)  # the two moments of Adam, of the trainable half
@@ -134,20 +131,24 @@ def test_released_accumulation_moves_statistics_with_every_batch():
     before = jax.device_get((state.params, state.batch_stats))
     state, _ = step(state, frozen, next(batches))
     after = jax.device_get((state.params, state.batch_stats))
-    moved = [any(jax.tree.leaves(jax.tree.map(lambda x, y: (x != y).any(), *pair)))
-             for pair in zip(before, after)]
+    moved = [
+      any(jax.tree.leaves(jax.tree.map(lambda x, y: (x != y).any(), *pair)))
+      for pair in zip(before, after)
+    ]
     assert moved == [i % 2 == 1, True]
 
 
 @pytest.mark.parametrize('stop', [1, 6, 35])
 def test_a_run_stopped_by_sigterm_and_resumed_equals_an_unbroken_one(
-    unbroken, tmp_path, monkeypatch, stop):
+  unbroken, tmp_path, monkeypatch, stop
+):
   progress = writer.progress
 
   def at_step(step, *args):
     if step == stop:
       signal.raise_signal(signal.SIGTERM)
     return progress(step, *args)
+
   monkeypatch.setattr(writer, 'progress', at_step)
   handler = signal.getsignal(signal.SIGTERM)
   assert run(tmp_path) is None
@@ -160,11 +161,11 @@ def test_a_run_stopped_by_sigterm_and_resumed_equals_an_unbroken_one(
 
 
 def test_a_run_killed_between_two_saves_equals_an_unbroken_one(unbroken, tmp_path):
-  killed, = processes.train('tests.toy:build', tmp_path, kill=15)
+  (killed,) = processes.train('tests.toy:build', tmp_path, kill=15)
   assert killed.returncode == -signal.SIGKILL
   step, _ = saved(tmp_path)
   assert step in (8, 12)  # that of step 12 may still have been on its way
-  done, = processes.train('tests.toy:build', tmp_path)
+  (done,) = processes.train('tests.toy:build', tmp_path)
   assert done.returncode == 0 and f'going on after step {step}' in done.stdout, done.stderr
   same(saved(tmp_path), saved(unbroken[0]))
   assert (tmp_path / 'scalars.jsonl').read_text() == (unbroken[0] / 'scalars.jsonl').read_text()
@@ -183,8 +184,9 @@ def wide(tmp_path_factory):
 
 def test_a_run_killed_while_saving_goes_on_from_the_save_before(wide, tmp_path):
   run(tmp_path, **WIDE, **{'optim.epochs': 1})
-  killed, = processes.train(
-      'tests.toy:build', tmp_path, file_bytes=100_000, dies=True, **WIDE, **{'optim.epochs': 2})
+  (killed,) = processes.train(
+    'tests.toy:build', tmp_path, file_bytes=100_000, dies=True, **WIDE, **{'optim.epochs': 2}
+  )
   assert killed.returncode == -signal.SIGXFSZ  # of a write in the middle of the save
   names = {path.name for path in (tmp_path / 'checkpoints').iterdir()}
   assert '6' in names and any(name.startswith('8.') for name in names) and '8' not in names
@@ -195,10 +197,11 @@ def test_a_run_killed_while_saving_goes_on_from_the_save_before(wide, tmp_path):
 
 def test_a_full_disk_is_a_clear_error_and_the_run_goes_on_when_there_is_room(wide, tmp_path):
   run(tmp_path, **WIDE, **{'optim.epochs': 1})
-  full, = processes.train(
-      'tests.toy:build', tmp_path, file_bytes=100_000, **WIDE, **{'optim.epochs': 2})
+  (full,) = processes.train(
+    'tests.toy:build', tmp_path, file_bytes=100_000, **WIDE, **{'optim.epochs': 2}
+  )
   assert full.returncode == 1
-  error = full.stderr[full.stderr.rindex('ValueError: A checkpoint could not be written to'):]
+  error = full.stderr[full.stderr.rindex('ValueError: A checkpoint could not be written to') :]
   assert 'File too large' in error  # what the system said
   assert 'never retrieved' not in error  # of the writes that failed along with it
   assert 'steps 6; make room and run the same command' in error
@@ -222,8 +225,8 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_is_never_saved(tmp_path):
 
 
 def test_a_run_ends_early_when_it_gets_no_better_and_stays_ended(tmp_path, capsys):
-  worse = iter([.5, .5, .4, .3, .2, .1, 0.])
-  task = toy.task(summarize=lambda means: {'accuracy': next(worse, .45)})
+  worse = iter([0.5, 0.5, 0.4, 0.3, 0.2, 0.1, 0.0])
+  task = toy.task(summarize=lambda means: {'accuracy': next(worse, 0.45)})
   run(tmp_path, task, **{'optim.patience': 2, 'optim.epochs': 9})
   assert saved(tmp_path)[0] == 24  # the second epoch was as good as the first, two were not
   assert '2 epochs were not as good as the best: stopping' in capsys.readouterr().out
@@ -232,9 +235,9 @@ def test_a_run_ends_early_when_it_gets_no_better_and_stays_ended(tmp_path, capsy
 
 
 def test_the_best_checkpoint_and_not_the_last_is_scored(tmp_path):
-  scores = iter([.1, .9, .3])
-  task = toy.task(summarize=lambda means: {'accuracy': next(scores, -1.)})
-  assert run(tmp_path, task, keep=1, **{'optim.epochs': 3})['accuracy'] == -1.  # the fourth
+  scores = iter([0.1, 0.9, 0.3])
+  task = toy.task(summarize=lambda means: {'accuracy': next(scores, -1.0)})
+  assert run(tmp_path, task, keep=1, **{'optim.epochs': 3})['accuracy'] == -1.0  # the fourth
   assert json.loads((tmp_path / 'metrics.json').read_text())['step'] == 12
 
 
@@ -249,7 +252,9 @@ def test_the_profile_of_chosen_steps_is_written(tmp_path):
   assert list((tmp_path / 'profile').rglob('*.xplane.pb'))
 
 
-@pytest.mark.parametrize('changes, message', [
+@pytest.mark.parametrize(
+  'changes, message',
+  [
     ({'select_on': 'dev'}, "config.select_on='dev'; choose 'val' or 'test'"),
     ({'log_steps': 0}, 'config.log_steps=0; it must be at least 1'),
     ({'eval_epochs': 0}, 'config.eval_epochs=0'),
@@ -257,8 +262,9 @@ def test_the_profile_of_chosen_steps_is_written(tmp_path):
     ({'mesh': (3, 5)}, r'config.mesh=\(3, 5\)'),
     ({'data.batch': 0}, '0 clips do not divide over 1 devices'),
     ({'trainable': ('temporal/.*',)}, "'temporal/.*' matches no parameter"),
-    ({'optim.lr_by_path': (('encoder/visual/.*', .1),)}, "'encoder/visual/.*' matches no param"),
-])
+    ({'optim.lr_by_path': (('encoder/visual/.*', 0.1),)}, "'encoder/visual/.*' matches no param"),
+  ],
+)
 def test_wrong_values_stop_at_the_start(tmp_path, changes, message):
   with pytest.raises(ValueError, match=message):
     run(tmp_path, **changes)
@@ -275,7 +281,7 @@ def test_resuming_with_another_model_is_refused(unbroken, tmp_path):
 def still(tmp_path_factory):
   """36 batches in one process, without dropout."""
   workdir = tmp_path_factory.mktemp('still')
-  run(workdir, toy.task(dropout=0.))
+  run(workdir, toy.task(dropout=0.0))
   return workdir, saved(workdir)
 
 
@@ -297,9 +303,10 @@ def test_two_processes_train_as_one_does(still, tmp_path):
 
 def test_all_processes_stop_at_one_step_when_one_gets_sigterm(still, tmp_path):
   both = processes.train(
-      'tests.toy:build_still', tmp_path, hosts=2, kill=3, killed_host=1, with_signal=signal.SIGTERM)
+    'tests.toy:build_still', tmp_path, hosts=2, kill=3, killed_host=1, with_signal=signal.SIGTERM
+  )
   assert [process.returncode for process in both] == [0, 0], both[1].stderr[-3000:]
   step, _ = saved(tmp_path)
   assert step < 36 and f'SIGTERM: saved step {step}' in both[0].stdout
-  run(tmp_path, toy.task(dropout=0.))  # goes on in one process
+  run(tmp_path, toy.task(dropout=0.0))  # goes on in one process
   close(saved(tmp_path), still[1])

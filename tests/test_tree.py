@@ -6,12 +6,12 @@ import pytest
 from dgsct_jax import tree
 
 PARAMS = {
-    'encoder': {
-        'visual': {'kernel': np.ones((2, 3)), 'bias': np.ones(3)},
-        'exchange_0': {'gate': np.zeros(1)},
-        'exchange_1': {'gate': np.zeros(1)},
-    },
-    'head': {'kernel': np.ones((3, 4))},
+  'encoder': {
+    'visual': {'kernel': np.ones((2, 3)), 'bias': np.ones(3)},
+    'exchange_0': {'gate': np.zeros(1)},
+    'exchange_1': {'gate': np.zeros(1)},
+  },
+  'head': {'kernel': np.ones((3, 4))},
 }
 
 

@@ -11,14 +11,16 @@ from dgsct_jax import writer as writers
 def write(workdir, start, steps):
   writer = writers.Writer(workdir, start)
   for step in steps:
-    writer.scalars(step, {'loss': step / 4, 'lr': .1})
+    writer.scalars(step, {'loss': step / 4, 'lr': 0.1})
   writer.close()
 
 
 def test_scalars_are_one_json_object_per_step(tmp_path):
   write(tmp_path, 0, [1, 2])
   assert [json.loads(line) for line in (tmp_path / 'scalars.jsonl').read_text().splitlines()] == [
-      {'step': 1, 'train/loss': .25, 'train/lr': .1}, {'step': 2, 'train/loss': .5, 'train/lr': .1}]
+    {'step': 1, 'train/loss': 0.25, 'train/lr': 0.1},
+    {'step': 2, 'train/loss': 0.5, 'train/lr': 0.1},
+  ]
   assert list((tmp_path / 'tensorboard').iterdir())
 
 
@@ -44,28 +46,36 @@ def test_reading_a_folder_without_scalars_gives_none(tmp_path):
 
 
 def test_training_never_imports_torch(tmp_path):
-  code = ('import pathlib, sys; from dgsct_jax import train, writer;'
-          'writer.Writer(pathlib.Path(sys.argv[1]), 0).close(); assert "torch" not in sys.modules')
+  code = (
+    'import pathlib, sys; from dgsct_jax import train, writer;'
+    'writer.Writer(pathlib.Path(sys.argv[1]), 0).close(); assert "torch" not in sys.modules'
+  )
   subprocess.run([sys.executable, '-c', code, str(tmp_path)], check=True)
 
 
 def test_the_clock_counts_batches_but_no_pauses(monkeypatch):
-  now = [100.]
+  now = [100.0]
   monkeypatch.setattr(time, 'monotonic', lambda: now[0])
   clock = writers.Clock(10, 50, batch=4)
-  assert clock.report(10) == (0., '?')
+  assert clock.report(10) == (0.0, '?')
   now[0] += 5
   with clock.paused():
     now[0] += 1000
   clips, left = clock.report(20)  # ten batches in five seconds
-  assert clips == 8. and left == '0:00:15'
+  assert clips == 8.0 and left == '0:00:15'
   now[0] += 1
-  assert clock.report(21)[0] == 4.
+  assert clock.report(21)[0] == 4.0
 
 
 def test_the_progress_line_has_all_that_one_looks_for():
   line = writers.progress(
-      20, 400, {'loss': 1.5, 'event': 1., 'class': .5, 'grad_norm': 2., 'lr': 5e-4}, 12.25,
-      '0:01:00')
-  assert line == ('step 20/400  loss 1.5000  event 1.0000 class 0.5000 grad_norm 2.0000'
-                  '  lr 5.00e-04  12.2 clips/s  0:01:00 left')
+    20,
+    400,
+    {'loss': 1.5, 'event': 1.0, 'class': 0.5, 'grad_norm': 2.0, 'lr': 5e-4},
+    12.25,
+    '0:01:00',
+  )
+  assert line == (
+    'step 20/400  loss 1.5000  event 1.0000 class 0.5000 grad_norm 2.0000'
+    '  lr 5.00e-04  12.2 clips/s  0:01:00 left'
+  )

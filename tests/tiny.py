@@ -13,6 +13,7 @@ from dgsct_jax.data.pipeline import Dataset
 @dataclasses.dataclass(frozen=True)
 class Noise:
   """Clips of noise for AVE, each a function of its index."""
+
   image: int
   samples: int
   length: int = 16
@@ -24,10 +25,11 @@ class Noise:
   def __getitem__(self, i):
     rng = np.random.default_rng(int(i))
     return {
-        'video': rng.normal(size=(self.segments, self.image, self.image, 3)).astype(np.float32),
-        'wave': rng.uniform(-1, 1, (self.segments, self.samples)).astype(np.float32),
-        'label': np.where(rng.random(self.segments) < .5, int(i) % 28, 28).astype(np.int32),
-        'index': np.int32(i)}
+      'video': rng.normal(size=(self.segments, self.image, self.image, 3)).astype(np.float32),
+      'wave': rng.uniform(-1, 1, (self.segments, self.samples)).astype(np.float32),
+      'label': np.where(rng.random(self.segments) < 0.5, int(i) % 28, 28).astype(np.int32),
+      'index': np.int32(i),
+    }
 
 
 def ave(**changes: Any) -> tuple[tasks.Task, Any]:

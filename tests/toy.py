@@ -7,10 +7,10 @@ import dataclasses
 from typing import Any
 
 import flax.linen as nn
+import grain
 import jax.numpy as jnp
 import numpy as np
 import optax
-import grain
 
 from configs import common
 from dgsct_jax.data.pipeline import Dataset
@@ -21,12 +21,13 @@ CLASSES = 3
 
 class Backbone(nn.Module):
   """Its parameters are frozen; the statistics of its BatchNorm move."""
+
   width: int
 
   @nn.compact
   def __call__(self, x, train):
     x = nn.Dense(self.width, name='stem')(x)
-    return nn.tanh(nn.BatchNorm(not train, momentum=.9, name='bn0')(x))
+    return nn.tanh(nn.BatchNorm(not train, momentum=0.9, name='bn0')(x))
 
 
 class Encoder(nn.Module):
@@ -44,12 +45,12 @@ class Encoder(nn.Module):
 
 class Model(nn.Module):
   width: int = 16
-  dropout: float = .1
+  dropout: float = 0.1
 
   @nn.compact
   def __call__(self, batch, train=False):
     x = jnp.concatenate(Encoder(self.width, name='encoder')(batch, train), -1)
-    x = nn.BatchNorm(not train, momentum=.9, name='norm')(x)
+    x = nn.BatchNorm(not train, momentum=0.9, name='norm')(x)
     x = nn.Dropout(self.dropout)(x, deterministic=not train)
     return {'logits': nn.Dense(CLASSES, name='head')(x)}
 
@@ -57,6 +58,7 @@ class Model(nn.Module):
 @dataclasses.dataclass(frozen=True)
 class Clips:
   """Random access to `length` clips, a function of (split, index)."""
+
   split: str
   length: int
   poison: int = -1  # the clip that is not a number
@@ -70,8 +72,13 @@ class Clips:
     wave = rng.normal(size=(2, 8)).astype(np.float32)
     wave[:, label] += 2
     video = wave[0] ** 2 if i != self.poison else np.full(8, np.nan, np.float32)
-    return {'video': video, 'wave': wave, 'label': np.int32(label), 'index': np.int32(i),
-            'id': f'clip{i}'}
+    return {
+      'video': video,
+      'wave': wave,
+      'label': np.int32(label),
+      'index': np.int32(i),
+      'id': f'clip{i}',
+    }
 
 
 @dataclasses.dataclass(frozen=True)
@@ -88,22 +95,32 @@ def loss(outputs, batch):
 
 def metrics(outputs, batch):
   ones = np.ones(len(batch['label']))
-  right = 100. * (np.argmax(outputs['logits'], -1) == batch['label'])
-  return {'accuracy': (right, ones), 'margin': (outputs['logits'].max(-1), 1. + batch['label'])}
+  right = 100.0 * (np.argmax(outputs['logits'], -1) == batch['label'])
+  return {'accuracy': (right, ones), 'margin': (outputs['logits'].max(-1), 1.0 + batch['label'])}
 
 
 def figures(outputs, batch, folder):
   np.savetxt(folder / 'logits.txt', outputs['logits'])
 
 
-def task(width: int = 16, dropout: float = .1, clips: int = 42, poison: int = -1,
-         **changes: Any) -> Task:
+def task(
+  width: int = 16, dropout: float = 0.1, clips: int = 42, poison: int = -1, **changes: Any
+) -> Task:
   lengths = {'train': clips, 'val': 10, 'test': 13}
-  return Task(**dict(
-      model=Model(width, dropout), loss=loss, metrics=metrics, primary='accuracy',
+  return Task(
+    **dict(
+      model=Model(width, dropout),
+      loss=loss,
+      metrics=metrics,
+      primary='accuracy',
       data=lambda split: Dataset(
-          Clips(split, lengths[split], poison if split == 'train' else -1), (DropStrings(),)),
-      batch_means=('accuracy',), figures=figures) | changes)
+        Clips(split, lengths[split], poison if split == 'train' else -1), (DropStrings(),)
+      ),
+      batch_means=('accuracy',),
+      figures=figures,
+    )
+    | changes
+  )
 
 
 def config(**changes: Any):
@@ -114,7 +131,7 @@ def config(**changes: Any):
   values.trainable = ('encoder/exchange_.*', 'norm/.*', 'head/.*')
   values.init.visual = values.init.audio = 'random'
   values.data.batch = 8
-  values.optim.update(lr=1e-2, epochs=6, decay_epochs=2, decay_rate=.5)
+  values.optim.update(lr=1e-2, epochs=6, decay_epochs=2, decay_rate=0.5)
   values.update(log_steps=1, save_steps=4)
   values.update_from_flattened_dict(changes)
   return values
@@ -129,7 +146,7 @@ def build(**changes: Any):
 def build_still(**changes: Any):
   """Without dropout, whose masks go by the place in a batch, which is another with more hosts."""
   values = config(**changes)
-  return task(dropout=0.), values
+  return task(dropout=0.0), values
 
 
 def build_wide(**changes: Any):

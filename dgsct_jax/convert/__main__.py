@@ -16,12 +16,17 @@ from pathlib import Path
 
 from dgsct_jax.convert import avqa, dgsct, htsat, read, release, run, swin_v2, table
 
-PLANS = {'swin_v2': swin_v2.plan, 'htsat': htsat.plan, 'dgsct-ave': dgsct.plan_ave, 'dgsct-avqa': avqa.plan,
-         'dgsct-grounding': avqa.plan_grounding}
+PLANS = {
+  'swin_v2': swin_v2.plan,
+  'htsat': htsat.plan,
+  'dgsct-ave': dgsct.plan_ave,
+  'dgsct-avqa': avqa.plan,
+  'dgsct-grounding': avqa.plan_grounding,
+}
 EXPORTS = {  # how to write the names, what of the original's is unread, the prefix of its names
-    'dgsct-ave': (release.export_ave, dgsct.AVE, ''),
-    'dgsct-avqa': (release.export_avqa, avqa.AVQA, 'module.'),
-    'dgsct-grounding': (release.export_grounding, avqa.MATCHING, 'module.'),
+  'dgsct-ave': (release.export_ave, dgsct.AVE, ''),
+  'dgsct-avqa': (release.export_avqa, avqa.AVQA, 'module.'),
+  'dgsct-grounding': (release.export_grounding, avqa.MATCHING, 'module.'),
 }
 
 
@@ -31,12 +36,20 @@ def convert(source: str, checkpoint: str, out: Path) -> str:
   plan = PLANS[source](read.read(path), checkpoint)
   tensors = table.convert(plan.state, plan.table, plan.targets)
   sha256 = read.sha256(path)
-  read.write(out, tensors, {'source': source, 'variant': plan.variant, 'sha256': sha256, 'table': table.VERSION})
+  read.write(
+    out,
+    tensors,
+    {'source': source, 'variant': plan.variant, 'sha256': sha256, 'table': table.VERSION},
+  )
   dropped = collections.Counter(table.dropped(plan.table, plan.state).values())
-  return '\n'.join([f'{path}: {source} in the layout of {plan.layout}, variant {plan.variant}, sha256 {sha256}',
-                    f'{len(plan.state) - dropped.total()} of {len(plan.state)} tensors used, dropped:',
-                    *(f'  {count:5} {reason}' for reason, count in dropped.items()),
-                    f'{out}: {len(tensors)} tensors, {sum(x.size for x in tensors.values()):,} values'])
+  return '\n'.join(
+    [
+      f'{path}: {source} in the layout of {plan.layout}, variant {plan.variant}, sha256 {sha256}',
+      f'{len(plan.state) - dropped.total()} of {len(plan.state)} tensors used, dropped:',
+      *(f'  {count:5} {reason}' for reason, count in dropped.items()),
+      f'{out}: {len(tensors)} tensors, {sum(x.size for x in tensors.values()):,} values',
+    ]
+  )
 
 
 def export(source: str, checkpoint: str, out: Path, original: str | None) -> str:
@@ -46,18 +59,31 @@ def export(source: str, checkpoint: str, out: Path, original: str | None) -> str
   if original:
     kept = PLANS[source](read.read(read.fetch(original))).state
     state |= {name: kept[name] for name in table.dropped(rows, kept) if name in state}
-  read.write(out, {prefix + name: x for name, x in state.items()}, {'source': source, 'table': table.VERSION})
+  read.write(
+    out, {prefix + name: x for name, x in state.items()}, {'source': source, 'table': table.VERSION}
+  )
   return f'{out}: {len(state)} tensors with the released names'
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-  parser = argparse.ArgumentParser(prog='python -m dgsct_jax.convert', description=__doc__,
-                                   formatter_class=argparse.RawDescriptionHelpFormatter)
+  parser = argparse.ArgumentParser(
+    prog='python -m dgsct_jax.convert',
+    description=__doc__,
+    formatter_class=argparse.RawDescriptionHelpFormatter,
+  )
   parser.add_argument('--export', action='store_true', help='from our names to the released ones')
-  parser.add_argument('--original', help='with --export: take the weights that the model never reads from this file')
-  parser.add_argument('--part', default='', help='with run: only what lies below this path of the model')
-  parser.add_argument('--dtype', default='float32', choices=('float32', 'float16'),
-                      help='with run: how values are stored')
+  parser.add_argument(
+    '--original', help='with --export: take the weights that the model never reads from this file'
+  )
+  parser.add_argument(
+    '--part', default='', help='with run: only what lies below this path of the model'
+  )
+  parser.add_argument(
+    '--dtype',
+    default='float32',
+    choices=('float32', 'float16'),
+    help='with run: how values are stored',
+  )
   parser.add_argument('source', choices=(*PLANS, 'run'))
   parser.add_argument('checkpoint')
   parser.add_argument('out', type=Path)
@@ -65,9 +91,13 @@ def main(argv: Sequence[str] | None = None) -> int:
   suffixes = ('.safetensors', *read.TORCH) if args.export else ('.safetensors',)
   try:
     if args.out.suffix not in suffixes or not args.out.absolute().parent.is_dir():
-      raise ValueError(f'{args.out}: OUT is a file {" or ".join(suffixes)} in a folder that exists.')
+      raise ValueError(
+        f'{args.out}: OUT is a file {" or ".join(suffixes)} in a folder that exists.'
+      )
     if args.export and args.source not in EXPORTS:
-      raise ValueError(f'{args.source} cannot be exported, only {", ".join(EXPORTS)}; its released files exist.')
+      raise ValueError(
+        f'{args.source} cannot be exported, only {", ".join(EXPORTS)}; its released files exist.'
+      )
     if args.source == 'run' and not args.export:
       print(run.convert(Path(args.checkpoint), args.out, args.part, args.dtype))
     elif args.export:

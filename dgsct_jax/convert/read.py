@@ -24,25 +24,37 @@ def fetch(checkpoint: str) -> Path:
   if not checkpoint.startswith('hf://'):
     path = Path(checkpoint).expanduser()
     if not path.is_file():
-      raise ValueError(f'{path} is not a file; give a {", ".join((".safetensors", *TORCH))} or hf://owner/name[/file].')
+      raise ValueError(
+        f'{path} is not a file; give a {", ".join((".safetensors", *TORCH))} or hf://owner/name[/file].'
+      )
     return path
   try:
     import huggingface_hub
   except ImportError as error:
-    raise ValueError(f'{checkpoint} needs huggingface_hub: pip install "dgsct-jax[convert]".') from error
+    raise ValueError(
+      f'{checkpoint} needs huggingface_hub: pip install "dgsct-jax[convert]".'
+    ) from error
   owner, name, *rest = checkpoint.removeprefix('hf://').split('/', 2) + [''] * 2
   if not owner or not name:
-    raise ValueError(f'{checkpoint!r} names no repository; write hf://owner/name or hf://owner/name/file.')
+    raise ValueError(
+      f'{checkpoint!r} names no repository; write hf://owner/name or hf://owner/name/file.'
+    )
   file = rest[0]
   try:
     if not file:
       files = huggingface_hub.list_repo_files(f'{owner}/{name}')
       file = next((f for f in ('model.safetensors', 'pytorch_model.bin') if f in files), '')
       if not file:
-        raise ValueError(f'{checkpoint} has neither model.safetensors nor pytorch_model.bin but {", ".join(files)}; '
-                         f'write hf://{owner}/{name}/FILE.')
+        raise ValueError(
+          f'{checkpoint} has neither model.safetensors nor pytorch_model.bin but {", ".join(files)}; '
+          f'write hf://{owner}/{name}/FILE.'
+        )
     return Path(huggingface_hub.hf_hub_download(f'{owner}/{name}', file))
-  except (OSError, huggingface_hub.errors.HfHubHTTPError, huggingface_hub.errors.HFValidationError) as error:
+  except (
+    OSError,
+    huggingface_hub.errors.HfHubHTTPError,
+    huggingface_hub.errors.HFValidationError,
+  ) as error:
     raise ValueError(f'{checkpoint} cannot be downloaded: {error}') from error
 
 
@@ -55,7 +67,9 @@ def read(path: Path) -> State:
     return _read_safetensors(path)
   if path.suffix in TORCH:
     return _read_torch(path)
-  raise ValueError(f'{path} is no checkpoint by its name; its suffix must be .safetensors, {", ".join(TORCH)}.')
+  raise ValueError(
+    f'{path} is no checkpoint by its name; its suffix must be .safetensors, {", ".join(TORCH)}.'
+  )
 
 
 def _read_safetensors(path: Path) -> State:
@@ -81,19 +95,28 @@ def _read_torch(path: Path) -> State:
     content = torch.load(path, map_location='cpu', weights_only=True, mmap=zipfile.is_zipfile(path))
   except Exception as error:  # torch raises a dozen types for damaged files
     if code := re.search(r'GLOBAL ([\w.]+)', str(error)):
-      raise ValueError(f'{path} holds more than tensors: reading it would run {code[1]}. If you trust it, keep the '
-                       'tensors alone, in PyTorch: torch.save(torch.load(PATH, weights_only=False)["state_dict"], NEW).'
-                      ) from error
-    why = type(error).__name__ if isinstance(error, pickle.UnpicklingError) else f'{error}'.split('. ')[0]
-    raise ValueError(f'{path} is damaged, or no PyTorch file of tensors alone ({why or type(error).__name__}); '
-                     'fetch it again.') from error
+      raise ValueError(
+        f'{path} holds more than tensors: reading it would run {code[1]}. If you trust it, keep the '
+        'tensors alone, in PyTorch: torch.save(torch.load(PATH, weights_only=False)["state_dict"], NEW).'
+      ) from error
+    why = (
+      type(error).__name__
+      if isinstance(error, pickle.UnpicklingError)
+      else f'{error}'.split('. ')[0]
+    )
+    raise ValueError(
+      f'{path} is damaged, or no PyTorch file of tensors alone ({why or type(error).__name__}); '
+      'fetch it again.'
+    ) from error
   for name in NESTED:
     if isinstance(content, Mapping) and isinstance(content.get(name), Mapping):
       content = content[name]
   if not isinstance(content, Mapping) or not content:
     raise ValueError(f'{path} holds {type(content).__name__}, no names and tensors.')
   if strange := [name for name, x in content.items() if not isinstance(x, torch.Tensor)]:
-    raise ValueError(f'{path} holds more than tensors beside its weights: {", ".join(map(str, strange[:9]))}.')
+    raise ValueError(
+      f'{path} holds more than tensors beside its weights: {", ".join(map(str, strange[:9]))}.'
+    )
   return {name: _to_numpy(x) for name, x in content.items()}
 
 
@@ -118,9 +141,12 @@ def write(path: Path, state: State, header: Mapping[str, str]) -> None:
   unfinished = path.with_name(f'.{path.name}.{os.getpid()}')
   try:
     if path.suffix == '.safetensors':
-      save_file({name: np.asarray(x, order='C') for name, x in state.items()}, unfinished, dict(header))
+      save_file(
+        {name: np.asarray(x, order='C') for name, x in state.items()}, unfinished, dict(header)
+      )
     else:
       import torch
+
       torch.save({name: torch.from_numpy(np.array(x)) for name, x in state.items()}, unfinished)
     unfinished.replace(path)
   finally:

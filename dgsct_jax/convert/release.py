@@ -7,7 +7,9 @@ from dgsct_jax.convert.table import State, below, export
 from dgsct_jax.models import windows
 
 
-def export_ave(ours: State, window: int = 12, image_classes: int = 21841, sound_classes: int = 527) -> State:
+def export_ave(
+  ours: State, window: int = 12, image_classes: int = 21841, sound_classes: int = 527
+) -> State:
   """State dict of the released AVE model from our tensors.
 
   Names that the released network holds and never reads get stand-ins: layer templates and skipped attention are copies
@@ -15,19 +17,35 @@ def export_ave(ours: State, window: int = 12, image_classes: int = 21841, sound_
   initialised, counters are 0. `window`: of the visual backbone, which no shape tells.
   """
   state = export(ours, dgsct.AVE)
-  return (state | _buffers(state, window) | _copies(state) | _unread_ave(state) |
-          _classifiers(state, image_classes, sound_classes))
+  return (
+    state
+    | _buffers(state, window)
+    | _copies(state)
+    | _unread_ave(state)
+    | _classifiers(state, image_classes, sound_classes)
+  )
 
 
-def export_avqa(ours: State, window: int = 12, image_classes: int = 21841, sound_classes: int = 527) -> State:
+def export_avqa(
+  ours: State, window: int = 12, image_classes: int = 21841, sound_classes: int = 527
+) -> State:
   """State dict of the released AVQA model from our tensors, but for the prefix 'module.'; see `export_ave`.
 
   The second copy of the layers over sounds, which starts like the first and is never read, is as the first is now.
   """
   state = export(ours, avqa.AVQA)
-  copies = {name.replace('.', '_pure.'): x for name, x in state.items() if name.startswith(('fc_a1.', 'fc_a2.'))}
-  return (state | copies | _norm('norm3', len(state['norm1.bias'])) | _buffers(state, window) |
-          _classifiers(state, image_classes, sound_classes))
+  copies = {
+    name.replace('.', '_pure.'): x
+    for name, x in state.items()
+    if name.startswith(('fc_a1.', 'fc_a2.'))
+  }
+  return (
+    state
+    | copies
+    | _norm('norm3', len(state['norm1.bias']))
+    | _buffers(state, window)
+    | _classifiers(state, image_classes, sound_classes)
+  )
 
 
 def export_grounding(ours: State) -> State:
@@ -37,18 +55,27 @@ def export_grounding(ours: State) -> State:
 
 def _buffers(state: State, window: int) -> State:
   """Counters, shift masks and position indices, which PyTorch keeps although shapes tell them."""
-  extra = {name.replace('running_mean', 'num_batches_tracked'): np.zeros((), np.int64)
-           for name in state if name.endswith('.running_mean')}
+  extra = {
+    name.replace('running_mean', 'num_batches_tracked'): np.zeros((), np.int64)
+    for name in state
+    if name.endswith('.running_mean')
+  }
   audio_window = htsat.sizes(below(state, 'htsat.'))['window']
   for backbone, side, window in zip(('swin', 'htsat'), dgsct.grids(state), (window, audio_window)):
-    blocks = [name.split('.') for name in state if name.startswith(f'{backbone}.layers') and '.norm1.weight' in name]
+    blocks = [
+      name.split('.')
+      for name in state
+      if name.startswith(f'{backbone}.layers') and '.norm1.weight' in name
+    ]
     for _, _, i, _, j, *_ in blocks:
-      block, grid = f'{backbone}.layers.{i}.blocks.{j}.', (side // 2**int(i),) * 2
+      block, grid = f'{backbone}.layers.{i}.blocks.{j}.', (side // 2 ** int(i),) * 2
       size, shift = windows.clamp(grid, window, window // 2 * (int(j) % 2))
       if any(shift):
         extra[block + 'attn_mask'] = windows.shift_mask(grid, size, shift)
       if backbone == 'htsat':
-        extra[block + 'attn.relative_position_index'] = windows.relative_index(size).astype(np.int64)
+        extra[block + 'attn.relative_position_index'] = windows.relative_index(size).astype(
+          np.int64
+        )
   return extra
 
 
@@ -62,7 +89,9 @@ def _copies(state: State) -> State:
   for stream in ('video', 'audio'):
     encoder, decoder = f'temporal_attn.{stream}_encoder.', f'temporal_attn.{stream}_decoder.'
     extra |= copy(state, encoder + 'encoder.layers.0.', encoder + 'encoder_layer.')
-    extra |= copy(state, decoder + 'decoder.layers.0.multihead_attn.', decoder + 'decoder.layers.0.self_attn.')
+    extra |= copy(
+      state, decoder + 'decoder.layers.0.multihead_attn.', decoder + 'decoder.layers.0.self_attn.'
+    )
     extra |= copy(state | extra, decoder + 'decoder.layers.0.', decoder + 'decoder_layer.')
   return extra
 
@@ -71,24 +100,42 @@ def _unread_ave(state: State) -> State:
   """Weights of the AVE network that nothing in it depends on."""
   audio_width = len(state['htsat.patch_embed.norm.weight'])
   attention = below(state, 'temporal_attn.video_encoder.encoder.layers.0.self_attn.')
-  shapes = {f'CMBS.{module}.video_multihead.{name}': x.shape for module in ('AVInter', 'VAInter')
-            for name, x in attention.items()}
-  shapes |= {f'adapter_token_downsampler.{i}.weight': (2**i * audio_width // 2, 2**i * audio_width // 4)
-             for i in range(3)}
+  shapes = {
+    f'CMBS.{module}.video_multihead.{name}': x.shape
+    for module in ('AVInter', 'VAInter')
+    for name, x in attention.items()
+  }
+  shapes |= {
+    f'adapter_token_downsampler.{i}.weight': (2**i * audio_width // 2, 2**i * audio_width // 4)
+    for i in range(3)
+  }
   extra = {name: np.zeros(shape, np.float32) for name, shape in shapes.items()}
   for norm in ('CMBS.AVInter.norm1', 'CMBS.VAInter.norm1', 'CMBS.video_norm', 'CMBS.audio_norm'):
     extra |= _norm(norm, state['CMBS.video_cas.weight'].shape[1])
-  return extra | {name.replace('gate_av', 'gate_tk'): np.ones(1, np.float32) for name in state
-                  if name.endswith('.gate_av')}
+  return extra | {
+    name.replace('gate_av', 'gate_tk'): np.ones(1, np.float32)
+    for name in state
+    if name.endswith('.gate_av')
+  }
 
 
 def _classifiers(state: State, image_classes: int, sound_classes: int) -> State:
   """What the backbones have beyond what an encoder needs."""
-  width, audio_width = len(state['swin.norm.weight']), 8 * len(state['htsat.patch_embed.norm.weight'])
-  shapes = {'swin.head.weight': (image_classes, width), 'swin.head.bias': (image_classes,),
-            'htsat.tscam_conv.weight': (sound_classes, audio_width, 2, 3), 'htsat.tscam_conv.bias': (sound_classes,),
-            'htsat.head.weight': (sound_classes, sound_classes), 'htsat.head.bias': (sound_classes,)}
-  return {name: np.zeros(shape, np.float32) for name, shape in shapes.items()} | _norm('htsat.norm', audio_width)
+  width, audio_width = (
+    len(state['swin.norm.weight']),
+    8 * len(state['htsat.patch_embed.norm.weight']),
+  )
+  shapes = {
+    'swin.head.weight': (image_classes, width),
+    'swin.head.bias': (image_classes,),
+    'htsat.tscam_conv.weight': (sound_classes, audio_width, 2, 3),
+    'htsat.tscam_conv.bias': (sound_classes,),
+    'htsat.head.weight': (sound_classes, sound_classes),
+    'htsat.head.bias': (sound_classes,),
+  }
+  return {name: np.zeros(shape, np.float32) for name, shape in shapes.items()} | _norm(
+    'htsat.norm', audio_width
+  )
 
 
 def _norm(name: str, size: int) -> State:

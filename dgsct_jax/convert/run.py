@@ -26,7 +26,9 @@ def convert(workdir: Path, out: Path, part: str = '', dtype: str = 'float32') ->
   manager = checkpoint.find(workdir, tasks.build(config).primary)
   step, _ = checkpoint.best(manager)
   trained = checkpoint.read_model(manager, step)
-  tensors = _frozen(config) | {name: np.asarray(leaf) for name, leaf in tree.flatten(trained).items()}
+  tensors = _frozen(config) | {
+    name: np.asarray(leaf) for name, leaf in tree.flatten(trained).items()
+  }
   prefix = f'{part}/' if part else ''
   kept = {}
   for name, tensor in tensors.items():
@@ -35,7 +37,9 @@ def convert(workdir: Path, out: Path, part: str = '', dtype: str = 'float32') ->
       kept[f'{collection}/{path.removeprefix(prefix)}'] = tensor.astype(dtype)
   if not kept:
     tops = sorted({'/'.join(name.split('/')[1:3]) for name in tensors})
-    raise ValueError(f'--part={part}: nothing of the run lies below it; there are {", ".join(tops[:9])}.')
+    raise ValueError(
+      f'--part={part}: nothing of the run lies below it; there are {", ".join(tops[:9])}.'
+    )
   read.write(out, kept, {'source': 'run', 'variant': 'custom', 'step': str(step), 'table': VERSION})
   return f'{out}: {len(kept)} tensors, {sum(x.size for x in kept.values()):,} values of step {step} of {workdir}'
 
@@ -48,5 +52,7 @@ def _frozen(config: ml_collections.ConfigDict) -> dict[str, np.ndarray]:
     if not given or given == 'random':
       continue  # Either all of it was trained, or the reader of the file will miss it by name.
     with safetensors.safe_open(state.locate(given), framework='np') as file:
-      tensors |= {state.join(key, state.PREFIXES[name]): file.get_tensor(key) for key in file.keys()}
+      tensors |= {
+        state.join(key, state.PREFIXES[name]): file.get_tensor(key) for key in file.keys()
+      }
   return tensors

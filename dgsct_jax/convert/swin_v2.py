@@ -5,67 +5,87 @@ import re
 
 import jax
 
-from dgsct_jax.convert.table import (CONV, DENSE, LOGIT_SCALE, MATRIX, NORM, RAW, SAME, Drop, Leaf, Plan, State, Table,
-                                     below, targets)
+from dgsct_jax.convert.table import (
+  CONV,
+  DENSE,
+  LOGIT_SCALE,
+  MATRIX,
+  NORM,
+  RAW,
+  SAME,
+  Drop,
+  Leaf,
+  Plan,
+  State,
+  Table,
+  below,
+  targets,
+)
 from dgsct_jax.models import swin_v2
 
 COMPUTED = Drop('computed from the shapes of the windows')
 HEAD = Drop('ImageNet classifier')
 
 BLOCKS: Table = (
-    ('patch_embed.proj', 'patch_embed/proj', CONV),
-    ('patch_embed.norm', 'patch_embed/norm', NORM),
-    ('layers.#.blocks.#.attn.logit_scale', 'stages_#/blocks_#/attn/logit_scale', LOGIT_SCALE),
-    ('layers.#.blocks.#.attn.q_bias', 'stages_#/blocks_#/attn/q_bias', RAW),
-    ('layers.#.blocks.#.attn.v_bias', 'stages_#/blocks_#/attn/v_bias', RAW),
-    ('layers.#.blocks.#.attn.cpb_mlp.0', 'stages_#/blocks_#/attn/cpb_mlp/fc1', DENSE),
-    ('layers.#.blocks.#.attn.cpb_mlp.2', 'stages_#/blocks_#/attn/cpb_mlp/fc2', DENSE),
-    ('layers.#.blocks.#.attn.qkv', 'stages_#/blocks_#/attn/qkv', DENSE),
-    ('layers.#.blocks.#.attn.proj', 'stages_#/blocks_#/attn/proj', DENSE),
-    ('layers.#.blocks.#.norm1', 'stages_#/blocks_#/norm1', NORM),
-    ('layers.#.blocks.#.norm2', 'stages_#/blocks_#/norm2', NORM),
-    ('layers.#.blocks.#.mlp.fc1', 'stages_#/blocks_#/mlp/fc1', DENSE),
-    ('layers.#.blocks.#.mlp.fc2', 'stages_#/blocks_#/mlp/fc2', DENSE),
-    ('norm', 'norm', NORM),
-    ('layers.#.blocks.#.attn_mask', None, COMPUTED),
-    ('layers.#.blocks.#.attn.relative_coords_table', None, COMPUTED),
-    ('layers.#.blocks.#.attn.relative_position_index', None, COMPUTED),
-    ('layers.#.blocks.#.attn.k_bias', None, Drop('a constant zero')),
-    ('head', None, HEAD),
+  ('patch_embed.proj', 'patch_embed/proj', CONV),
+  ('patch_embed.norm', 'patch_embed/norm', NORM),
+  ('layers.#.blocks.#.attn.logit_scale', 'stages_#/blocks_#/attn/logit_scale', LOGIT_SCALE),
+  ('layers.#.blocks.#.attn.q_bias', 'stages_#/blocks_#/attn/q_bias', RAW),
+  ('layers.#.blocks.#.attn.v_bias', 'stages_#/blocks_#/attn/v_bias', RAW),
+  ('layers.#.blocks.#.attn.cpb_mlp.0', 'stages_#/blocks_#/attn/cpb_mlp/fc1', DENSE),
+  ('layers.#.blocks.#.attn.cpb_mlp.2', 'stages_#/blocks_#/attn/cpb_mlp/fc2', DENSE),
+  ('layers.#.blocks.#.attn.qkv', 'stages_#/blocks_#/attn/qkv', DENSE),
+  ('layers.#.blocks.#.attn.proj', 'stages_#/blocks_#/attn/proj', DENSE),
+  ('layers.#.blocks.#.norm1', 'stages_#/blocks_#/norm1', NORM),
+  ('layers.#.blocks.#.norm2', 'stages_#/blocks_#/norm2', NORM),
+  ('layers.#.blocks.#.mlp.fc1', 'stages_#/blocks_#/mlp/fc1', DENSE),
+  ('layers.#.blocks.#.mlp.fc2', 'stages_#/blocks_#/mlp/fc2', DENSE),
+  ('norm', 'norm', NORM),
+  ('layers.#.blocks.#.attn_mask', None, COMPUTED),
+  ('layers.#.blocks.#.attn.relative_coords_table', None, COMPUTED),
+  ('layers.#.blocks.#.attn.relative_position_index', None, COMPUTED),
+  ('layers.#.blocks.#.attn.k_bias', None, Drop('a constant zero')),
+  ('head', None, HEAD),
 )
 # Patch merging ends a stage here and, from timm 0.9 on, begins the next one.
 TABLE = BLOCKS + (
-    ('layers.#.downsample.reduction', 'stages_#/downsample/reduction', DENSE),
-    ('layers.#.downsample.norm', 'stages_#/downsample/norm', NORM),
+  ('layers.#.downsample.reduction', 'stages_#/downsample/reduction', DENSE),
+  ('layers.#.downsample.norm', 'stages_#/downsample/norm', NORM),
 )
 TABLE_TIMM_09 = BLOCKS + tuple(
-    row for i in range(8) for row in (
-        (f'layers.{i + 1}.downsample.reduction', f'stages_{i}/downsample/reduction', DENSE),
-        (f'layers.{i + 1}.downsample.norm', f'stages_{i}/downsample/norm', NORM),
-    ))
+  row
+  for i in range(8)
+  for row in (
+    (f'layers.{i + 1}.downsample.reduction', f'stages_{i}/downsample/reduction', DENSE),
+    (f'layers.{i + 1}.downsample.norm', f'stages_{i}/downsample/norm', NORM),
+  )
+)
 
 _BLOCK, _OURS = 'encoder.layers.#.blocks.#.', 'stages_#/blocks_#/'
-_QKV = (Leaf(('.query.weight', '.key.weight', '.value.weight'), '/qkv/kernel', MATRIX),
-        Leaf(('.query.bias',), '/q_bias', SAME), Leaf(('.value.bias',), '/v_bias', SAME))
+_QKV = (
+  Leaf(('.query.weight', '.key.weight', '.value.weight'), '/qkv/kernel', MATRIX),
+  Leaf(('.query.bias',), '/q_bias', SAME),
+  Leaf(('.value.bias',), '/v_bias', SAME),
+)
 TABLE_TRANSFORMERS: Table = (
-    ('embeddings.patch_embeddings.projection', 'patch_embed/proj', CONV),
-    ('embeddings.norm', 'patch_embed/norm', NORM),
-    (_BLOCK + 'attention.self.logit_scale', _OURS + 'attn/logit_scale', LOGIT_SCALE),
-    (_BLOCK + 'attention.self.continuous_position_bias_mlp.0', _OURS + 'attn/cpb_mlp/fc1', DENSE),
-    (_BLOCK + 'attention.self.continuous_position_bias_mlp.2', _OURS + 'attn/cpb_mlp/fc2', DENSE),
-    (_BLOCK + 'attention.self', _OURS + 'attn', _QKV),
-    (_BLOCK + 'attention.output.dense', _OURS + 'attn/proj', DENSE),
-    (_BLOCK + 'layernorm_before', _OURS + 'norm1', NORM),
-    (_BLOCK + 'layernorm_after', _OURS + 'norm2', NORM),
-    (_BLOCK + 'intermediate.dense', _OURS + 'mlp/fc1', DENSE),
-    (_BLOCK + 'output.dense', _OURS + 'mlp/fc2', DENSE),
-    ('encoder.layers.#.downsample.reduction', 'stages_#/downsample/reduction', DENSE),
-    ('encoder.layers.#.downsample.norm', 'stages_#/downsample/norm', NORM),
-    ('layernorm', 'norm', NORM),
-    (_BLOCK + 'attention.self.relative_coords_table', None, COMPUTED),
-    (_BLOCK + 'attention.self.relative_position_index', None, COMPUTED),
-    ('embeddings.mask_token', None, Drop('for masked pre-training')),
-    ('classifier', None, HEAD),
+  ('embeddings.patch_embeddings.projection', 'patch_embed/proj', CONV),
+  ('embeddings.norm', 'patch_embed/norm', NORM),
+  (_BLOCK + 'attention.self.logit_scale', _OURS + 'attn/logit_scale', LOGIT_SCALE),
+  (_BLOCK + 'attention.self.continuous_position_bias_mlp.0', _OURS + 'attn/cpb_mlp/fc1', DENSE),
+  (_BLOCK + 'attention.self.continuous_position_bias_mlp.2', _OURS + 'attn/cpb_mlp/fc2', DENSE),
+  (_BLOCK + 'attention.self', _OURS + 'attn', _QKV),
+  (_BLOCK + 'attention.output.dense', _OURS + 'attn/proj', DENSE),
+  (_BLOCK + 'layernorm_before', _OURS + 'norm1', NORM),
+  (_BLOCK + 'layernorm_after', _OURS + 'norm2', NORM),
+  (_BLOCK + 'intermediate.dense', _OURS + 'mlp/fc1', DENSE),
+  (_BLOCK + 'output.dense', _OURS + 'mlp/fc2', DENSE),
+  ('encoder.layers.#.downsample.reduction', 'stages_#/downsample/reduction', DENSE),
+  ('encoder.layers.#.downsample.norm', 'stages_#/downsample/norm', NORM),
+  ('layernorm', 'norm', NORM),
+  (_BLOCK + 'attention.self.relative_coords_table', None, COMPUTED),
+  (_BLOCK + 'attention.self.relative_position_index', None, COMPUTED),
+  ('embeddings.mask_token', None, Drop('for masked pre-training')),
+  ('classifier', None, HEAD),
 )
 
 
@@ -76,13 +96,20 @@ def plan(state: State, hint: str = '') -> Plan:
   """
   names = set(state)
   if 'swinv2.embeddings.norm.weight' in names:  # a model with a classifier on top
-    state = below(state, 'swinv2.') | {name: x for name, x in state.items() if not name.startswith('swinv2.')}
+    state = below(state, 'swinv2.') | {
+      name: x for name, x in state.items() if not name.startswith('swinv2.')
+    }
   if 'embeddings.patch_embeddings.projection.weight' in state:
     layout, table = 'transformers', TABLE_TRANSFORMERS
   elif 'patch_embed.proj.weight' not in names or not any('logit_scale' in name for name in names):
-    raise ValueError(f'No Swin V2 in this file: it has neither patch_embed.proj.weight and logit_scale nor '
-                     f'transformers\' names but {len(names)} such as {", ".join(sorted(names)[:3])}.')
-  elif 'layers.1.downsample.reduction.weight' in names and 'layers.0.downsample.reduction.weight' not in names:
+    raise ValueError(
+      f'No Swin V2 in this file: it has neither patch_embed.proj.weight and logit_scale nor '
+      f"transformers' names but {len(names)} such as {', '.join(sorted(names)[:3])}."
+    )
+  elif (
+    'layers.1.downsample.reduction.weight' in names
+    and 'layers.0.downsample.reduction.weight' not in names
+  ):
     layout, table = 'timm >= 0.9', TABLE_TIMM_09
   elif 'layers.0.blocks.0.attn.relative_position_index' in names:
     layout, table = 'microsoft', TABLE
@@ -100,10 +127,23 @@ def sizes(state: State) -> dict[str, object]:
   for name, x in state.items():
     if match := re.fullmatch(r'(?:encoder\.)?layers\.(\d+)\.blocks\.(\d+)\..*logit_scale', name):
       heads.setdefault(int(match[1]), {})[int(match[2])] = len(x)
-  hidden = next((len(x) for name, x in state.items()
-                 if re.fullmatch(r'(encoder\.)?layers\.0\.blocks\.0\.(mlp\.fc1|intermediate\.dense)\.bias', name)), 0)
-  return dict(patch=patch[2], width=patch[0], depths=tuple(1 + max(heads[i]) for i in sorted(heads)),
-              heads=tuple(next(iter(heads[i].values())) for i in sorted(heads)), mlp_ratio=hidden / patch[0])
+  hidden = next(
+    (
+      len(x)
+      for name, x in state.items()
+      if re.fullmatch(
+        r'(encoder\.)?layers\.0\.blocks\.0\.(mlp\.fc1|intermediate\.dense)\.bias', name
+      )
+    ),
+    0,
+  )
+  return dict(
+    patch=patch[2],
+    width=patch[0],
+    depths=tuple(1 + max(heads[i]) for i in sorted(heads)),
+    heads=tuple(next(iter(heads[i].values())) for i in sorted(heads)),
+    mlp_ratio=hidden / patch[0],
+  )
 
 
 def window(state: State) -> int:
@@ -116,9 +156,12 @@ def window(state: State) -> int:
 
 def variant(fields: dict[str, object], window: int, hint: str) -> str:
   """timm's name without 'swinv2_'; its first word where the window stays open; 'custom' for other sizes."""
+
   def agrees(known):
-    return (all(known[name] == fields[name] for name in ('width', 'depths', 'heads')) and
-            window in (0, known['window']))
+    return all(known[name] == fields[name] for name in ('width', 'depths', 'heads')) and window in (
+      0,
+      known['window'],
+    )
 
   known = [name for name, variant in swin_v2.VARIANTS.items() if agrees(variant)]
   hinted = sorted((name for name in known if name in hint), key=len)
@@ -129,6 +172,6 @@ def variant(fields: dict[str, object], window: int, hint: str) -> str:
 
 def shapes(fields: dict[str, object]) -> dict[str, tuple[int, ...]]:
   """Targets of a Swin V2; parameters depend on neither window nor image, so the smallest image will do."""
-  side = fields['patch'] * 2**(len(fields['depths']) - 1)
+  side = fields['patch'] * 2 ** (len(fields['depths']) - 1)
   model = swin_v2.build('custom', image=side, **fields)
   return targets(model, jax.ShapeDtypeStruct((1, side, side, 3), float))

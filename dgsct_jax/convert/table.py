@@ -60,11 +60,14 @@ Table = tuple[Row, ...]
 
 SAME = Layout(lambda x, shape: x, lambda y: y)
 MATRIX = Layout(lambda x, shape: x.T, lambda y: y.T)  # (out, in)
-IMAGE = Layout(lambda x, shape: x.transpose(2, 3, 1, 0), lambda y: y.transpose(3, 2, 0, 1))  # (out, in, h, w)
+IMAGE = Layout(
+  lambda x, shape: x.transpose(2, 3, 1, 0), lambda y: y.transpose(3, 2, 0, 1)
+)  # (out, in, h, w)
 MAP = Layout(lambda x, shape: x[:, :, 0, 0].T, lambda y: y.T[:, :, None, None])  # (out, in, 1, 1)
 GROUPS = Layout(  # (out, in/g, 1, 1), the outputs of a group contiguous
-    lambda x, shape: x.reshape(shape[0], shape[2], shape[1]).transpose(0, 2, 1),
-    lambda y: y.transpose(0, 2, 1).reshape(-1, y.shape[1], 1, 1))
+  lambda x, shape: x.reshape(shape[0], shape[2], shape[1]).transpose(0, 2, 1),
+  lambda y: y.transpose(0, 2, 1).reshape(-1, y.shape[1], 1, 1),
+)
 SIGNAL = Layout(lambda x, shape: x[:, 0].T, lambda y: y.T[:, None])  # (out, 1, in)
 PER_HEAD = Layout(lambda x, shape: x[:, 0, 0], lambda y: y[:, None, None])  # (heads, 1, 1)
 
@@ -75,10 +78,12 @@ def _weight_and_bias(weight: Layout) -> Kind:
 
 def _recurrent(suffix: str, ours: str) -> Kind:
   """One direction of a torch LSTM layer; the gates i, f, g, o are stacked along the rows."""
-  return (Leaf(('.weight_ih_l0' + suffix,), ours + '/kernel_ih', MATRIX),
-          Leaf(('.weight_hh_l0' + suffix,), ours + '/kernel_hh', MATRIX),
-          Leaf(('.bias_ih_l0' + suffix,), ours + '/bias_ih', SAME),
-          Leaf(('.bias_hh_l0' + suffix,), ours + '/bias_hh', SAME))
+  return (
+    Leaf(('.weight_ih_l0' + suffix,), ours + '/kernel_ih', MATRIX),
+    Leaf(('.weight_hh_l0' + suffix,), ours + '/kernel_hh', MATRIX),
+    Leaf(('.bias_ih_l0' + suffix,), ours + '/bias_ih', SAME),
+    Leaf(('.bias_hh_l0' + suffix,), ours + '/bias_hh', SAME),
+  )
 
 
 RAW = (Leaf(('',), '', SAME),)
@@ -87,10 +92,16 @@ CONV = _weight_and_bias(IMAGE)
 TOKEN_MAP = _weight_and_bias(MAP)  # a 1×1 convolution whose channels are tokens
 GROUPED = _weight_and_bias(GROUPS)  # a grouped 1×1 convolution
 NORM = Leaf(('.weight',), '/scale', SAME), Leaf(('.bias',), '/bias', SAME)
-BATCH_NORM = NORM + (Leaf(('.running_mean',), '/mean', SAME, 'batch_stats'),
-                     Leaf(('.running_var',), '/var', SAME, 'batch_stats'))
-MHA = (Leaf(('.in_proj_weight',), '/in_proj/kernel', MATRIX), Leaf(('.in_proj_bias',), '/in_proj/bias', SAME),
-       Leaf(('.out_proj.weight',), '/out_proj/kernel', MATRIX), Leaf(('.out_proj.bias',), '/out_proj/bias', SAME))
+BATCH_NORM = NORM + (
+  Leaf(('.running_mean',), '/mean', SAME, 'batch_stats'),
+  Leaf(('.running_var',), '/var', SAME, 'batch_stats'),
+)
+MHA = (
+  Leaf(('.in_proj_weight',), '/in_proj/kernel', MATRIX),
+  Leaf(('.in_proj_bias',), '/in_proj/bias', SAME),
+  Leaf(('.out_proj.weight',), '/out_proj/kernel', MATRIX),
+  Leaf(('.out_proj.bias',), '/out_proj/bias', SAME),
+)
 ONE_WAY_LSTM = _recurrent('', '')
 LSTM = _recurrent('', '/forward') + _recurrent('_reverse', '/backward')
 STFT = (Leaf(('.weight',), '', SIGNAL),)
@@ -110,7 +121,9 @@ def targets(module: nn.Module, *args: Any, **kwargs: Any) -> dict[str, tuple[int
 
 def nest(table: Table, theirs: str, ours: str) -> Table:
   """The same table below `theirs` (ends in '.' or is '') and `ours` (ends in '/' or is '')."""
-  return tuple((theirs + row[0], None if row[1] is None else ours + row[1], row[2]) for row in table)
+  return tuple(
+    (theirs + row[0], None if row[1] is None else ours + row[1], row[2]) for row in table
+  )
 
 
 def convert(state: State, table: Table, targets: Shapes) -> State:
@@ -138,13 +151,21 @@ def convert(state: State, table: Table, targets: Shapes) -> State:
     parts = [state[name].astype(np.float32, copy=False) for name in names]
     filled[target] = layout.take(np.concatenate(parts) if len(parts) > 1 else parts[0], shape)
   gone = dropped(table, state)
-  faults += [f'{name}: {x.shape} in the file, neither used nor dropped by the table'
-             for name, x in state.items() if name not in used and name not in gone]
-  faults += [f'{name}: NaN or infinite values' for name, x in state.items()
-             if np.issubdtype(x.dtype, np.floating) and not np.isfinite(x).all()]
+  faults += [
+    f'{name}: {x.shape} in the file, neither used nor dropped by the table'
+    for name, x in state.items()
+    if name not in used and name not in gone
+  ]
+  faults += [
+    f'{name}: NaN or infinite values'
+    for name, x in state.items()
+    if np.issubdtype(x.dtype, np.floating) and not np.isfinite(x).all()
+  ]
   if faults:
-    raise ValueError(f'{len(faults)} faults between the {len(state)} tensors of the file and the {len(targets)} of '
-                     f'the model:\n  ' + '\n  '.join(_shorten(faults)))
+    raise ValueError(
+      f'{len(faults)} faults between the {len(state)} tensors of the file and the {len(targets)} of '
+      f'the model:\n  ' + '\n  '.join(_shorten(faults))
+    )
   return filled
 
 
@@ -162,20 +183,35 @@ def export(ours: State, table: Table) -> State:
 
 def dropped(table: Table, names: Sequence[str] | State) -> dict[str, str]:
   """Those names that the table drops, with the reasons."""
-  rows = [(_pattern(theirs, r'(\..*)?'), kind.reason) for theirs, _, kind in table if isinstance(kind, Drop)]
-  reasons = {name: next((reason for pattern, reason in rows if pattern.fullmatch(name)), None) for name in names}
+  rows = [
+    (_pattern(theirs, r'(\..*)?'), kind.reason)
+    for theirs, _, kind in table
+    if isinstance(kind, Drop)
+  ]
+  reasons = {
+    name: next((reason for pattern, reason in rows if pattern.fullmatch(name)), None)
+    for name in names
+  }
   return {name: reason for name, reason in reasons.items() if reason}
 
 
 def _leaves(table: Table) -> list[tuple[re.Pattern[str], tuple[str, ...], Layout]]:
   """For every tensor of every row: the pattern of our name, their names with '#', the layout."""
-  return [(_pattern(f'{leaf.collection}/{ours}{leaf.ours}'), tuple(theirs + suffix for suffix in leaf.theirs),
-           leaf.layout)
-          for theirs, ours, kind in table if not isinstance(kind, Drop) for leaf in kind]
+  return [
+    (
+      _pattern(f'{leaf.collection}/{ours}{leaf.ours}'),
+      tuple(theirs + suffix for suffix in leaf.theirs),
+      leaf.layout,
+    )
+    for theirs, ours, kind in table
+    if not isinstance(kind, Drop)
+    for leaf in kind
+  ]
 
 
-def _sources(leaves: list[tuple[re.Pattern[str], tuple[str, ...], Layout]],
-             target: str) -> tuple[tuple[str, ...], Layout]:
+def _sources(
+  leaves: list[tuple[re.Pattern[str], tuple[str, ...], Layout]], target: str
+) -> tuple[tuple[str, ...], Layout]:
   """Names of the tensors that fill a target, () if there are none."""
   for pattern, templates, layout in leaves:
     if match := pattern.fullmatch(target):

@@ -4,13 +4,13 @@ ValueError (of which media.MediaError is one) and OSError are the reasons for wh
 what could be made good is a warning, `records.Remark`.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
 import os
-from pathlib import Path
 import warnings
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 
-from jaxtyping import Float32, Int16
 import numpy as np
+from jaxtyping import Float32, Int16
 
 from dgsct_jax.data import media, transforms
 from dgsct_jax.data.records import Remark
@@ -71,8 +71,9 @@ def wave_file(path: str | os.PathLike, seconds: int, rate: int) -> Int16[np.ndar
   return fit(wave.reshape(-1).astype(np.float32), seconds, rate, str(path))
 
 
-def fit(wave: Float32[np.ndarray, 'r'], seconds: int, rate: int,
-        name: str) -> Int16[np.ndarray, 's']:
+def fit(
+  wave: Float32[np.ndarray, 'r'], seconds: int, rate: int, name: str
+) -> Int16[np.ndarray, 's']:
   """Exactly `seconds` of a wave: the rest is dropped, less than a missing second is silence.
 
   Raises:
@@ -81,8 +82,10 @@ def fit(wave: Float32[np.ndarray, 'r'], seconds: int, rate: int,
   """
   wanted = seconds * rate
   if len(wave) <= wanted - rate:
-    raise WrongLength(f'{name} has {len(wave)} samples = {len(wave) / rate:.2f} s at {rate} Hz; '
-                      f'{seconds} s are needed.')
+    raise WrongLength(
+      f'{name} has {len(wave)} samples = {len(wave) / rate:.2f} s at {rate} Hz; '
+      f'{seconds} s are needed.'
+    )
   if len(wave) < wanted:
     warnings.warn(f'{name} has {len(wave)} samples; silence was added up to {wanted}', Remark)
   if not np.isfinite(wave).all():
@@ -106,8 +109,9 @@ def start_of(path: str | os.PathLike, start: float | int, seconds: int) -> float
   if length > start + seconds - 1:
     return float(start)
   raise WrongLength(
-      f'{path} lasts {length:.2f} s: too long or short to be the clip of {seconds} s, too short to '
-      f'be the video from which it is taken at {start:g} s.')
+    f'{path} lasts {length:.2f} s: too long or short to be the clip of {seconds} s, too short to '
+    f'be the video from which it is taken at {start:g} s.'
+  )
 
 
 def length_of(path: str | os.PathLike, least: float | int) -> float | None:
@@ -118,10 +122,11 @@ def length_of(path: str | os.PathLike, least: float | int) -> float | None:
   return length
 
 
-def sound_looped(path: str | os.PathLike, seconds: int, rate: int,
-                 start: float | int = 0) -> Int16[np.ndarray, 's']:
+def sound_looped(
+  path: str | os.PathLike, seconds: int, rate: int, start: float | int = 0
+) -> Int16[np.ndarray, 's']:
   """The sound of a file from `start` on; where it ends early, it begins again."""
-  wave = media.waveform(path, rate)[round(start * rate):]
+  wave = media.waveform(path, rate)[round(start * rate) :]
   if not len(wave):
     raise WrongLength(f'the sound of {path} ends before {start:g} s.')
   return fit(np.resize(wave, max(len(wave), seconds * rate)), seconds, rate, f'the sound of {path}')
@@ -132,17 +137,23 @@ def video_frames(path: str | os.PathLike, times: Sequence[float | int], side: in
   return [media.jpeg(frame, side) for frame in media.each_frame(path, times)]
 
 
-def video_wave(path: str | os.PathLike, seconds: int, rate: int,
-               start: float | int = 0) -> Int16[np.ndarray, 's']:
+def video_wave(
+  path: str | os.PathLike, seconds: int, rate: int, start: float | int = 0
+) -> Int16[np.ndarray, 's']:
   """The sound of a video from `start` on."""
-  wave = media.waveform(path, rate)[round(start * rate):]
+  wave = media.waveform(path, rate)[round(start * rate) :]
   return fit(wave, seconds, rate, f'the sound of {path}')
 
 
 def find_videos(folders: Iterable[Path]) -> Mapping[str, Path]:
   """The video files that lie in some folders, by their names without suffix."""
-  return {path.stem: path for folder in folders if folder.is_dir() for path in folder.iterdir()
-          if path.suffix.lower() in VIDEOS}
+  return {
+    path.stem: path
+    for folder in folders
+    if folder.is_dir()
+    for path in folder.iterdir()
+    if path.suffix.lower() in VIDEOS
+  }
 
 
 def find_root(source: str | os.PathLike, below: str, *markers: str) -> Path:
@@ -156,8 +167,10 @@ def find_root(source: str | os.PathLike, below: str, *markers: str) -> Path:
   for folder in candidates:
     if any((folder / marker).exists() for marker in markers):
       return folder
-  raise ValueError(f'There is no {" or ".join(markers)} in {", ".join(map(str, candidates))}; give '
-                   'the folder that holds it as --source.')
+  raise ValueError(
+    f'There is no {" or ".join(markers)} in {", ".join(map(str, candidates))}; give '
+    'the folder that holds it as --source.'
+  )
 
 
 def _pictures(folder: str | os.PathLike) -> list[Path]:

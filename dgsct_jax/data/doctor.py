@@ -9,7 +9,6 @@ used are counted and compared with what was published. Exit status 1: there are 
 
 import argparse
 import collections
-from collections.abc import Callable, Iterator, Sequence
 import concurrent.futures
 import csv
 import dataclasses
@@ -19,6 +18,7 @@ import json
 import multiprocessing
 import os
 import sys
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 from PIL import Image
@@ -27,13 +27,17 @@ from dgsct_jax.data import cut, prepare, records
 
 # Of each split; of MUSIC-AVQA, the questions of each label file.
 PUBLISHED = {
-    'ave': {'train': 3339, 'val': 402, 'test': 402},
-    'avsbench_ms3': {'train': 296, 'val': 64, 'test': 64},
-    'avsbench_s4': {'train': 3452, 'val': 740, 'test': 740},
-    'cremad': {'train': 6698, 'test': 744},
-    'llp': {'train': 10000, 'val': 649, 'test': 1200},
-    'music_avqa': {'original-val': 4595, 'original-test': 9185, 'update-val': 4568,
-                   'update-test': 9129},
+  'ave': {'train': 3339, 'val': 402, 'test': 402},
+  'avsbench_ms3': {'train': 296, 'val': 64, 'test': 64},
+  'avsbench_s4': {'train': 3452, 'val': 740, 'test': 740},
+  'cremad': {'train': 6698, 'test': 744},
+  'llp': {'train': 10000, 'val': 649, 'test': 1200},
+  'music_avqa': {
+    'original-val': 4595,
+    'original-test': 9185,
+    'update-val': 4568,
+    'update-test': 9129,
+  },
 }
 FAULTS = ('missing', 'wrong length', 'unreadable')
 REMARKS = ('made good', 'silent', 'frozen picture', 'in two splits')
@@ -44,6 +48,7 @@ FROZEN = 2  # of 255, between thumbnails
 @dataclasses.dataclass(frozen=True)
 class Finding:
   """What is wrong with a clip, if anything, and how one sees it."""
+
   split: str
   id: str
   kinds: tuple[str, ...]  # of FAULTS and REMARKS
@@ -71,8 +76,10 @@ def totals(recipe: records.Recipe, findings: Sequence[Finding]) -> list[tuple[st
   published = PUBLISHED.get(recipe.name, {})
   if recipe.name != 'music_avqa':
     usable = collections.Counter(finding.split for finding in findings if finding.usable)
-    return [(split, len(clips), usable[split], published.get(split, -1))
-            for split, clips in recipe.splits.items()]
+    return [
+      (split, len(clips), usable[split], published.get(split, -1))
+      for split, clips in recipe.splits.items()
+    ]
   there = {finding.id for finding in findings if finding.usable}
   rows = []
   for name, text in recipe.files.items():
@@ -84,8 +91,11 @@ def totals(recipe: records.Recipe, findings: Sequence[Finding]) -> list[tuple[st
 
 def main(arguments: Sequence[str] | None = None) -> int:
   """Runs the command; returns its exit status."""
-  parser = argparse.ArgumentParser(prog='python -m dgsct_jax.data.doctor', description=__doc__,
-                                   formatter_class=argparse.RawDescriptionHelpFormatter)
+  parser = argparse.ArgumentParser(
+    prog='python -m dgsct_jax.data.doctor',
+    description=__doc__,
+    formatter_class=argparse.RawDescriptionHelpFormatter,
+  )
   parser.add_argument('name', choices=prepare.NAMES)
   parser.add_argument('--source', required=True, help='folder of the files')
   parser.add_argument('--csv', help='file for a row of each clip')
@@ -129,6 +139,7 @@ def report(findings: Sequence[Finding], counts: Sequence[tuple[str, int, int, in
 @dataclasses.dataclass(frozen=True)
 class _Look:
   """A clip -> (kinds, detail, hash of the content); a class, so that processes can be sent it."""
+
   read: Callable[[records.Clip], records.Record]
 
   def __call__(self, clip: tuple[str, records.Clip]) -> tuple[tuple[str, ...], str, str]:
@@ -164,8 +175,12 @@ def _compared(findings: Sequence[Finding]) -> list[Finding]:
       places[key].setdefault(finding.split, finding.id)
   result = []
   for finding in findings:
-    others = {split: name for key in (finding.content, finding.id)
-              for split, name in places.get(key, {}).items() if split != finding.split}
+    others = {
+      split: name
+      for key in (finding.content, finding.id)
+      for split, name in places.get(key, {}).items()
+      if split != finding.split
+    }
     if others:
       same = 'the same as ' + ', '.join(f'{name} in {split}' for split, name in others.items())
       detail = '; '.join(filter(None, (finding.detail, same)))

@@ -8,24 +8,24 @@ with time to the right. The page is one file that needs no network.
 
 import argparse
 import base64
-from collections.abc import Sequence
 import html
 import io
 import json
 import os
-from pathlib import Path
 import sys
 import wave as wav
+from collections.abc import Sequence
+from pathlib import Path
 
-from jaxtyping import Bool, Int16, UInt8
 import numpy as np
+from jaxtyping import Bool, Int16, UInt8
 from PIL import Image
 
 from dgsct_jax.data import records, transforms
 from dgsct_jax.data.questions import words
 
 WIDTH = 960  # pixels of a clip
-STYLE = f'''
+STYLE = f"""
 body {{ font-family: sans-serif; margin: 2em; }}
 section {{ width: {WIDTH}px; margin-bottom: 3em; }}
 img, audio, table {{ display: block; width: {WIDTH}px; }}
@@ -33,7 +33,7 @@ table {{ table-layout: fixed; border-collapse: collapse; font-size: x-small; }}
 td {{ border: 1px solid #ccc; text-align: center; overflow: hidden; }}
 td.on {{ background: #fc8; }}
 th {{ text-align: left; }}
-'''
+"""
 
 
 def page(source: records.Records, title: str, indices: Sequence[int], rate: int) -> str:
@@ -46,13 +46,16 @@ def page(source: records.Records, title: str, indices: Sequence[int], rate: int)
     record = source[index]
     said = ''.join(f'<p>{html.escape(text)}</p>' for text in asked.get(record['id'], ()))
     sections.append(
-        f'<section><h2>{index}: {html.escape(record["id"])}</h2>{image(strip(record))}'
-        f'{image(spectrogram(record["wave"]))}{sound(record["wave"], rate)}'
-        f'{labels(record, classes)}{said}</section>')
+      f'<section><h2>{index}: {html.escape(record["id"])}</h2>{image(strip(record))}'
+      f'{image(spectrogram(record["wave"]))}{sound(record["wave"], rate)}'
+      f'{labels(record, classes)}{said}</section>'
+    )
   title = html.escape(title)
-  return (f'<!doctype html><html><head><meta charset="utf-8"><title>{title}</title>'
-          f'<style>{STYLE}</style></head><body><h1>{title}</h1><p>{len(source)} clips</p>'
-          f'{"".join(sections)}</body></html>')
+  return (
+    f'<!doctype html><html><head><meta charset="utf-8"><title>{title}</title>'
+    f'<style>{STYLE}</style></head><body><h1>{title}</h1><p>{len(source)} clips</p>'
+    f'{"".join(sections)}</body></html>'
+  )
 
 
 def strip(record: records.Record) -> UInt8[np.ndarray, 'h w 3']:
@@ -61,7 +64,7 @@ def strip(record: records.Record) -> UInt8[np.ndarray, 'h w 3']:
   width = WIDTH // len(frames)
   height = max(1, round(frames[0].shape[0] * width / frames[0].shape[1]))
   small = [np.asarray(Image.fromarray(frame).resize((width, height))) for frame in frames]
-  for i, encoded in enumerate(record.get('masks', ())[:len(small)]):
+  for i, encoded in enumerate(record.get('masks', ())[: len(small)]):
     mask = Image.fromarray(transforms.decode_image(encoded))
     mask = np.asarray(mask.resize((width, height), Image.Resampling.NEAREST)).any(-1, keepdims=True)
     small[i] = np.where(mask, small[i] // 2 + np.uint8([127, 0, 0]), small[i])
@@ -102,8 +105,10 @@ def labels(record: records.Record, classes: Sequence[str]) -> str:
 
 
 def _row(name: str, texts: Sequence[str], on: Bool[np.ndarray, 't']) -> str:
-  cells = ''.join(f'<td{" class=on" if lit else ""}>{html.escape(text)}&nbsp;</td>'
-                  for text, lit in zip(texts, on))
+  cells = ''.join(
+    f'<td{" class=on" if lit else ""}>{html.escape(text)}&nbsp;</td>'
+    for text, lit in zip(texts, on)
+  )
   return f'<tr><th colspan={len(texts)}>{html.escape(name)}</th></tr><tr>{cells}</tr>'
 
 
@@ -138,8 +143,11 @@ def sound(wave: Int16[np.ndarray, 's'], rate: int) -> str:
 
 def main(arguments: Sequence[str] | None = None) -> int:
   """Runs the command; returns its exit status."""
-  parser = argparse.ArgumentParser(prog='python -m dgsct_jax.data.inspect', description=__doc__,
-                                   formatter_class=argparse.RawDescriptionHelpFormatter)
+  parser = argparse.ArgumentParser(
+    prog='python -m dgsct_jax.data.inspect',
+    description=__doc__,
+    formatter_class=argparse.RawDescriptionHelpFormatter,
+  )
   parser.add_argument('name', help='of a built data set')
   parser.add_argument('--dir', required=True, help='where it was built')
   parser.add_argument('--split', default='test', help="of music_avqa: 'videos'")

@@ -4,17 +4,17 @@ Times are seconds from the start of the file, the same for picture and sound, wh
 the container has.
 """
 
-from collections.abc import Iterator, Sequence
 import contextlib
 import dataclasses
 import io
 import os
+from collections.abc import Iterator, Sequence
 
 import av
-from jaxtyping import Float32, Int16, UInt8
 import numpy as np
-from PIL import Image
 import soxr
+from jaxtyping import Float32, Int16, UInt8
+from PIL import Image
 
 PYAV = int(av.__version__.split('.')[0])
 JITTER = 0.05  # seconds by which sound may miss its time stamp before silence fills the gap
@@ -36,6 +36,7 @@ class NoAudioTrack(MediaError):
 @dataclasses.dataclass(frozen=True)
 class Info:
   """What a file says of itself; `duration` is None where it does not say (or for a picture)."""
+
   duration: float | None
   has_video: bool
   has_audio: bool
@@ -54,8 +55,9 @@ def frames(path: str | os.PathLike, times: Sequence[float | int]) -> UInt8[np.nd
   return np.stack(list(each_frame(path, times)))
 
 
-def each_frame(path: str | os.PathLike,
-               times: Sequence[float | int]) -> Iterator[UInt8[np.ndarray, 'h w 3']]:
+def each_frame(
+  path: str | os.PathLike, times: Sequence[float | int]
+) -> Iterator[UInt8[np.ndarray, 'h w 3']]:
   """Like `frames`, one after the other; the times must ascend.
 
   A time before the first or after the last picture gets that one. Pictures are turned as the file
@@ -172,8 +174,10 @@ def _decode(container: av.container.InputContainer, stream: av.stream.Stream) ->
       damaged += packet.size > 0
     total += 1
     if damaged > max(50, total / 2):  # fewer: a recording that begins between two key frames
-      raise MediaError(f'{container.name}: {damaged} of the first {total} packets of its '
-                       f'{stream.type} track cannot be decoded.')
+      raise MediaError(
+        f'{container.name}: {damaged} of the first {total} packets of its '
+        f'{stream.type} track cannot be decoded.'
+      )
 
 
 def _next(packets: Iterator[av.Packet]) -> av.Packet | None:

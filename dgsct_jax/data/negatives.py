@@ -4,16 +4,17 @@ import dataclasses
 from typing import Any
 
 import grain
-from jaxtyping import Int
 import numpy as np
+from jaxtyping import Int
 
 from dgsct_jax.data.pipeline import Source
 from dgsct_jax.data.questions import Asked
 from dgsct_jax.data.transforms import DecodeFrames, Example
 
 
-def draw(rng: np.random.Generator, own: int, clips: int, segments: int, count: int,
-         rule: str) -> tuple[Int[np.ndarray, 'n'], Int[np.ndarray, 'n']]:
+def draw(
+  rng: np.random.Generator, own: int, clips: int, segments: int, count: int, rule: str
+) -> tuple[Int[np.ndarray, 'n'], Int[np.ndarray, 'n']]:
   """(clip, segment) of `count` segments, uniform over all that are not refused to the clip `own`.
 
   rule: 'correct' refuses the clip's own segments. 'released' refuses 60 segments, those of the
@@ -29,8 +30,10 @@ def draw(rng: np.random.Generator, own: int, clips: int, segments: int, count: i
   low = min(own * block, total)
   refused = min(block, total - low)
   if refused == total:
-    raise ValueError(f'config.data.negatives={rule!r} refuses all {clips} clips to clip {own}; '
-                     f'there must be more than {-(-block // segments)}.')
+    raise ValueError(
+      f'config.data.negatives={rule!r} refuses all {clips} clips to clip {own}; '
+      f'there must be more than {-(-block // segments)}.'
+    )
   place = rng.integers(total - refused, size=count)
   return np.divmod(place + refused * (place >= low), segments)
 
@@ -38,6 +41,7 @@ def draw(rng: np.random.Generator, own: int, clips: int, segments: int, count: i
 @dataclasses.dataclass(frozen=True)
 class OtherFrames(grain.transforms.RandomMap):
   """`negative` [t h w 3] beside `video`: for each second a frame of some second of any clip."""
+
   asked: Asked
   size: int  # of both sides, as in DecodeFrames
   rule: str  # see `draw`
@@ -54,6 +58,7 @@ class OtherFrames(grain.transforms.RandomMap):
 @dataclasses.dataclass(frozen=True)
 class Seconds:
   """The seconds of clips, one by one: a frame and the second's sound."""
+
   clips: Source
   segments: int
 
@@ -70,6 +75,7 @@ class Seconds:
 @dataclasses.dataclass(frozen=True)
 class OtherFrame(grain.transforms.RandomMap):
   """Adds to the frame of a second one of any second of any other clip."""
+
   seconds: Seconds
 
   def random_map(self, example: Example, rng: np.random.Generator) -> Example:

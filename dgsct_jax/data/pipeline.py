@@ -1,12 +1,12 @@
 """From a data set to batches: shuffled without end for training, each clip once for evaluation."""
 
-from collections.abc import Iterator, Sequence
 import dataclasses
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
-from absl import flags
 import grain
 import numpy as np
+from absl import flags
 
 from dgsct_jax.data import transforms
 
@@ -26,12 +26,14 @@ class Source(Protocol):
 
 class Dataset(NamedTuple):
   """The records of one split and what makes examples of them."""
+
   source: Source
   transforms: tuple[grain.transforms.Map | grain.transforms.RandomMap, ...] = ()
 
 
-def train(dataset: Dataset, *, batch: int, seed: int, workers: int = 0, host: int = 0,
-          hosts: int = 1) -> 'Batches':
+def train(
+  dataset: Dataset, *, batch: int, seed: int, workers: int = 0, host: int = 0, hosts: int = 1
+) -> 'Batches':
   """Endless batches, reshuffled each epoch; a function of (seed, step), whatever reads them.
 
   Args:
@@ -43,8 +45,9 @@ def train(dataset: Dataset, *, batch: int, seed: int, workers: int = 0, host: in
   return Batches(_batches(order, dataset, batch, host, hosts), workers)
 
 
-def evaluate(dataset: Dataset, *, batch: int, workers: int = 0, host: int = 0,
-             hosts: int = 1) -> 'Batches':
+def evaluate(
+  dataset: Dataset, *, batch: int, workers: int = 0, host: int = 0, hosts: int = 1
+) -> 'Batches':
   """Every clip once, in order; those that fill up the last batch are repeated with `mask` 0."""
   # The positions are padded, not the batch: so all hosts take the same number of equal steps.
   steps = -(-_size(dataset, batch, hosts) // batch)
@@ -71,7 +74,7 @@ class Batches(Iterator[Batch]):
       # Few buffers (Grain's default is 500): one batch of full size is tens of megabytes.
       ahead = 1 if self._workers else 2
       reading = grain.ReadOptions(num_threads=ahead, prefetch_buffer_size=ahead)
-      rest = self._batches[self._taken:].to_iter_dataset(reading)
+      rest = self._batches[self._taken :].to_iter_dataset(reading)
       if self._workers:
         if not flags.FLAGS.is_parsed():  # outside of absl's app.run; Grain asks for its own flags
           flags.FLAGS.mark_as_parsed()
@@ -103,15 +106,18 @@ class Batches(Iterator[Batch]):
 
 def _size(dataset: Dataset, batch: int, hosts: int) -> int:
   if batch < 1 or batch % hosts:
-    raise ValueError(f'A batch of {batch} clips does not divide over {hosts} hosts; '
-                     f'set config.data.batch to a multiple of {hosts}.')
+    raise ValueError(
+      f'A batch of {batch} clips does not divide over {hosts} hosts; '
+      f'set config.data.batch to a multiple of {hosts}.'
+    )
   if not len(dataset.source):
     raise ValueError('There is nothing to read: this split has no records.')
   return len(dataset.source)
 
 
-def _batches(order: grain.MapDataset, dataset: Dataset, batch: int, host: int,
-             hosts: int) -> grain.MapDataset:
+def _batches(
+  order: grain.MapDataset, dataset: Dataset, batch: int, host: int, hosts: int
+) -> grain.MapDataset:
   examples = order.map(_Read(dataset.source))
   for transform in dataset.transforms:
     if isinstance(transform, grain.transforms.RandomMap):
@@ -126,6 +132,7 @@ def _batches(order: grain.MapDataset, dataset: Dataset, batch: int, host: int,
 @dataclasses.dataclass(frozen=True)
 class _Read(grain.transforms.Map):
   """A position -> its record, with its `index` in the source; `mask` is 0 beyond the end."""
+
   source: Source
 
   def map(self, position: int) -> transforms.Example:
@@ -139,10 +146,14 @@ def _stack(examples: Sequence[transforms.Example]) -> Batch:
   for key in examples[0]:
     values = [np.asarray(example[key]) for example in examples]
     if values[0].dtype.kind not in 'biuf':
-      raise ValueError(f'The field {key!r} holds {values[0].dtype.type.__name__}, which no device '
-                       'takes; leave it out with transforms.Keep.')
+      raise ValueError(
+        f'The field {key!r} holds {values[0].dtype.type.__name__}, which no device '
+        'takes; leave it out with transforms.Keep.'
+      )
     if len(shapes := {value.shape for value in values}) > 1:
-      raise ValueError(f'The field {key!r} has different shapes in one batch: {sorted(shapes)}; '
-                       f"records {[int(example['index']) for example in examples]}.")
+      raise ValueError(
+        f'The field {key!r} has different shapes in one batch: {sorted(shapes)}; '
+        f'records {[int(example["index"]) for example in examples]}.'
+      )
     batch[key] = np.stack(values)
   return batch

@@ -8,21 +8,29 @@ be changed; docs/data has a page for each data set.
 """
 
 import argparse
-from collections.abc import Sequence
 import importlib
 import inspect
 import json
 import os
-from pathlib import Path
 import sys
+from collections.abc import Sequence
+from pathlib import Path
 from types import ModuleType
 
 import tensorflow_datasets as tfds
 
 from dgsct_jax.data import records
 
-NAMES = ('ave', 'avsbench_ms3', 'avsbench_s4', 'cremad', 'llp', 'music_avqa', 'vggsound',
-         'vggsound_avel')
+NAMES = (
+  'ave',
+  'avsbench_ms3',
+  'avsbench_s4',
+  'cremad',
+  'llp',
+  'music_avqa',
+  'vggsound',
+  'vggsound_avel',
+)
 
 
 def module(name: str) -> ModuleType:
@@ -33,13 +41,18 @@ def module(name: str) -> ModuleType:
 def main(arguments: Sequence[str] | None = None) -> int:
   """Runs the command; returns its exit status."""
   parser = argparse.ArgumentParser(
-      prog='python -m dgsct_jax.data.prepare', description=__doc__.splitlines()[0])
+    prog='python -m dgsct_jax.data.prepare', description=__doc__.splitlines()[0]
+  )
   names = parser.add_subparsers(dest='name', required=True, metavar='NAME')
   for name in NAMES:
     about = module(name).__doc__
-    one = names.add_parser(name, help=about.splitlines()[0], description=about,
-                           formatter_class=argparse.RawDescriptionHelpFormatter,
-                           parents=[cutting(name)])
+    one = names.add_parser(
+      name,
+      help=about.splitlines()[0],
+      description=about,
+      formatter_class=argparse.RawDescriptionHelpFormatter,
+      parents=[cutting(name)],
+    )
     one.add_argument('--source', required=True, help='folder of the files')
     one.add_argument('--out', required=True, help='folder for data sets; config.data.dir')
     one.add_argument('--workers', type=int, default=os.cpu_count(), help='processes that read')
@@ -74,8 +87,12 @@ def cutting(name: str) -> argparse.ArgumentParser:
   """The flags by which one data set lets its clips be cut otherwise: the options of its recipe."""
   parser = argparse.ArgumentParser(prog=name, add_help=False)
   for rule in list(inspect.signature(module(name).recipe).parameters.values())[1:]:
-    parser.add_argument(f'--{rule.name}', type=type(rule.default), default=rule.default,
-                        help=f'default {rule.default!r}')
+    parser.add_argument(
+      f'--{rule.name}',
+      type=type(rule.default),
+      default=rule.default,
+      help=f'default {rule.default!r}',
+    )
   return parser
 
 

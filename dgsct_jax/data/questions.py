@@ -1,28 +1,36 @@
 """The question format of MUSIC-AVQA: templates with slots, in JSON, to word numbers and back."""
 
 import collections
-from collections.abc import Iterable, Sequence
 import dataclasses
 import functools
 import json
+from collections.abc import Iterable, Sequence
 from typing import TypedDict
 
-from jaxtyping import Int32
 import numpy as np
+from jaxtyping import Int32
 
 from dgsct_jax.data import records
 from dgsct_jax.data.pipeline import Source
 
 LENGTH = 14  # words; no question of the validation and test files is longer
 PAD = '<pad>'
-KINDS = (('Audio', 'Counting'), ('Audio', 'Comparative'),
-         ('Visual', 'Counting'), ('Visual', 'Location'),
-         ('Audio-Visual', 'Existential'), ('Audio-Visual', 'Counting'), ('Audio-Visual', 'Location'),
-         ('Audio-Visual', 'Comparative'), ('Audio-Visual', 'Temporal'))
+KINDS = (
+  ('Audio', 'Counting'),
+  ('Audio', 'Comparative'),
+  ('Visual', 'Counting'),
+  ('Visual', 'Location'),
+  ('Audio-Visual', 'Existential'),
+  ('Audio-Visual', 'Counting'),
+  ('Audio-Visual', 'Location'),
+  ('Audio-Visual', 'Comparative'),
+  ('Audio-Visual', 'Temporal'),
+)
 
 
 class Question(TypedDict):
   """One entry of `avqa-{train,val,test}.json`."""
+
   video_id: str
   question_id: int
   type: str  # a JSON list of two words
@@ -43,8 +51,10 @@ def words(question: Question) -> list[str]:
   values = json.loads(question['templ_values'])
   slots = [i for i, word in enumerate(found) if '<' in word]
   if len(slots) != len(values):
-    raise ValueError(f'question {question["question_id"]}: {len(slots)} slots in '
-                     f'{question["question_content"]!r}, but {len(values)} values {values}.')
+    raise ValueError(
+      f'question {question["question_id"]}: {len(slots)} slots in '
+      f'{question["question_content"]!r}, but {len(values)} values {values}.'
+    )
   for i, value in zip(slots, values):
     found[i] = value
   return found
@@ -59,8 +69,10 @@ def encode(question: Question, vocabulary: Sequence[str]) -> Int32[np.ndarray, '
   found = words(question)
   unknown = [word for word in found if word not in vocabulary]
   if unknown or len(found) > LENGTH:
-    raise ValueError(f'question {question["question_id"]} has {len(found)} words, of {LENGTH}, and '
-                     f'the words {unknown} that are not in the vocabulary: {" ".join(found)!r}.')
+    raise ValueError(
+      f'question {question["question_id"]} has {len(found)} words, of {LENGTH}, and '
+      f'the words {unknown} that are not in the vocabulary: {" ".join(found)!r}.'
+    )
   ids = [vocabulary.index(word) for word in found]
   return np.int32(ids + [0] * (LENGTH - len(ids)))
 
@@ -77,6 +89,7 @@ def vocabulary(questions: Iterable[Question]) -> tuple[list[str], list[str]]:
 @dataclasses.dataclass(frozen=True)
 class Asked:
   """Records of clips with `question` [q 14] (word numbers), `answer` [q], `kind` [q] (of nine)."""
+
   clips: Source
   questions: list[Question]
   places: list[int]  # of their clips
@@ -93,8 +106,10 @@ class Asked:
     found = []
     for numbers in about.values():
       records_of_clip = -(-len(numbers) // self.at_once)
-      found += [np.resize(numbers[i::records_of_clip], self.at_once).tolist()
-                for i in range(records_of_clip)]
+      found += [
+        np.resize(numbers[i::records_of_clip], self.at_once).tolist()
+        for i in range(records_of_clip)
+      ]
     return sorted(found)
 
   def __len__(self) -> int:
@@ -107,7 +122,7 @@ class Asked:
   def __getitem__(self, index: int) -> records.Record:
     asked = [self.questions[number] for number in self.groups[index]]
     return self.clips[self.clip_of(index)] | {
-        'question': np.stack([encode(question, self.words) for question in asked]),
-        'answer': np.int32([self.answers.index(question['anser']) for question in asked]),
-        'kind': np.int32([KINDS.index(tuple(json.loads(question['type']))) for question in asked]),
+      'question': np.stack([encode(question, self.words) for question in asked]),
+      'answer': np.int32([self.answers.index(question['anser']) for question in asked]),
+      'kind': np.int32([KINDS.index(tuple(json.loads(question['type']))) for question in asked]),
     }

@@ -1,6 +1,5 @@
 """Clips on disk: written once to ArrayRecord files by TFDS, read back by position."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
 import concurrent.futures
 import contextlib
 import dataclasses
@@ -9,13 +8,14 @@ import io
 import json
 import multiprocessing
 import os
-from pathlib import Path
 import shutil
 import sys
 import tempfile
 import time
-from typing import Any, Protocol, runtime_checkable
 import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import tensorflow_datasets as tfds
@@ -32,12 +32,14 @@ class Remark(UserWarning):
 @runtime_checkable
 class Clip(Protocol):
   """What `Recipe.read` turns into a record: a small picklable value whose repr says it all."""
+
   id: str
 
 
 @dataclasses.dataclass(frozen=True)
 class Recipe:
   """One data set before it is built: its clips in the order of the files, and how to read one."""
+
   name: str
   version: str  # of the rules by which clips are cut: new rules, new version
   features: Mapping[str, tfds.features.FeatureConnector]
@@ -59,8 +61,14 @@ def wave(samples: int) -> tfds.features.Tensor:
   return tfds.features.Tensor(shape=(samples,), dtype=np.int16, encoding='bytes')
 
 
-def write(recipe: Recipe, out: str | os.PathLike, *, workers: int = 0, skip_bad: bool = False,
-          beam_runner: str | None = None) -> Path:
+def write(
+  recipe: Recipe,
+  out: str | os.PathLike,
+  *,
+  workers: int = 0,
+  skip_bad: bool = False,
+  beam_runner: str | None = None,
+) -> Path:
   """Builds a data set in `out/<name>/<version>` and returns that folder, at once if it is there.
 
   The files that an interrupted build has finished are kept beside it and used by the next one.
@@ -83,8 +91,10 @@ def write(recipe: Recipe, out: str | os.PathLike, *, workers: int = 0, skip_bad:
   if folder.exists():
     built = folder / 'recipe.json'
     if not built.exists() or json.loads(built.read_text())['fingerprint'] != fingerprint:
-      raise ValueError(f'{folder} was built from other clips or settings; remove it, or choose '
-                       'another output folder.')
+      raise ValueError(
+        f'{folder} was built from other clips or settings; remove it, or choose '
+        'another output folder.'
+      )
     return folder
   for stale in folder.parent.glob(f'incomplete.*_{recipe.version}'):  # of a killed build
     shutil.rmtree(stale)
@@ -116,8 +126,9 @@ def load(directory: str | os.PathLike, name: str, split: str) -> 'Records':
   folders = [path.parent for path in Path(directory, name).glob('*.*.*/dataset_info.json')]
   if not folders:
     raise ValueError(
-        f'There is no data set {name!r} under {str(directory)!r}; build it with '
-        f'`python -m dgsct_jax.data.prepare {name} --source=... --out={directory}`.')
+      f'There is no data set {name!r} under {str(directory)!r}; build it with '
+      f'`python -m dgsct_jax.data.prepare {name} --source=... --out={directory}`.'
+    )
   newest = max(folders, key=lambda path: tfds.core.Version(path.name))
   builder = tfds.builder_from_directory(newest)
   if split not in builder.info.splits:
@@ -155,6 +166,7 @@ class Records:
 @dataclasses.dataclass(frozen=True)
 class Selection:
   """Some of the records of another source, in another order."""
+
   source: Records
   places: tuple[int, ...]
 
@@ -175,10 +187,18 @@ class _Builder(tfds.core.ShardBasedBuilder, skip_registration=True):
   Shard by shard: a GeneratorBasedBuilder (TFDS 4.9.10) sorts its records in files that it opens
   with TensorFlow as soon as a split exceeds a gigabyte. And so the order stays that of the recipe.
   """
+
   url_infos = {}  # no downloads; to see that, TFDS would need a package it does not require
 
-  def __init__(self, recipe: Recipe, out: str | os.PathLike, kept: Path, fingerprint: str,
-               skip_bad: bool, pool: concurrent.futures.Executor | None):
+  def __init__(
+    self,
+    recipe: Recipe,
+    out: str | os.PathLike,
+    kept: Path,
+    fingerprint: str,
+    skip_bad: bool,
+    pool: concurrent.futures.Executor | None,
+  ):
     self.name, self.VERSION = recipe.name, tfds.core.Version(recipe.version)
     self.recipe, self.kept, self.fingerprint = recipe, kept, fingerprint
     self.skip_bad, self.pool = skip_bad, pool
@@ -191,12 +211,19 @@ class _Builder(tfds.core.ShardBasedBuilder, skip_registration=True):
   def _shard_iterators_per_split(self, dl_manager: Any) -> dict[str, list['_Shard']]:
     shards = {}
     for split, clips in self.recipe.splits.items():
-      parts = [tuple(clips[i:i + SHARD]) for i in range(0, len(clips), SHARD)]
+      parts = [tuple(clips[i : i + SHARD]) for i in range(0, len(clips), SHARD)]
       name = f'{self.recipe.name}-{split}.array_record-{{:05d}}-of-{len(parts):05d}'
       shards[split] = [
-          _Shard(f'{self.recipe.name} {split}: clips {i * SHARD + 1}-{i * SHARD + len(part)} of '
-                 f'{len(clips)}', self.kept / name.format(i), part, self.recipe.read, self.pool)
-          for i, part in enumerate(parts)]
+        _Shard(
+          f'{self.recipe.name} {split}: clips {i * SHARD + 1}-{i * SHARD + len(part)} of '
+          f'{len(clips)}',
+          self.kept / name.format(i),
+          part,
+          self.recipe.read,
+          self.pool,
+        )
+        for i, part in enumerate(parts)
+      ]
     return shards
 
   def _example_writer(self) -> '_KeepingWriter':
@@ -204,22 +231,34 @@ class _Builder(tfds.core.ShardBasedBuilder, skip_registration=True):
 
   def _download_and_prepare(self, dl_manager: Any, download_config: Any = None) -> None:
     super()._download_and_prepare(dl_manager, download_config)
-    reports = {split: [json.loads(path.read_text()) for path in sorted(
-        self.kept.glob(f'{self.recipe.name}-{split}.array_record-*.json'))]
-               for split in self.recipe.splits}
+    reports = {
+      split: [
+        json.loads(path.read_text())
+        for path in sorted(self.kept.glob(f'{self.recipe.name}-{split}.array_record-*.json'))
+      ]
+      for split in self.recipe.splits
+    }
     bad, remarks = (
-        [f'{name}: {text}' for parts in reports.values() for part in parts
-         for name, text in part[kind]] for kind in ('bad', 'remarks'))
+      [
+        f'{name}: {text}'
+        for parts in reports.values()
+        for part in parts
+        for name, text in part[kind]
+      ]
+      for kind in ('bad', 'remarks')
+    )
     if bad and not self.skip_bad:
       raise ValueError(
-          '\n  '.join([f'{len(bad)} clips of {self.recipe.name} cannot be used:', *bad])
-          + '\nRepair them and give the same command again (the rest is kept), or leave them out '
-          'with --skip_bad.')
+        '\n  '.join([f'{len(bad)} clips of {self.recipe.name} cannot be used:', *bad])
+        + '\nRepair them and give the same command again (the rest is kept), or leave them out '
+        'with --skip_bad.'
+      )
     for split in self.info.splits.values():
       if not split.num_examples:
         raise ValueError(f'No clip of {self.recipe.name}, split {split.name!r}, can be used.')
-    ids = {split: [name for part in parts for name in part['ids']]
-           for split, parts in reports.items()}
+    ids = {
+      split: [name for part in parts for name in part['ids']] for split, parts in reports.items()
+    }
     (self.data_path / 'ids.json').write_text(json.dumps(ids))
     (self.data_path / 'skipped.json').write_text(json.dumps(bad, indent=1))
     (self.data_path / 'remarks.json').write_text(json.dumps(remarks, indent=1))
@@ -231,6 +270,7 @@ class _Builder(tfds.core.ShardBasedBuilder, skip_registration=True):
 @dataclasses.dataclass(frozen=True)
 class _Shard:
   """The clips of one file. TFDS calls it for the (key, record) pairs: to write, then to count."""
+
   title: str
   kept: Path
   clips: tuple[Clip, ...]
@@ -262,6 +302,7 @@ class _Shard:
 @dataclasses.dataclass(frozen=True)
 class Attempt:
   """Reads a clip: (record, remarks on it), or (None, the error). To be sent to worker processes."""
+
   read: Callable[[Clip], Record]
 
   def __call__(self, clip: Clip) -> tuple[Record, list[str]] | tuple[None, Exception]:

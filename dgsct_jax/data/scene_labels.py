@@ -8,8 +8,8 @@ import dataclasses
 import io
 
 import grain
-from jaxtyping import Bool, UInt8
 import numpy as np
+from jaxtyping import Bool, UInt8
 from PIL import Image
 
 from dgsct_jax.data.scenes import Knobs
@@ -17,15 +17,24 @@ from dgsct_jax.data.scenes import Knobs
 Example = dict[str, object]
 
 # Like LLP: several events, each heard, seen or both, at its own times.
-LLP = Knobs(events=(1, 2), distractors=(0, 2), offscreen=.6)
+LLP = Knobs(events=(1, 2), distractors=(0, 2), offscreen=0.6)
 # Like AVSBench S4: five seconds, one object that sounds throughout, beside silent ones.
-S4 = Knobs(segments=5, events=(1, 1), distractors=(0, 2), offscreen=0., heard=1., seen=1.)
+S4 = Knobs(segments=5, events=(1, 1), distractors=(0, 2), offscreen=0.0, heard=1.0, seen=1.0)
 # Like AVSBench MS3: five seconds, up to three objects that sound at times; also two of one class.
-MS3 = Knobs(segments=5, events=(1, 3), distractors=(0, 2), offscreen=.2, repeats=.15, heard=.7,
-            seen=.9)
+MS3 = Knobs(
+  segments=5, events=(1, 3), distractors=(0, 2), offscreen=0.2, repeats=0.15, heard=0.7, seen=0.9
+)
 # Like MUSIC-AVQA, at the length that its models hear: objects stay in their places.
-MUSIC = Knobs(events=(1, 3), distractors=(0, 1), offscreen=.3, repeats=.3, heard=.6, seen=1.,
-              motion=.1, level=(-14., 0.))
+MUSIC = Knobs(
+  events=(1, 3),
+  distractors=(0, 1),
+  offscreen=0.3,
+  repeats=0.3,
+  heard=0.6,
+  seen=1.0,
+  motion=0.1,
+  level=(-14.0, 0.0),
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,13 +56,16 @@ class SoundingMasks(grain.transforms.Map):
 
   `first`: [1 h w], the first second alone, as in S4's training split.
   """
+
   first: bool = False
 
   def map(self, example: Example) -> Example:
     sounding = example['sounding'][:, :-1]  # the last source is off screen
     if len(example['masks']) != len(sounding):
-      raise ValueError(f'{len(example["masks"])} frames in {len(sounding)} seconds: a mask is that '
-                       'of a second; build the clips with frames_per_second=1.')
+      raise ValueError(
+        f'{len(example["masks"])} frames in {len(sounding)} seconds: a mask is that '
+        'of a second; build the clips with frames_per_second=1.'
+      )
     count = 1 if self.first else len(sounding)
     masks = [of_objects(decode(png), on) for png, on in zip(example['masks'][:count], sounding)]
     return example | {'masks': np.stack(masks).astype(np.float32)}
@@ -64,7 +76,8 @@ def decode(png: bytes) -> UInt8[np.ndarray, 'h w']:
   return np.asarray(Image.open(io.BytesIO(png)))
 
 
-def of_objects(mask: UInt8[np.ndarray, 'h w'],
-               chosen: Bool[np.ndarray, 'k']) -> Bool[np.ndarray, 'h w']:
+def of_objects(
+  mask: UInt8[np.ndarray, 'h w'], chosen: Bool[np.ndarray, 'k']
+) -> Bool[np.ndarray, 'h w']:
   """Where any of the chosen objects is seen."""
   return np.concatenate([[False], chosen])[mask]

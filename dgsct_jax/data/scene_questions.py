@@ -10,27 +10,28 @@ not tell. Where a question could be taken in two ways, it means here:
 A question is asked only if it has one answer.
 """
 
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 import itertools
 import json
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
-from jaxtyping import Bool
 import numpy as np
+from jaxtyping import Bool
 
 from dgsct_jax.data.questions import KINDS, PAD, Question
 
 NUMBERS = ('zero', 'one', 'two', 'three', 'four', 'five', 'six', 'seven', 'eight', 'nine', 'ten')
 PLACES = ('left', 'middle', 'right')
 ORDER = ('first', 'second', 'third', 'fourth', 'fifth')
-NEAR = .03  # of the picture's width: how far apart two places are that have two names
-LOUDER = 2.  # dB
+NEAR = 0.03  # of the picture's width: how far apart two places are that have two names
+LOUDER = 2.0  # dB
 
 Candidate = tuple[tuple[str, ...], str]  # what stands in the slots; the answer
 
 
 class Thing(NamedTuple):
   """An object, or the sound off screen."""
+
   name: str
   x: float  # mean place over the picture's width; nan: not in the picture
   on: Bool[np.ndarray, 't']
@@ -61,6 +62,7 @@ class Thing(NamedTuple):
 
 class Facts(NamedTuple):
   """What is true of a clip."""
+
   classes: tuple[str, ...]
   objects: tuple[Thing, ...]
   offscreen: tuple[Thing, ...]
@@ -92,23 +94,41 @@ def facts(record: Mapping[str, np.ndarray], classes: Sequence[str], width: int) 
   return Facts(tuple(classes), tuple(things[:split]), tuple(things[split:]))
 
 
-def about(record: Mapping[str, np.ndarray], classes: Sequence[str], width: int, video: str,
-        rng: np.random.Generator, each: int = 1) -> list[Question]:
+def about(
+  record: Mapping[str, np.ndarray],
+  classes: Sequence[str],
+  width: int,
+  video: str,
+  rng: np.random.Generator,
+  each: int = 1,
+) -> list[Question]:
   """Up to `each` questions of each type that the clip allows; among its answers each is as likely."""
   known = facts(record, classes, width)
   questions = {}
   for kind in KINDS:
-    able = [(text, found) for *given, text, make in TEMPLATES
-            if tuple(given) == kind and (found := list(make(known)))]
+    able = [
+      (text, found)
+      for *given, text, make in TEMPLATES
+      if tuple(given) == kind and (found := list(make(known)))
+    ]
     for _ in range(each if able else 0):
       text, found = able[rng.integers(len(able))]
       answers = sorted({answer for _, answer in found})
       answer = answers[rng.integers(len(answers))]
       values = [values for values, given in found if given == answer]
       values = values[rng.integers(len(values))]
-      questions.setdefault((kind, text, values), Question(
-          video_id=video, question_id=len(questions), type=json.dumps(kind), question_content=text,
-          templ_values=json.dumps(values), question_deleted=0, anser=answer))
+      questions.setdefault(
+        (kind, text, values),
+        Question(
+          video_id=video,
+          question_id=len(questions),
+          type=json.dumps(kind),
+          question_content=text,
+          templ_values=json.dumps(values),
+          question_deleted=0,
+          anser=answer,
+        ),
+      )
   return list(questions.values())
 
 
@@ -185,29 +205,35 @@ def _longer(a: Thing, b: Thing) -> str:
 
 def _present(things: Callable[[Facts], Sequence[Thing]], count: int) -> Maker:
   """Whether all of `count` classes are among the things."""
+
   def make(known: Facts) -> Iterator[Candidate]:
     names = {thing.name for thing in things(known)}
     for values in itertools.permutations(known.classes, count):
       yield values, _yes(names.issuperset(values))
+
   return make
 
 
 def _compare(answer: Callable[[Thing, Thing], str]) -> Maker:
   """Two sources by name."""
+
   def make(known: Facts) -> Iterator[Candidate]:
     for (a, first), (b, second) in itertools.permutations(_named(known.sources).items(), 2):
       if found := answer(first, second):
         yield (a, b), found
+
   return make
 
 
 def _compare_places(answer: Callable[[Thing, Thing], str], named: bool) -> Maker:
   """Two sounding objects by place, with their names or without."""
+
   def make(known: Facts) -> Iterator[Candidate]:
     placed = {place: thing for place, thing in _placed(known.objects).items() if thing.sounds}
     for (a, first), (b, second) in itertools.permutations(placed.items(), 2):
       if found := answer(first, second):
         yield (first.name, a, second.name, b) if named else (a, b), found
+
   return make
 
 
@@ -274,8 +300,9 @@ def _beside_the_first(known: Facts) -> Iterator[Candidate]:
 
 def _same_time(known: Facts) -> Iterator[Candidate]:
   for name, thing in _named(known.sources).items():
-    others = {other.name for other in known.sources
-              if other is not thing and (other.on & thing.on).any()}
+    others = {
+      other.name for other in known.sources if other is not thing and (other.on & thing.on).any()
+    }
     if len(others) == 1:
       yield (name,), others.pop()
 
@@ -329,49 +356,91 @@ def _types(things: Sequence[Thing]) -> set[str]:
 
 A, V, AV = 'Audio', 'Visual', 'Audio-Visual'
 TEMPLATES: tuple[tuple[str, str, str, Maker], ...] = (
-    (A, 'Counting', 'Is there a <Object> sound?', _present(lambda k: k.sources, 1)),
-    (A, 'Counting', 'Are there <Object> and <Object> sound?', _present(lambda k: k.sources, 2)),
-    (A, 'Counting', 'How many musical instruments were heard throughout the video?',
-     _count(lambda k: k.sources)),
-    (A, 'Comparative', 'Is the <Object> louder than the <Object>?', _compare(_louder)),
-    (A, 'Comparative', 'Is the <Object> more rhythmic than the <Object>?', _compare(_rhythmic)),
-    (A, 'Comparative', 'Is the <Object> playing longer than the <Object>?', _compare(_longer)),
-    (V, 'Counting', 'Is there a <Object> in the entire video?', _present(lambda k: k.objects, 1)),
-    (V, 'Counting', 'Are there <Object> and <Object> instruments in the video?',
-     _present(lambda k: k.objects, 2)),
-    (V, 'Counting', 'How many types of musical instruments appeared in the entire video?',
-     _count(lambda k: _types(k.objects))),
-    (V, 'Counting', 'How many <Object> are in the entire video?', _how_many_seen),
-    (V, 'Location', 'What kind of musical instrument is it?', _what_is_it),
-    (V, 'Location', 'What kind of instrument is the <LRer> instrument?', _outermost),
-    (V, 'Location', 'What is the instrument on the <LR> of <Object>?', _on_the_side),
-    (AV, 'Existential', 'Is this sound from the instrument in the video?', _from_the_video),
-    (AV, 'Existential', 'Is the <Object> in the video always playing?', _always),
-    (AV, 'Existential', 'Is there a voiceover?', _voiceover),
-    (AV, 'Counting', 'How many instruments are sounding in the video?',
-     _count(lambda k: k.playing)),
-    (AV, 'Counting', 'How many types of musical instruments sound in the video?',
-     _count(lambda k: _types(k.playing))),
-    (AV, 'Counting', 'How many instruments in the video did not sound from beginning to end?',
-     _count(lambda k: [thing for thing in k.objects if not thing.sounds])),
-    (AV, 'Counting', 'How many sounding <Object> in the video？', _how_many_sounding),
-    (AV, 'Location', 'Where is the <LL> instrument?', _where_loudest),
-    (AV, 'Location', 'Is the <FL> sound coming from the <LR> instrument?', _first_from_side),
-    (AV, 'Location', 'What is the <LR> instrument of the <FL> sounding instrument?',
-     _beside_the_first),
-    (AV, 'Location',
-     'Which is the musical instrument that sounds at the same time as the <Object>?', _same_time),
-    (AV, 'Comparative', 'Is the <Object> on the <LR> louder than the <Object> on the <LR>?',
-     _compare_places(_louder, named=True)),
-    (AV, 'Comparative', 'Is the <Object> on the <LR> more rhythmic than the <Object> on the <LR>?',
-     _compare_places(_rhythmic, named=True)),
-    (AV, 'Comparative', 'Is the instrument on the <LR> louder than the instrument on the <LR>?',
-     _compare_places(_louder, named=False)),
-    (AV, 'Comparative',
-     'Is the instrument on the <LR> more rhythmic than the instrument on the <LR>?',
-     _compare_places(_rhythmic, named=False)),
-    (AV, 'Temporal', 'Where is the <FL> sounding instrument?', _where_first),
-    (AV, 'Temporal', 'What is the <TH> instrument that comes in?', _comes_in),
-    (AV, 'Temporal', 'Which instrument makes sounds <BA> the <Object>?', _next_to_start),
-    (AV, 'Temporal', 'Which <Object> makes the sound <FL>?', _which_first),
+  (A, 'Counting', 'Is there a <Object> sound?', _present(lambda k: k.sources, 1)),
+  (A, 'Counting', 'Are there <Object> and <Object> sound?', _present(lambda k: k.sources, 2)),
+  (
+    A,
+    'Counting',
+    'How many musical instruments were heard throughout the video?',
+    _count(lambda k: k.sources),
+  ),
+  (A, 'Comparative', 'Is the <Object> louder than the <Object>?', _compare(_louder)),
+  (A, 'Comparative', 'Is the <Object> more rhythmic than the <Object>?', _compare(_rhythmic)),
+  (A, 'Comparative', 'Is the <Object> playing longer than the <Object>?', _compare(_longer)),
+  (V, 'Counting', 'Is there a <Object> in the entire video?', _present(lambda k: k.objects, 1)),
+  (
+    V,
+    'Counting',
+    'Are there <Object> and <Object> instruments in the video?',
+    _present(lambda k: k.objects, 2),
+  ),
+  (
+    V,
+    'Counting',
+    'How many types of musical instruments appeared in the entire video?',
+    _count(lambda k: _types(k.objects)),
+  ),
+  (V, 'Counting', 'How many <Object> are in the entire video?', _how_many_seen),
+  (V, 'Location', 'What kind of musical instrument is it?', _what_is_it),
+  (V, 'Location', 'What kind of instrument is the <LRer> instrument?', _outermost),
+  (V, 'Location', 'What is the instrument on the <LR> of <Object>?', _on_the_side),
+  (AV, 'Existential', 'Is this sound from the instrument in the video?', _from_the_video),
+  (AV, 'Existential', 'Is the <Object> in the video always playing?', _always),
+  (AV, 'Existential', 'Is there a voiceover?', _voiceover),
+  (AV, 'Counting', 'How many instruments are sounding in the video?', _count(lambda k: k.playing)),
+  (
+    AV,
+    'Counting',
+    'How many types of musical instruments sound in the video?',
+    _count(lambda k: _types(k.playing)),
+  ),
+  (
+    AV,
+    'Counting',
+    'How many instruments in the video did not sound from beginning to end?',
+    _count(lambda k: [thing for thing in k.objects if not thing.sounds]),
+  ),
+  (AV, 'Counting', 'How many sounding <Object> in the video？', _how_many_sounding),
+  (AV, 'Location', 'Where is the <LL> instrument?', _where_loudest),
+  (AV, 'Location', 'Is the <FL> sound coming from the <LR> instrument?', _first_from_side),
+  (
+    AV,
+    'Location',
+    'What is the <LR> instrument of the <FL> sounding instrument?',
+    _beside_the_first,
+  ),
+  (
+    AV,
+    'Location',
+    'Which is the musical instrument that sounds at the same time as the <Object>?',
+    _same_time,
+  ),
+  (
+    AV,
+    'Comparative',
+    'Is the <Object> on the <LR> louder than the <Object> on the <LR>?',
+    _compare_places(_louder, named=True),
+  ),
+  (
+    AV,
+    'Comparative',
+    'Is the <Object> on the <LR> more rhythmic than the <Object> on the <LR>?',
+    _compare_places(_rhythmic, named=True),
+  ),
+  (
+    AV,
+    'Comparative',
+    'Is the instrument on the <LR> louder than the instrument on the <LR>?',
+    _compare_places(_louder, named=False),
+  ),
+  (
+    AV,
+    'Comparative',
+    'Is the instrument on the <LR> more rhythmic than the instrument on the <LR>?',
+    _compare_places(_rhythmic, named=False),
+  ),
+  (AV, 'Temporal', 'Where is the <FL> sounding instrument?', _where_first),
+  (AV, 'Temporal', 'What is the <TH> instrument that comes in?', _comes_in),
+  (AV, 'Temporal', 'Which instrument makes sounds <BA> the <Object>?', _next_to_start),
+  (AV, 'Temporal', 'Which <Object> makes the sound <FL>?', _which_first),
 )

@@ -7,13 +7,13 @@ synthesised) and `data/stamps.py` (photographs and recordings).
 import dataclasses
 from typing import NamedTuple, Protocol, runtime_checkable
 
-from jaxtyping import Bool, Float32, Int32, UInt8
 import numpy as np
+from jaxtyping import Bool, Float32, Int32, UInt8
 from PIL import Image
 
 SPLITS = ('train', 'val', 'test')
 HIDDEN = 1 / 3  # an object of which less than this share would show is left out of the frame
-LOUDNESS = .1  # root mean square of a sound at 0 dB
+LOUDNESS = 0.1  # root mean square of a sound at 0 dB
 
 
 @runtime_checkable
@@ -22,14 +22,17 @@ class Source(Protocol):
 
   classes: tuple[str, ...]
 
-  def picture(self, label: int, rng: np.random.Generator,
-              split: str) -> UInt8[np.ndarray, 'h w 4']: ...
+  def picture(
+    self, label: int, rng: np.random.Generator, split: str
+  ) -> UInt8[np.ndarray, 'h w 4']: ...
 
-  def sound(self, label: int, rng: np.random.Generator, split: str, seconds: int,
-            rate: int) -> Float32[np.ndarray, 's']: ...
+  def sound(
+    self, label: int, rng: np.random.Generator, split: str, seconds: int, rate: int
+  ) -> Float32[np.ndarray, 's']: ...
 
-  def background(self, rng: np.random.Generator, split: str,
-                 size: int) -> UInt8[np.ndarray, 'h w 3']: ...
+  def background(
+    self, rng: np.random.Generator, split: str, size: int
+  ) -> UInt8[np.ndarray, 'h w 3']: ...
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,17 +45,17 @@ class Knobs:
   sample_rate: int = 16000
   events: tuple[int, int] = (1, 1)  # objects that are seen and heard
   distractors: tuple[int, int] = (0, 3)  # objects that are seen and never heard
-  offscreen: float = .5  # share of clips in which a class sounds that is never seen
-  repeats: float = 0.  # share of objects after the first that are of an earlier object's class
-  heard: float = .6  # share of seconds in which an event or the off-screen class sounds
-  seen: float = .75  # share of seconds in which an object is in the picture
-  heard_switching: float = .4  # rate per second at which `heard` is thrown anew
-  seen_switching: float = .25
-  scale: tuple[float, float] = (.25, .45)  # longer side of an object over the picture's side
-  motion: float = .4  # longest way of an object within a clip, over the picture's side
-  level: tuple[float, float] = (-8., 0.)  # loudness of a sound, dB
-  hiss: float = .01  # root mean square of noise in the waveform, full scale 1
-  grain: float = 4.  # standard deviation of noise in the frames, full scale 255
+  offscreen: float = 0.5  # share of clips in which a class sounds that is never seen
+  repeats: float = 0.0  # share of objects after the first that are of an earlier object's class
+  heard: float = 0.6  # share of seconds in which an event or the off-screen class sounds
+  seen: float = 0.75  # share of seconds in which an object is in the picture
+  heard_switching: float = 0.4  # rate per second at which `heard` is thrown anew
+  seen_switching: float = 0.25
+  scale: tuple[float, float] = (0.25, 0.45)  # longer side of an object over the picture's side
+  motion: float = 0.4  # longest way of an object within a clip, over the picture's side
+  level: tuple[float, float] = (-8.0, 0.0)  # loudness of a sound, dB
+  hiss: float = 0.01  # root mean square of noise in the waveform, full scale 1
+  grain: float = 4.0  # standard deviation of noise in the frames, full scale 255
 
   @property
   def objects(self) -> int:
@@ -97,18 +100,33 @@ def compose(source: Source, knobs: Knobs, seed: int, split: str, index: int) -> 
     seen, heard = (_by_class(on, sources, len(source.classes)) for on in (visible, sounding))
     event = sources[0]
     label = np.where(seen[:, event] & heard[:, event], event, len(source.classes))
-    return Clip(frames, masks, boxes, wave, sources, visible, sounding, level, seen, heard,
-                label.astype(np.int32))
-  raise ValueError(f'no event in 100 throws of clip {index} with {knobs}; '
-                   'raise heard, seen or segments, or lower scale.')
+    return Clip(
+      frames,
+      masks,
+      boxes,
+      wave,
+      sources,
+      visible,
+      sounding,
+      level,
+      seen,
+      heard,
+      label.astype(np.int32),
+    )
+  raise ValueError(
+    f'no event in 100 throws of clip {index} with {knobs}; '
+    'raise heard, seen or segments, or lower scale.'
+  )
 
 
 def _check(source: Source, knobs: Knobs, split: str) -> None:
   if split not in SPLITS:
     raise ValueError(f'there is no split {split!r}; choose from {SPLITS}.')
   if len(source.classes) <= knobs.objects:
-    raise ValueError(f'{knobs.objects} objects and a sound off screen need {knobs.objects + 1} '
-                     f'classes, the source has {len(source.classes)}; lower events or distractors.')
+    raise ValueError(
+      f'{knobs.objects} objects and a sound off screen need {knobs.objects + 1} '
+      f'classes, the source has {len(source.classes)}; lower events or distractors.'
+    )
   for name, least in (('events', 1), ('distractors', 0), ('scale', 1 / knobs.size)):
     low, high = getattr(knobs, name)
     if not least <= low <= high:
@@ -123,8 +141,9 @@ def _eventful(visible: np.ndarray, sounding: np.ndarray, events: int, objects: i
   return bool(both[:, :events].any(0).all() and visible[:, :objects].any(0).all())
 
 
-def _cast(rng: np.random.Generator, knobs: Knobs,
-          classes: int) -> tuple[Int32[np.ndarray, 'r'], int, int]:
+def _cast(
+  rng: np.random.Generator, knobs: Knobs, classes: int
+) -> tuple[Int32[np.ndarray, 'r'], int, int]:
   """Classes of all sources, the number of events and of all objects. Events come first."""
   events = int(rng.integers(knobs.events[0], knobs.events[1] + 1))
   objects = events + int(rng.integers(knobs.distractors[0], knobs.distractors[1] + 1))
@@ -137,9 +156,11 @@ def _cast(rng: np.random.Generator, knobs: Knobs,
   return sources, events, objects
 
 
-def _timelines(rng: np.random.Generator, knobs: Knobs, sources: np.ndarray,
-               events: int) -> tuple[Bool[np.ndarray, 't k'], Bool[np.ndarray, 't r']]:
+def _timelines(
+  rng: np.random.Generator, knobs: Knobs, sources: np.ndarray, events: int
+) -> tuple[Bool[np.ndarray, 't k'], Bool[np.ndarray, 't r']]:
   """When each object is in the picture, and when each source sounds."""
+
   def throw(share: float, switching: float) -> np.ndarray:
     while True:
       again = rng.random(knobs.segments) < switching
@@ -165,24 +186,31 @@ def _paths(rng: np.random.Generator, knobs: Knobs, objects: int) -> tuple[np.nda
   """
   throws, n = 24, knobs.segments * knobs.frames_per_second
   side = rng.uniform(*knobs.scale, (throws, 2, objects))
-  margin = .45 * side[..., None]
+  margin = 0.45 * side[..., None]
   place = margin + rng.random((throws, 2, objects, 2)) * (1 - 2 * margin).clip(0)
   way = place[:, 1] - place[:, 0]
   length = np.linalg.norm(way, axis=-1, keepdims=True)
   place[:, 1] = place[:, 0] + way * np.minimum(1, knobs.motion / np.maximum(length, 1e-9))
-  time = (np.arange(n) + .5) / n
-  side, place = (np.einsum('te..., ef -> tf...', ends, np.stack([1 - time, time]))
-                 for ends in (side, place))
+  time = (np.arange(n) + 0.5) / n
+  side, place = (
+    np.einsum('te..., ef -> tf...', ends, np.stack([1 - time, time])) for ends in (side, place)
+  )
   if objects == 1:
     return place[0], side[0]
   i, j = np.triu_indices(objects, 1)
   apart = np.linalg.norm(place[:, :, i] - place[:, :, j], axis=-1)
-  best = (apart - .5 * (side[:, :, i] + side[:, :, j])).min((1, 2)).argmax()
+  best = (apart - 0.5 * (side[:, :, i] + side[:, :, j])).min((1, 2)).argmax()
   return place[best], side[best]
 
 
-def _film(source: Source, rng: np.random.Generator, split: str, knobs: Knobs, sources: np.ndarray,
-          visible: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _film(
+  source: Source,
+  rng: np.random.Generator,
+  split: str,
+  knobs: Knobs,
+  sources: np.ndarray,
+  visible: np.ndarray,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
   """Frames, masks and boxes as in `Clip`."""
   size, n = knobs.size, knobs.segments * knobs.frames_per_second
   cast = np.flatnonzero(sources[:-1] >= 0).tolist()
@@ -194,8 +222,11 @@ def _film(source: Source, rng: np.random.Generator, split: str, knobs: Knobs, so
   masks = np.zeros((n, size, size), np.uint8)
   boxes = np.zeros((n, knobs.objects, 4), np.float32)
   for f in range(n):
-    layers = {cast[j]: _layer(sprites[j], centres[f, j] * size, sides[f, j] * size, size)
-              for j in order if visible[f // knobs.frames_per_second, cast[j]]}
+    layers = {
+      cast[j]: _layer(sprites[j], centres[f, j] * size, sides[f, j] * size, size)
+      for j in order
+      if visible[f // knobs.frames_per_second, cast[j]]
+    }
     layers = _stack(layers, masks[f])
     picture = background.copy()
     for i, layer in layers.items():
@@ -209,6 +240,7 @@ def _film(source: Source, rng: np.random.Generator, split: str, knobs: Knobs, so
 
 class _Layer(NamedTuple):
   """An object in one frame."""
+
   window: tuple[slice, slice]  # of the frame
   pixels: UInt8[np.ndarray, 'y x 4']  # in the window
   area: int  # opaque pixels, also of those outside the frame
@@ -216,11 +248,11 @@ class _Layer(NamedTuple):
 
 def _layer(sprite: Image.Image, centre: np.ndarray, side: float, size: int) -> _Layer:
   shape = [max(2, round(side * s / max(sprite.size))) for s in sprite.size]
-  pixels = np.asarray(sprite.resize(shape, Image.Resampling.BILINEAR, reducing_gap=2.))
+  pixels = np.asarray(sprite.resize(shape, Image.Resampling.BILINEAR, reducing_gap=2.0))
   left, top = (round(float(c) - s / 2) for c, s in zip(centre, shape))
-  inside = pixels[max(0, -top):size - top, max(0, -left):size - left]
+  inside = pixels[max(0, -top) : size - top, max(0, -left) : size - left]
   left, top = max(0, left), max(0, top)
-  window = np.s_[top:top + inside.shape[0], left:left + inside.shape[1]]
+  window = np.s_[top : top + inside.shape[0], left : left + inside.shape[1]]
   return _Layer(window, inside, np.count_nonzero(_opaque(pixels)))
 
 
@@ -234,8 +266,7 @@ def _stack(layers: dict[int, _Layer], mask: UInt8[np.ndarray, 'h w']) -> dict[in
     mask[:] = 0
     for i, layer in layers.items():
       mask[layer.window][_opaque(layer.pixels)] = i + 1
-    share = {i: np.count_nonzero(mask == i + 1) / max(1, layer.area)
-             for i, layer in layers.items()}
+    share = {i: np.count_nonzero(mask == i + 1) / max(1, layer.area) for i, layer in layers.items()}
     worst = min(share, key=share.get)
     if share[worst] >= HIDDEN:
       return layers
@@ -244,8 +275,14 @@ def _stack(layers: dict[int, _Layer], mask: UInt8[np.ndarray, 'h w']) -> dict[in
   return layers
 
 
-def _mix(source: Source, rng: np.random.Generator, split: str, knobs: Knobs, sources: np.ndarray,
-         sounding: np.ndarray) -> tuple[Float32[np.ndarray, 's'], Float32[np.ndarray, 'r']]:
+def _mix(
+  source: Source,
+  rng: np.random.Generator,
+  split: str,
+  knobs: Knobs,
+  sources: np.ndarray,
+  sounding: np.ndarray,
+) -> tuple[Float32[np.ndarray, 's'], Float32[np.ndarray, 'r']]:
   """The waveform, peak below 1, and the level of each source in dB."""
   rate = knobs.sample_rate
   level = rng.uniform(*knobs.level, len(sources)).astype(np.float32)
@@ -255,12 +292,12 @@ def _mix(source: Source, rng: np.random.Generator, split: str, knobs: Knobs, sou
     on = sounding[:, i]
     sound = source.sound(int(sources[i]), rng, split, int(on.sum()), rate).reshape(-1, rate)
     power = np.sqrt(np.mean(sound**2))
-    sound = sound * np.float32(LOUDNESS * 10**(level[i] / 20) / max(power, 1e-9))
+    sound = sound * np.float32(LOUDNESS * 10 ** (level[i] / 20) / max(power, 1e-9))
     seconds = np.flatnonzero(on)
-    sound[np.diff(seconds, prepend=-2) > 1, :ramp.size] *= ramp
-    sound[np.diff(seconds, append=knobs.segments + 1) > 1, -ramp.size:] *= ramp[::-1]
+    sound[np.diff(seconds, prepend=-2) > 1, : ramp.size] *= ramp
+    sound[np.diff(seconds, append=knobs.segments + 1) > 1, -ramp.size :] *= ramp[::-1]
     wave[on] += sound
-  return (wave / max(1., 1.01 * np.abs(wave).max())).reshape(-1), level
+  return (wave / max(1.0, 1.01 * np.abs(wave).max())).reshape(-1), level
 
 
 def _by_class(on: np.ndarray, sources: np.ndarray, classes: int) -> Bool[np.ndarray, 't c']:

@@ -1,10 +1,10 @@
 """Drawn objects and synthesised sounds: a source of scenes with nothing to download."""
 
-from collections.abc import Callable
 import dataclasses
+from collections.abc import Callable
 
-from jaxtyping import Float32, UInt8
 import numpy as np
+from jaxtyping import Float32, UInt8
 from PIL import Image, ImageDraw
 
 from dgsct_jax.data.voices import VOICES
@@ -24,34 +24,67 @@ def _polar(radius: Callable[[np.ndarray], np.ndarray], corners: int) -> Points:
 def _crescent() -> Points:
   outer = np.linspace(0.25 * np.pi, 1.75 * np.pi, 24)
   inner = np.linspace(1.7 * np.pi, 0.3 * np.pi, 24)
-  return (list(zip(np.cos(outer), np.sin(outer)))
-          + list(zip(0.42 + 0.72 * np.cos(inner), 0.72 * np.sin(inner))))
+  return list(zip(np.cos(outer), np.sin(outer))) + list(
+    zip(0.42 + 0.72 * np.cos(inner), 0.72 * np.sin(inner))
+  )
 
 
 def _heart() -> Points:
   t = np.linspace(0, 2 * np.pi, 40, endpoint=False)
   y = 13 * np.cos(t) - 5 * np.cos(2 * t) - 2 * np.cos(3 * t) - np.cos(4 * t)
-  return list(zip(np.sin(t)**3, -y / 16))
+  return list(zip(np.sin(t) ** 3, -y / 16))
 
 
 # Outlines in [-1, 1]², x to the right and y down. The outline alone tells the class, at any angle.
 SHAPES: dict[str, Points] = {
-    'disc': _polar(np.ones_like, 40),
-    'square': [(-.8, -.8), (.8, -.8), (.8, .8), (-.8, .8)],
-    'triangle': _polar(np.ones_like, 3),
-    'star': _polar(lambda a: np.where(np.arange(a.size) % 2, .42, 1.), 10),
-    'cross': [(-.33, -1), (.33, -1), (.33, -.33), (1, -.33), (1, .33), (.33, .33),
-              (.33, 1), (-.33, 1), (-.33, .33), (-1, .33), (-1, -.33), (-.33, -.33)],
-    'ring': _polar(np.ones_like, 40),
-    'crescent': _crescent(),
-    'hourglass': [(-.75, -.95), (.75, -.95), (.14, 0), (.75, .95), (-.75, .95), (-.14, 0)],
-    'heart': _heart(),
-    'arrow': [(0, -1), (.85, -.1), (.3, -.1), (.3, 1), (-.3, 1), (-.3, -.1), (-.85, -.1)],
-    'bolt': [(.25, -1), (-.65, .15), (-.1, .15), (-.35, 1), (.65, -.25), (.1, -.25), (.55, -1)],
-    'comb': [(-.9, -.6), (.9, -.6), (.9, .8), (.5, .8), (.5, -.1), (.2, -.1), (.2, .8), (-.2, .8),
-             (-.2, -.1), (-.5, -.1), (-.5, .8), (-.9, .8)],
+  'disc': _polar(np.ones_like, 40),
+  'square': [(-0.8, -0.8), (0.8, -0.8), (0.8, 0.8), (-0.8, 0.8)],
+  'triangle': _polar(np.ones_like, 3),
+  'star': _polar(lambda a: np.where(np.arange(a.size) % 2, 0.42, 1.0), 10),
+  'cross': [
+    (-0.33, -1),
+    (0.33, -1),
+    (0.33, -0.33),
+    (1, -0.33),
+    (1, 0.33),
+    (0.33, 0.33),
+    (0.33, 1),
+    (-0.33, 1),
+    (-0.33, 0.33),
+    (-1, 0.33),
+    (-1, -0.33),
+    (-0.33, -0.33),
+  ],
+  'ring': _polar(np.ones_like, 40),
+  'crescent': _crescent(),
+  'hourglass': [(-0.75, -0.95), (0.75, -0.95), (0.14, 0), (0.75, 0.95), (-0.75, 0.95), (-0.14, 0)],
+  'heart': _heart(),
+  'arrow': [(0, -1), (0.85, -0.1), (0.3, -0.1), (0.3, 1), (-0.3, 1), (-0.3, -0.1), (-0.85, -0.1)],
+  'bolt': [
+    (0.25, -1),
+    (-0.65, 0.15),
+    (-0.1, 0.15),
+    (-0.35, 1),
+    (0.65, -0.25),
+    (0.1, -0.25),
+    (0.55, -1),
+  ],
+  'comb': [
+    (-0.9, -0.6),
+    (0.9, -0.6),
+    (0.9, 0.8),
+    (0.5, 0.8),
+    (0.5, -0.1),
+    (0.2, -0.1),
+    (0.2, 0.8),
+    (-0.2, 0.8),
+    (-0.2, -0.1),
+    (-0.5, -0.1),
+    (-0.5, 0.8),
+    (-0.9, 0.8),
+  ],
 }
-HOLES = {'ring': .55 * np.array(SHAPES['ring'])}
+HOLES = {'ring': 0.55 * np.array(SHAPES['ring'])}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,15 +101,17 @@ class Shapes:
   def __post_init__(self):
     unknown = [name for name in self.classes if name not in SHAPES]
     if unknown or len(set(self.classes)) < len(self.classes):
-      raise ValueError(f'classes {self.classes} have unknown names {unknown} or repeat one; '
-                       f'choose from {tuple(SHAPES)}.')
+      raise ValueError(
+        f'classes {self.classes} have unknown names {unknown} or repeat one; '
+        f'choose from {tuple(SHAPES)}.'
+      )
 
   def picture(self, label: int, rng: np.random.Generator, split: str) -> UInt8[np.ndarray, 'h w 4']:
     """One object of class `label`: colour and texture inside an outline that stands out from it."""
     del split
     angle = rng.uniform(0, 2 * np.pi)
     turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
-    turn = .46 * CANVAS * rng.uniform(.85, 1, (2, 1)) * turn
+    turn = 0.46 * CANVAS * rng.uniform(0.85, 1, (2, 1)) * turn
     name, width = self.classes[label], int(rng.integers(6, 12))
     mask, edge = Image.new('L', (CANVAS, CANVAS)), Image.new('L', (CANVAS, CANVAS))
     outline = np.array(SHAPES[name]) @ turn + CANVAS / 2
@@ -96,42 +131,44 @@ class Shapes:
     picture[..., 3] = mask * 255
     return picture[y0:y1, x0:x1]
 
-  def sound(self, label: int, rng: np.random.Generator, split: str, seconds: int,
-            rate: int) -> Float32[np.ndarray, 's']:
+  def sound(
+    self, label: int, rng: np.random.Generator, split: str, seconds: int, rate: int
+  ) -> Float32[np.ndarray, 's']:
     """`seconds` of the voice of class `label`; no pause in it is longer than 0.3 s."""
     del split
     voice = tuple(VOICES.values())[tuple(SHAPES).index(self.classes[label])]
     return voice(rng, seconds * rate, rate).astype(np.float32)
 
-  def background(self, rng: np.random.Generator, split: str,
-                 size: int) -> UInt8[np.ndarray, 'h w 3']:
+  def background(
+    self, rng: np.random.Generator, split: str, size: int
+  ) -> UInt8[np.ndarray, 'h w 3']:
     """A gradient with coarse noise and clutter of lines and specks in muted colours."""
     del split
     ramp = np.linspace(0, 1, size, dtype=np.float32)
-    ramp = np.broadcast_to(ramp[:, None] if rng.random() < .5 else ramp, (size, size))[..., None]
-    first, second = _colour(rng, .4), _colour(rng, .4)
+    ramp = np.broadcast_to(ramp[:, None] if rng.random() < 0.5 else ramp, (size, size))[..., None]
+    first, second = _colour(rng, 0.4), _colour(rng, 0.4)
     coarse = rng.integers(0, 256, (rng.integers(2, 9), rng.integers(2, 9), 3), np.uint8)
     coarse = Image.fromarray(coarse).resize((size, size), Image.Resampling.BILINEAR)
     coarse = np.asarray(coarse, np.float32)
-    picture = first + (second - first) * ramp + (coarse - 128) * rng.uniform(.1, .5)
+    picture = first + (second - first) * ramp + (coarse - 128) * rng.uniform(0.1, 0.5)
     image = Image.fromarray(picture.clip(0, 255).astype(np.uint8))
     draw = ImageDraw.Draw(image)
     for _ in range(rng.integers(0, 7)):
       x, y, dx, dy = rng.uniform(0, size, 4)
-      colour = tuple(_colour(rng, .5).astype(int).tolist())
-      if rng.random() < .5:
+      colour = tuple(_colour(rng, 0.5).astype(int).tolist())
+      if rng.random() < 0.5:
         draw.line((x, y, dx, dy), fill=colour, width=max(1, size // 48))
       else:
-        r = size * .02
+        r = size * 0.02
         draw.rectangle((x - r, y - r, x + r, y + r), fill=colour)
     return np.asarray(image)
 
 
-def _colour(rng: np.random.Generator, saturation: float = 1.) -> Float32[np.ndarray, '3']:
+def _colour(rng: np.random.Generator, saturation: float = 1.0) -> Float32[np.ndarray, '3']:
   """Any hue; `saturation` 0 gives greys."""
   hue = np.abs((rng.random() * 6 + np.array([0, 4, 2])) % 6 - 3) - 1
-  colour = 1 - saturation * rng.uniform(.4, 1) * (1 - hue.clip(0, 1))
-  return np.float32(255 * rng.uniform(.35, 1) * colour)
+  colour = 1 - saturation * rng.uniform(0.4, 1) * (1 - hue.clip(0, 1))
+  return np.float32(255 * rng.uniform(0.35, 1) * colour)
 
 
 def _texture(size: int, rng: np.random.Generator) -> Float32[np.ndarray, 'h w 3']:

@@ -17,37 +17,40 @@ import dataclasses
 import functools
 from pathlib import Path
 
-from jaxtyping import Float32, UInt8
 import numpy as np
-from PIL import Image, ImageEnhance
 import soundfile
 import soxr
+from jaxtyping import Float32, UInt8
+from PIL import Image, ImageEnhance
 
 # Class: photographs; recordings. Species are grouped so that there are photographs to hold out.
 # Left out: rhea, giraffe, iguana and wombat (silent recordings), the picture of a bee (a drawing;
 # its recording is real), goat and mountain goat (their recording is the ram's), beaver (it is the
 # badger's), pigs (a third of a second each), and species with fewer photographs.
 CLASSES: dict[str, tuple[str, str]] = {
-    'chicken': ('birds/: hen rooster chicken_profile', 'birds/: hen rooster'),
-    'waterfowl': ('birds/: duck drake gander', 'birds/: duck drake gander'),
-    'penguin': ('birds/: magellanic_penguin penguin little-penguin', 'birds/: penguin'),
-    'cattle': ('mammals/bovines/: cow yak bull cow_white zebu',
-               'mammals/bovines/: cow bull cow_white'),
-    'sheep': ('mammals/bovines/: ram sheep sheep_lamb', 'mammals/bovines/: ram sheep sheep_lamb'),
-    'big_cat': ('mammals/cats/: tiger_sumatran lion-2 lion tiger', 'mammals/cats/: lion tiger'),
-    'deer': ('mammals/deer/: caribou deer doe wapiti', 'mammals/deer/: caribou deer doe'),
-    'canine': ('mammals/dogs/: dingo dog fox', 'mammals/dogs/: dog fox'),
-    'equine': ('mammals/equines/: donkey donkey_eating horse zebra',
-               'mammals/equines/: donkey horse zebra'),
-    'rabbit': ('mammals/: rabbit_little rodents/rabbit rodents/rabbit-2',
-               'mammals/rodents/: rabbit'),
-    'whale': ('mammals/aquatic/: whale dolphin orca', 'mammals/aquatic/: whale dolphin orca'),
-    'ape': ('mammals/apes/: gorilla chimp tamarin_emperor', 'mammals/apes/: gorilla chimp'),
-    'insect': ('insects/: hoverfly hornet fly', 'insects/: bee hornet mosquito'),
+  'chicken': ('birds/: hen rooster chicken_profile', 'birds/: hen rooster'),
+  'waterfowl': ('birds/: duck drake gander', 'birds/: duck drake gander'),
+  'penguin': ('birds/: magellanic_penguin penguin little-penguin', 'birds/: penguin'),
+  'cattle': (
+    'mammals/bovines/: cow yak bull cow_white zebu',
+    'mammals/bovines/: cow bull cow_white',
+  ),
+  'sheep': ('mammals/bovines/: ram sheep sheep_lamb', 'mammals/bovines/: ram sheep sheep_lamb'),
+  'big_cat': ('mammals/cats/: tiger_sumatran lion-2 lion tiger', 'mammals/cats/: lion tiger'),
+  'deer': ('mammals/deer/: caribou deer doe wapiti', 'mammals/deer/: caribou deer doe'),
+  'canine': ('mammals/dogs/: dingo dog fox', 'mammals/dogs/: dog fox'),
+  'equine': (
+    'mammals/equines/: donkey donkey_eating horse zebra',
+    'mammals/equines/: donkey horse zebra',
+  ),
+  'rabbit': ('mammals/: rabbit_little rodents/rabbit rodents/rabbit-2', 'mammals/rodents/: rabbit'),
+  'whale': ('mammals/aquatic/: whale dolphin orca', 'mammals/aquatic/: whale dolphin orca'),
+  'ape': ('mammals/apes/: gorilla chimp tamarin_emperor', 'mammals/apes/: gorilla chimp'),
+  'insect': ('insects/: hoverfly hornet fly', 'insects/: bee hornet mosquito'),
 }
 # The photographic backgrounds, without drawings and without murals of people and animals.
 BACKGROUNDS = {
-    'train': """
+  'train': """
         Indoors/clothing-store Indoors/the-movies-inside Nature/beach-malibu Nature/flower-bed
         Nature/forest Nature/grand-canyon Nature/gravel-desert Nature/moon Nature/water-and-rocks
         Nature/wave Outdoors/atom-playground Outdoors/bench-with-view Outdoors/boardwalk
@@ -56,16 +59,16 @@ BACKGROUNDS = {
         Outdoors/hay_field Outdoors/mansion Outdoors/parking-ramp Outdoors/train-tracks1
         Outdoors/train-tracks2 Outdoors/village Sports/baseball-field Sports/basketball-court1-a
         Sports/basketball-court1-b Sports/football-field""".split(),
-    'val': """
+  'val': """
         Indoors/kitchen Nature/hill Nature/garden-rock Nature/pathway Outdoors/pool Outdoors/silos
         Outdoors/wooden-house Outdoors/route66""".split(),
-    'test': """
+  'test': """
         Indoors/hall Nature/canyon Nature/lake Nature/tree Outdoors/houses Outdoors/castle
         Outdoors/driveway Sports/playing-field""".split(),
 }
-SHORTEST = 1.  # seconds of sound in a recording that is divided among the splits
-PARTS = {'train': (0., .6), 'val': (.6, .8), 'test': (.8, 1.)}
-PIECE = (.2, 1.)  # seconds
+SHORTEST = 1.0  # seconds of sound in a recording that is divided among the splits
+PARTS = {'train': (0.0, 0.6), 'val': (0.6, 0.8), 'test': (0.8, 1.0)}
+PIECE = (0.2, 1.0)  # seconds
 
 
 @dataclasses.dataclass(frozen=True)
@@ -81,15 +84,20 @@ class Stamps:
   media: str = dataclasses.field(repr=False)  # the clips are the same from any place
 
   def __post_init__(self):
-    files = [self._file(name, end) for lists in CLASSES.values()
-             for names, end in zip(lists, ('.png', '.ogg')) for name in _names(names)]
+    files = [
+      self._file(name, end)
+      for lists in CLASSES.values()
+      for names, end in zip(lists, ('.png', '.ogg'))
+      for name in _names(names)
+    ]
     files += [self._place(name) for names in BACKGROUNDS.values() for name in names]
     missing = [file for file in files if not file.is_file()]
     if missing:
       raise ValueError(
-          f'{len(missing)} of {len(files)} photographs and recordings are missing, first '
-          f'{missing[0]}; get them by `apt-get download tuxpaint-stamps-default scratch` and '
-          '`dpkg-deb -x FILE.deb DIR` for each of the two, and give DIR.')
+        f'{len(missing)} of {len(files)} photographs and recordings are missing, first '
+        f'{missing[0]}; get them by `apt-get download tuxpaint-stamps-default scratch` and '
+        '`dpkg-deb -x FILE.deb DIR` for each of the two, and give DIR.'
+      )
 
   @property
   def classes(self) -> tuple[str, ...]:
@@ -98,29 +106,36 @@ class Stamps:
   @property
   def held_out(self) -> dict[str, tuple[str, ...]]:
     """For val and test, the classes whose photographs no other split shows."""
-    return {split: tuple(
-        name for name in CLASSES
-        if not set(photographs(name, split)) & set(photographs(name, 'train')))
-            for split in ('val', 'test')}
+    return {
+      split: tuple(
+        name
+        for name in CLASSES
+        if not set(photographs(name, split)) & set(photographs(name, 'train'))
+      )
+      for split in ('val', 'test')
+    }
 
-  def picture(self, label: int, rng: np.random.Generator,
-              split: str) -> UInt8[np.ndarray, 'h w 4']:
+  def picture(self, label: int, rng: np.random.Generator, split: str) -> UInt8[np.ndarray, 'h w 4']:
     """A photograph of the class, cut out, perhaps mirrored, a little turned, in another light."""
     names = photographs(self.classes[label], split)
     image = _cut_out(self._file(names[rng.integers(len(names))], '.png'))
-    if rng.random() < .5:
+    if rng.random() < 0.5:
       image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
     image = image.rotate(rng.uniform(-12, 12), Image.Resampling.BILINEAR, expand=True)
     alpha = image.getchannel('A')
     image = image.convert('RGB')
-    for change, low, high in ((ImageEnhance.Brightness, .7, 1.3), (ImageEnhance.Contrast, .7, 1.3),
-                              (ImageEnhance.Color, .5, 1.5)):
+    for change, low, high in (
+      (ImageEnhance.Brightness, 0.7, 1.3),
+      (ImageEnhance.Contrast, 0.7, 1.3),
+      (ImageEnhance.Color, 0.5, 1.5),
+    ):
       image = change(image).enhance(rng.uniform(low, high))
     image.putalpha(alpha)
     return np.asarray(image.crop(alpha.getbbox()))
 
-  def sound(self, label: int, rng: np.random.Generator, split: str, seconds: int,
-            rate: int) -> Float32[np.ndarray, 's']:
+  def sound(
+    self, label: int, rng: np.random.Generator, split: str, seconds: int, rate: int
+  ) -> Float32[np.ndarray, 's']:
     """A piece of a recording of the class over and over, a little higher or lower."""
     parts = [_part(self._file(name, '.ogg'), split) for name in recordings(self.classes[label])]
     parts = [part for part in parts if part is not None]
@@ -129,24 +144,27 @@ class Stamps:
     length = min(part.size, int(given * rng.uniform(*PIECE)))
     start = rng.integers(part.size - length + 1)
     piece = soxr.resample(
-        part[start:start + length], given * rng.uniform(.92, 1.08), rate, quality='LQ')
+      part[start : start + length], given * rng.uniform(0.92, 1.08), rate, quality='LQ'
+    )
     ramp = np.linspace(0, 1, rate // 200, dtype=np.float32)
-    piece[:ramp.size] *= ramp
-    piece[-ramp.size:] *= ramp[::-1]
+    piece[: ramp.size] *= ramp
+    piece[-ramp.size :] *= ramp[::-1]
     return np.resize(piece, seconds * rate)
 
-  def background(self, rng: np.random.Generator, split: str,
-                 size: int) -> UInt8[np.ndarray, 'h w 3']:
+  def background(
+    self, rng: np.random.Generator, split: str, size: int
+  ) -> UInt8[np.ndarray, 'h w 3']:
     """A square of a photograph, perhaps mirrored, in another light."""
     names = BACKGROUNDS[split]
     image = _photograph(self._place(names[rng.integers(len(names))]))
-    side = int(min(image.size) * rng.uniform(.6, 1))
+    side = int(min(image.size) * rng.uniform(0.6, 1))
     x, y = (int(rng.integers(s - side + 1)) for s in image.size)
     image = image.resize(
-        (size, size), Image.Resampling.BILINEAR, (x, y, x + side, y + side), reducing_gap=2.)
-    if rng.random() < .5:
+      (size, size), Image.Resampling.BILINEAR, (x, y, x + side, y + side), reducing_gap=2.0
+    )
+    if rng.random() < 0.5:
       image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
-    return np.asarray(ImageEnhance.Brightness(image).enhance(rng.uniform(.7, 1.2)))
+    return np.asarray(ImageEnhance.Brightness(image).enhance(rng.uniform(0.7, 1.2)))
 
   def _file(self, name: str, end: str) -> Path:
     return Path(self.media, 'usr/share/tuxpaint/stamps/animals', name + end)
@@ -194,10 +212,10 @@ def _part(file: Path, split: str) -> tuple[Float32[np.ndarray, 's'], int] | None
   wave, rate = soundfile.read(file, dtype='float32', always_2d=True)
   wave = wave.mean(1)
   step = rate // 50
-  wave = wave[:wave.size // step * step].reshape(-1, step)
+  wave = wave[: wave.size // step * step].reshape(-1, step)
   power = np.sqrt(np.mean(wave**2, 1))
   # A pause in the recording would be seconds that are labelled as heard and are silent.
-  wave = wave[power > .05 * power.max()].reshape(-1)
+  wave = wave[power > 0.05 * power.max()].reshape(-1)
   if wave.size < SHORTEST * rate:
     return (wave, rate) if split == 'train' else None
   low, high = (int(share * wave.size) for share in PARTS[split])

@@ -6,8 +6,8 @@ import io
 from typing import Any
 
 import grain
-from jaxtyping import Float32, UInt8
 import numpy as np
+from jaxtyping import Float32, UInt8
 from PIL import Image, UnidentifiedImageError
 
 Example = dict[str, Any]
@@ -19,6 +19,7 @@ IMAGENET_STD = np.float32([0.229, 0.224, 0.225])
 @dataclasses.dataclass(frozen=True)
 class DecodeFrames(grain.transforms.Map):
   """`frames`, a list of t encoded pictures -> `video` [t h w 3], normalised as for ImageNet."""
+
   size: int  # of both sides: the aspect ratio is not kept
 
   def map(self, example: Example) -> Example:
@@ -55,6 +56,7 @@ class DecodeMasks(grain.transforms.Map):
 @dataclasses.dataclass(frozen=True)
 class DecodeWave(grain.transforms.Map):
   """`wave`, int16 or float [t*s] -> float32 [t s] in -1..1, t segments of s samples."""
+
   segments: int
   samples: int  # of one segment
 
@@ -63,8 +65,9 @@ class DecodeWave(grain.transforms.Map):
     expected = self.segments * self.samples
     if wave.shape != (expected,):
       raise ValueError(
-          f'{name(example)}: the waveform has the shape {wave.shape}, not {self.segments} segments '
-          f'of {self.samples} samples = {expected}; build the data set with these numbers.')
+        f'{name(example)}: the waveform has the shape {wave.shape}, not {self.segments} segments '
+        f'of {self.samples} samples = {expected}; build the data set with these numbers.'
+      )
     if wave.dtype == np.int16:
       wave = wave / np.float32(32768)
     elif not np.isfinite(wave).all():
@@ -76,6 +79,7 @@ class DecodeWave(grain.transforms.Map):
 @dataclasses.dataclass(frozen=True)
 class Blank(grain.transforms.Map):
   """Puts zeros in place of fields: pictures of the mean colour, silence. To see what they are worth."""
+
   names: tuple[str, ...]
 
   def map(self, example: Example) -> Example:
@@ -87,6 +91,7 @@ class Blank(grain.transforms.Map):
 @dataclasses.dataclass(frozen=True)
 class Keep(grain.transforms.Map):
   """Leaves only these fields, and `index` and `mask` which every batch has: for the device."""
+
   names: tuple[str, ...]
 
   def map(self, example: Example) -> Example:
@@ -97,7 +102,7 @@ class Keep(grain.transforms.Map):
 
 def name(example: Example) -> str:
   """What an error calls a record."""
-  return f"record {example['id']!r}" if 'id' in example else 'a record'
+  return f'record {example["id"]!r}' if 'id' in example else 'a record'
 
 
 def decode_image(encoded: bytes) -> UInt8[np.ndarray, 'h w 3']:
@@ -111,8 +116,9 @@ def decode_image(encoded: bytes) -> UInt8[np.ndarray, 'h w 3']:
     raise ValueError(f'is not a readable picture ({error})') from error
 
 
-def resize(image: UInt8[np.ndarray, 'y x c'] | Float32[np.ndarray, 'y x c'], height: int,
-           width: int) -> Float32[np.ndarray, 'h w c']:
+def resize(
+  image: UInt8[np.ndarray, 'y x c'] | Float32[np.ndarray, 'y x c'], height: int, width: int
+) -> Float32[np.ndarray, 'h w c']:
   """Bicubic as in torchvision 0.14 on tensors: no antialiasing, values may leave their range.
 
   (torch.nn.functional.interpolate; others smooth first, or have a = -0.5, and give other pixels.)

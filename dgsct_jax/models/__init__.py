@@ -43,10 +43,15 @@ def shared_fields(config: ml_collections.ConfigDict) -> dict[str, Any]:
   """
   modes = {'eval': dict(drop_path=0.0), 'train': {}}
   if config.backbone_mode not in modes:
-    raise ValueError(f"config.model.backbone_mode is {config.backbone_mode!r}; set 'eval' or 'train'.")
+    raise ValueError(
+      f"config.model.backbone_mode is {config.backbone_mode!r}; set 'eval' or 'train'."
+    )
   if config.remat not in ('none', 'blocks'):
     raise ValueError(f"config.model.remat is {config.remat!r}; set 'none' or 'blocks'.")
-  return dict(dtype=jnp.dtype(config.dtype), remat=config.remat == 'blocks') | modes[config.backbone_mode]
+  return (
+    dict(dtype=jnp.dtype(config.dtype), remat=config.remat == 'blocks')
+    | modes[config.backbone_mode]
+  )
 
 
 def build_exchange(config: ml_collections.ConfigDict) -> Callable[[], nn.Module]:
@@ -56,8 +61,12 @@ def build_exchange(config: ml_collections.ConfigDict) -> Callable[[], nn.Module]
   if name == 'none':
     return adapters.NoExchange
   if name not in ADAPTERS:
-    raise ValueError(f'config.model.adapter.name is {name!r}; choose one of none, {", ".join(ADAPTERS)}.')
+    raise ValueError(
+      f'config.model.adapter.name is {name!r}; choose one of none, {", ".join(ADAPTERS)}.'
+    )
   audio_gate = fields.pop('audio_gate', True)
   adapter = functools.partial(ADAPTERS[name], dtype=jnp.dtype(config.dtype), **fields)
   audio_adapter = None if audio_gate else functools.partial(adapter, gate=False)
-  return functools.partial(adapters.Exchange, adapter, audio_adapter, remat=config.remat == 'blocks')
+  return functools.partial(
+    adapters.Exchange, adapter, audio_adapter, remat=config.remat == 'blocks'
+  )

@@ -44,8 +44,14 @@ class GroupedDense(nn.Module):
   @nn.compact
   def __call__(self, x: Float[Array, '... i']) -> Float[Array, '... o']:
     per_group = x.shape[-1] // self.groups
-    kernel = self.param('kernel', fan_in_uniform(per_group), (self.groups, per_group, self.features // self.groups))
-    x = jnp.einsum('...gi,gio->...go', rearrange(x, '... (g i) -> ... g i', g=self.groups), kernel.astype(self.dtype))
+    kernel = self.param(
+      'kernel', fan_in_uniform(per_group), (self.groups, per_group, self.features // self.groups)
+    )
+    x = jnp.einsum(
+      '...gi,gio->...go',
+      rearrange(x, '... (g i) -> ... g i', g=self.groups),
+      kernel.astype(self.dtype),
+    )
     return rearrange(x, '... g o -> ... (g o)')
 
 
@@ -78,7 +84,9 @@ class DGSCTAdapter(nn.Module):
   dtype: Any = jnp.float32
 
   @nn.compact
-  def __call__(self, x: Float[Array, 'b n d'], y: Float[Array, 'b m e'], train: bool) -> tuple[Delta, PoolingMap]:
+  def __call__(
+    self, x: Float[Array, 'b n d'], y: Float[Array, 'b m e'], train: bool
+  ) -> tuple[Delta, PoolingMap]:
     guide = self.bring(y, *x.shape[1:])
     x = self.attend_latents(x, guide)
     guide = guide.mean(1)
@@ -104,7 +112,9 @@ class DGSCTAdapter(nn.Module):
     mapped, bias = tokens(channels(y) - offset)
     return mapped + bias[:, None] * (channels(ones) - offset) + offset
 
-  def attend_latents(self, x: Float[Array, 'b n d'], guide: Float[Array, 'b n d']) -> Float[Array, 'b n d']:
+  def attend_latents(
+    self, x: Float[Array, 'b n d'], guide: Float[Array, 'b n d']
+  ) -> Float[Array, 'b n d']:
     """Latent tokens read the guide, the stream reads them."""
     init = nn.initializers.zeros if self.token_init == 'zeros' else nn.initializers.uniform(1.0)
     latents = self.param('tokens', init, (self.tokens, x.shape[-1])).astype(self.dtype)
@@ -114,7 +124,9 @@ class DGSCTAdapter(nn.Module):
     weights = softmax(jnp.einsum('bnd,bkd->bnk', x, latents))
     return x + gate * jnp.einsum('bnk,bkd->bnd', weights, latents)
 
-  def channel_gate(self, x: Float[Array, 'b n d'], guide: Float[Array, 'b d']) -> Float[Array, 'b 1 d']:
+  def channel_gate(
+    self, x: Float[Array, 'b n d'], guide: Float[Array, 'b d']
+  ) -> Float[Array, 'b 1 d']:
     d = x.shape[-1]
     dense = functools.partial(Dense, dtype=self.dtype)
     own = nn.relu(dense(d, name='channel_own')(x)).mean(1)
@@ -122,15 +134,18 @@ class DGSCTAdapter(nn.Module):
     query = nn.relu(dense(d // 2, name='channel_bottleneck')(query))
     return nn.sigmoid(dense(d, name='channel_out')(query))[:, None]
 
-  def spatial_logits(self, x: Float[Array, 'b n d'], guide: Float[Array, 'b d']) -> Float[Array, 'b n 1']:
+  def spatial_logits(
+    self, x: Float[Array, 'b n d'], guide: Float[Array, 'b d']
+  ) -> Float[Array, 'b n 1']:
     half = x.shape[-1] // 2
     dense = functools.partial(Dense, dtype=self.dtype)
     own = nn.relu(dense(half, name='spatial_own')(x))
     query = own * nn.relu(dense(half, name='spatial_guide')(guide))[:, None]
     return dense(1, name='spatial_out')(query)
 
-  def modulation(self, channel: Float[Array, 'b 1 d'], spatial: Float[Array, 'b n 1'],
-                 guide: Float[Array, 'b d']) -> Float[Array, 'b n d']:
+  def modulation(
+    self, channel: Float[Array, 'b 1 d'], spatial: Float[Array, 'b n 1'], guide: Float[Array, 'b d']
+  ) -> Float[Array, 'b n d']:
     total = self.alpha * channel + self.beta * spatial
     temporal = 0.0
     if self.gamma:
@@ -166,7 +181,9 @@ def resize_grid(x: Float[Array, 'b m d'], n: int) -> Float[Array, 'b n d']:
   """Bicubic resize of a square token grid (torch's: pixel centres, a = −0.75, no antialiasing)."""
   old, new = math.isqrt(x.shape[1]), math.isqrt(n)
   if old**2 != x.shape[1] or new**2 != n:
-    raise ValueError(f"token_map='resize' needs square token grids; got {x.shape[1]} and {n} tokens. Use 'linear'.")
+    raise ValueError(
+      f"token_map='resize' needs square token grids; got {x.shape[1]} and {n} tokens. Use 'linear'."
+    )
   matrix = jnp.asarray(cubic_matrix(old, new), x.dtype)
   x = rearrange(x, 'b (h w) d -> b h w d', h=old)
   return rearrange(jnp.einsum('ph,qw,bhwd->bpqd', matrix, matrix, x), 'b p q d -> b (p q) d')

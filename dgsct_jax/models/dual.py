@@ -16,7 +16,9 @@ class Encoded(NamedTuple):
   audio: Float[Array, 'b m e']  # tokens of the last audio block, not normalised
   visual_map: Float[Array, 'b 1 n']  # pooling weights of the last exchange
   audio_map: Float[Array, 'b 1 m']
-  visual_pyramid: tuple[Float[Array, 'b _ _'], ...]  # tokens of every stage before its patch merging
+  visual_pyramid: tuple[
+    Float[Array, 'b _ _'], ...
+  ]  # tokens of every stage before its patch merging
   audio_pyramid: tuple[Float[Array, 'b _ _'], ...]
 
 
@@ -24,8 +26,10 @@ def pair(visual: Sequence[Any], audio: Sequence[Any]) -> Iterator[tuple[Any, Any
   """Pairs every k-th visual block with the next audio block, the others with None."""
   k, rest = divmod(len(visual), len(audio))
   if rest or not k:
-    raise ValueError(f'{len(visual)} visual blocks do not split evenly over {len(audio)} audio blocks; choose depths '
-                     'whose visual stages are multiples of the audio stages.')
+    raise ValueError(
+      f'{len(visual)} visual blocks do not split evenly over {len(audio)} audio blocks; choose depths '
+      'whose visual stages are multiples of the audio stages.'
+    )
   for i, block in enumerate(visual):
     yield block, audio[i // k] if i % k == k - 1 else None
 
@@ -48,14 +52,17 @@ class DualEncoder(nn.Module):
 
   def setup(self):
     if len(self.visual.depths) != len(self.audio.depths):
-      raise ValueError(f'The backbones meet stage by stage, but their depths are {tuple(self.visual.depths)} (visual) and '
-                       f'{tuple(self.audio.depths)} (audio); choose backbones with as many stages each.')
+      raise ValueError(
+        f'The backbones meet stage by stage, but their depths are {tuple(self.visual.depths)} (visual) and '
+        f'{tuple(self.audio.depths)} (audio); choose backbones with as many stages each.'
+      )
     meetings = range(sum(self.audio.depths))
     self.exchange_attn = [self.exchange() for _ in meetings]
     self.exchange_mlp = [self.exchange() for _ in meetings]
 
-  def __call__(self, video: Float[Array, 'b height width 3'], wave: Float[Array, 'b ...'],
-               train: bool = False) -> Encoded:
+  def __call__(
+    self, video: Float[Array, 'b height width 3'], wave: Float[Array, 'b ...'], train: bool = False
+  ) -> Encoded:
     v, a = self.visual.stem(video, train), self.audio.stem(wave, train)
     exchanges = zip(self.exchange_attn, self.exchange_mlp)
     visual_pyramid, audio_pyramid = [], []
@@ -65,7 +72,11 @@ class DualEncoder(nn.Module):
           v = v_block(v, train)
           continue
         v_halves = v_block.attend, v_block.feed_forward
-        a_halves = (a_block.attend, a_block.feed_forward) if self.split_audio else (a_block, lambda a, train: a)
+        a_halves = (
+          (a_block.attend, a_block.feed_forward)
+          if self.split_audio
+          else (a_block, lambda a, train: a)
+        )
         for v_half, a_half, exchange in zip(v_halves, a_halves, next(exchanges)):
           v, a, maps = self.meet(v_half, a_half, exchange, v, a, train)
       visual_pyramid.append(v)
@@ -74,8 +85,15 @@ class DualEncoder(nn.Module):
     visual_pyramid[-1] = v = self.visual.norm(v)
     return Encoded(v, a, *maps, tuple(visual_pyramid), tuple(audio_pyramid))
 
-  def meet(self, v_half: Callable[..., Array], a_half: Callable[..., Array], exchange: nn.Module, v: Array, a: Array,
-           train: bool) -> tuple[Array, Array, tuple[Array, Array]]:
+  def meet(
+    self,
+    v_half: Callable[..., Array],
+    a_half: Callable[..., Array],
+    exchange: nn.Module,
+    v: Array,
+    a: Array,
+    train: bool,
+  ) -> tuple[Array, Array, tuple[Array, Array]]:
     """Runs one half of both blocks and adds what the streams tell each other."""
     if self.read == 'before':
       (dv, da), maps = exchange(v, a, train)

@@ -10,7 +10,16 @@ from flax import linen as nn
 from jaxtyping import Array, Float
 
 from dgsct_jax.models import windows
-from dgsct_jax.models.layers import Dense, DropPath, LayerNorm, Mlp, PatchEmbed, PatchMerging, Stage, run_stages
+from dgsct_jax.models.layers import (
+  Dense,
+  DropPath,
+  LayerNorm,
+  Mlp,
+  PatchEmbed,
+  PatchMerging,
+  Stage,
+  run_stages,
+)
 from dgsct_jax.models.mel import LogMel
 
 
@@ -22,13 +31,17 @@ class WindowAttention(nn.Module):
   dtype: Any = jnp.float32
 
   @nn.compact
-  def __call__(self, x: Float[Array, 'b w n d'], mask: Float[Array, 'w n n'] | None) -> Float[Array, 'b w n d']:
+  def __call__(
+    self, x: Float[Array, 'b w n d'], mask: Float[Array, 'w n n'] | None
+  ) -> Float[Array, 'b w n d']:
     d = x.shape[-1]
     offsets = (2 * self.window[0] - 1) * (2 * self.window[1] - 1)
-    table = self.param('relative_position_bias_table', nn.initializers.truncated_normal(0.02), (offsets, self.heads))
+    table = self.param(
+      'relative_position_bias_table', nn.initializers.truncated_normal(0.02), (offsets, self.heads)
+    )
     qkv = Dense(3 * d, dtype=self.dtype, name='qkv')(x)
     q, k, v = rearrange(qkv, 'b w n (three k c) -> three b w k n c', three=3, k=self.heads)
-    logits = jnp.einsum('bwkqc,bwknc->bwkqn', q * (d // self.heads)**-0.5, k).astype(jnp.float32)
+    logits = jnp.einsum('bwkqc,bwknc->bwkqn', q * (d // self.heads) ** -0.5, k).astype(jnp.float32)
     logits += jnp.moveaxis(table[windows.relative_index(self.window)], -1, 0)
     if mask is not None:
       logits += mask[:, None]
@@ -97,7 +110,9 @@ class HTSAT(nn.Module):
 
   def setup(self):
     Block = HTSATBlock
-    if self.remat and not self.is_initializing():  # Initial values are traced piece by piece (models/lazy.py).
+    if (
+      self.remat and not self.is_initializing()
+    ):  # Initial values are traced piece by piece (models/lazy.py).
       Block = nn.remat(HTSATBlock, static_argnums=(2,), methods=('attend', 'feed_forward'))
     rates = np.linspace(0, self.drop_path, sum(self.depths))
 
@@ -106,18 +121,37 @@ class HTSAT(nn.Module):
       grid = (side, side)
 
       def block(j):
-        return Block(self.heads[i], grid, self.window, self.window // 2 * (j % 2), self.mlp_ratio,
-                     float(rates[sum(self.depths[:i]) + j]), self.dtype)
+        return Block(
+          self.heads[i],
+          grid,
+          self.window,
+          self.window // 2 * (j % 2),
+          self.mlp_ratio,
+          float(rates[sum(self.depths[:i]) + j]),
+          self.dtype,
+        )
 
       merges = i + 1 < len(self.depths)
       return Stage(depth, block, (lambda: PatchMerging(grid, True, self.dtype)) if merges else None)
 
-    self.mel = LogMel(self.sample_rate, self.n_fft, self.hop, self.mel_bins, self.fmin, self.fmax, self.size,
-                      self.tile, self.batch_stats, self.spec_augment, self.mixup, self.dtype)
+    self.mel = LogMel(
+      self.sample_rate,
+      self.n_fft,
+      self.hop,
+      self.mel_bins,
+      self.fmin,
+      self.fmax,
+      self.size,
+      self.tile,
+      self.batch_stats,
+      self.spec_augment,
+      self.mixup,
+      self.dtype,
+    )
     self.patch_embed = PatchEmbed(self.width, self.patch, self.dtype)
     self.stages = [stage(i, depth) for i, depth in enumerate(self.depths)]
     self.norm = LayerNorm(dtype=self.dtype)
-    rows = self.size // self.patch // 2**(len(self.depths) - 1) * self.mel_bins // self.size
+    rows = self.size // self.patch // 2 ** (len(self.depths) - 1) * self.mel_bins // self.size
     self.tscam_conv = nn.Conv(self.classes, (rows, 3), padding=((0, 0), (1, 1)), dtype=self.dtype)
 
   def stem(self, wave: Float[Array, 'b s'], train: bool = False) -> Float[Array, 'b n d']:
@@ -143,25 +177,29 @@ class HTSAT(nn.Module):
     if frames <= held:
       return self.tag_image(self.mel.image(mel))
     crop, hop = (frames - 1) // 2, (frames - 1) // 4
-    crops = [self.tag_image(self.mel.image(mel[:, i:i + crop])) for i in range(0, frames - crop - 1, hop)]
+    crops = [
+      self.tag_image(self.mel.image(mel[:, i : i + crop])) for i in range(0, frames - crop - 1, hop)
+    ]
     mean = {name: sum(nn.sigmoid(c[name]) for c in crops) / len(crops) for name in crops[0]}
     return {name: jnp.log(p) - jnp.log1p(-p) for name, p in mean.items()}
 
   def tag_image(self, image: Float[Array, 'b size size 1']) -> dict[str, Float[Array, '...']]:
     x = self.norm(self.body(self.patch_embed(image)))
     chunks = self.size // self.mel_bins
-    side = self.size // self.patch // 2**(len(self.depths) - 1)
+    side = self.size // self.patch // 2 ** (len(self.depths) - 1)
     # Undo the fold: the chunks that were stacked over each other follow one another in time again.
     x = rearrange(x, 'b (q f t) d -> b f (q t) d', q=chunks, t=side)
     x = self.tscam_conv(x)[:, 0]
-    return {'clip_logits': x.mean(1),
-            'frame_logits': repeat(x, 'b t c -> b (t r) c', r=self.patch * 2**(len(self.depths) - 1))}
+    return {
+      'clip_logits': x.mean(1),
+      'frame_logits': repeat(x, 'b t c -> b (t r) c', r=self.patch * 2 ** (len(self.depths) - 1)),
+    }
 
 
 VARIANTS = {
-    'audioset': dict(),
-    'esc50': dict(classes=50),
-    'scv2': dict(classes=35, sample_rate=16000, hop=160),
+  'audioset': dict(),
+  'esc50': dict(classes=50),
+  'scv2': dict(classes=35, sample_rate=16000, hop=160),
 }
 
 
@@ -171,5 +209,7 @@ def build(variant: str = 'audioset', **fields: Any) -> HTSAT:
     raise ValueError(f'Unknown HTS-AT {variant!r}; choose one of {", ".join(VARIANTS)}.')
   known = {field.name for field in dataclasses.fields(HTSAT)} - {'parent', 'name'}
   if unknown := set(fields) - known:
-    raise ValueError(f'HTSAT has no field {", ".join(sorted(unknown))}; it has {", ".join(sorted(known))}.')
+    raise ValueError(
+      f'HTSAT has no field {", ".join(sorted(unknown))}; it has {", ".join(sorted(known))}.'
+    )
   return HTSAT(**VARIANTS[variant] | fields)

@@ -38,7 +38,9 @@ class Dense(nn.Module):
   @nn.compact
   def __call__(self, x: Float[Array, '... i']) -> Float[Array, '... o']:
     init = fan_in_uniform(x.shape[-1])
-    x = x.astype(self.dtype) @ self.param('kernel', init, (x.shape[-1], self.features)).astype(self.dtype)
+    x = x.astype(self.dtype) @ self.param('kernel', init, (x.shape[-1], self.features)).astype(
+      self.dtype
+    )
     if self.use_bias:
       x += self.param('bias', init, (self.features,)).astype(self.dtype)
     return x
@@ -113,8 +115,16 @@ class PatchEmbed(nn.Module):
   def __call__(self, x: Float[Array, 'b height width c']) -> Float[Array, 'b n d']:
     size = (self.patch, self.patch)
     init = fan_in_uniform(self.patch**2 * x.shape[-1])
-    x = nn.Conv(self.width, size, size, padding='VALID', dtype=self.dtype, kernel_init=init, bias_init=init,
-                name='proj')(x)
+    x = nn.Conv(
+      self.width,
+      size,
+      size,
+      padding='VALID',
+      dtype=self.dtype,
+      kernel_init=init,
+      bias_init=init,
+      name='proj',
+    )(x)
     return LayerNorm(dtype=self.dtype, name='norm')(rearrange(x, 'b h w d -> b (h w) d'))
 
 
@@ -150,7 +160,9 @@ class Stage(nn.Module):
     self.downsample = self.merge() if self.merge else lambda x: x
 
 
-def run_stages(stages: Sequence[Stage], x: Float[Array, 'b n d'], train: bool) -> Float[Array, 'b last_n last_d']:
+def run_stages(
+  stages: Sequence[Stage], x: Float[Array, 'b n d'], train: bool
+) -> Float[Array, 'b last_n last_d']:
   """All blocks and mergings of a backbone, one after another."""
   for stage in stages:
     for block in stage.blocks:

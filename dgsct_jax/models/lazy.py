@@ -9,8 +9,13 @@ from flax import traverse_util
 from jax.extend.core import Var, jaxpr_as_fun
 
 
-def init(model: nn.Module, key: jax.Array, *args: Any, keep: Callable[[str], bool] = lambda path: True,
-         **kwargs: Any) -> dict[str, Any]:
+def init(
+  model: nn.Module,
+  key: jax.Array,
+  *args: Any,
+  keep: Callable[[str], bool] = lambda path: True,
+  **kwargs: Any,
+) -> dict[str, Any]:
   """The variables of `model` for inputs of these shapes, but for the paths that `keep` refuses.
 
   Equal to `model.init(key, *args, **kwargs)`. Compiling that in one piece takes minutes for hundreds of random
@@ -19,8 +24,10 @@ def init(model: nn.Module, key: jax.Array, *args: Any, keep: Callable[[str], boo
 
   args: arrays or jax.ShapeDtypeStruct; what is static, such as `train`, goes by keyword. keep: of paths like 'params/encoder/visual/norm/scale'.
   """
-  traced, shapes = jax.make_jaxpr(lambda key, args: traverse_util.flatten_dict(model.init(key, *args, **kwargs), sep='/'),
-                                  return_shape=True)(key, args)
+  traced, shapes = jax.make_jaxpr(
+    lambda key, args: traverse_util.flatten_dict(model.init(key, *args, **kwargs), sep='/'),
+    return_shape=True,
+  )(key, args)
   names = sorted(shapes)  # the order of a flattened dict's leaves
   kept = [(name, var) for name, var in zip(names, traced.jaxpr.outvars, strict=True) if keep(name)]
   needed, equations = {var for _, var in kept if isinstance(var, Var)}, []
@@ -30,8 +37,13 @@ def init(model: nn.Module, key: jax.Array, *args: Any, keep: Callable[[str], boo
       needed.update(var for var in equation.invars if isinstance(var, Var))
   key_vars = traced.jaxpr.invars[:1]
   if unmet := needed & set(traced.jaxpr.invars[1:]):
-    raise ValueError(f'{len(unmet)} inputs decide initial values; initial values must depend on shapes alone.')
-  program = traced.jaxpr.replace(eqns=equations[::-1], invars=key_vars, outvars=[var for _, var in kept],
-                                 debug_info=None)
+    raise ValueError(
+      f'{len(unmet)} inputs decide initial values; initial values must depend on shapes alone.'
+    )
+  program = traced.jaxpr.replace(
+    eqns=equations[::-1], invars=key_vars, outvars=[var for _, var in kept], debug_info=None
+  )
   values = jaxpr_as_fun(traced.replace(jaxpr=program))(key)
-  return traverse_util.unflatten_dict({name: value for (name, _), value in zip(kept, values)}, sep='/')
+  return traverse_util.unflatten_dict(
+    {name: value for (name, _), value in zip(kept, values)}, sep='/'
+  )

@@ -39,17 +39,23 @@ class LogMel(nn.Module):
 
   def setup(self):
     bins = self.n_fft // 2 + 1
-    real, imag = (lambda key, shape, part=part: jnp.asarray(part) for part in stft_kernels(self.n_fft))
+    real, imag = (
+      lambda key, shape, part=part: jnp.asarray(part) for part in stft_kernels(self.n_fft)
+    )
     self.stft_real = self.param('stft_real', real, (self.n_fft, bins))
     self.stft_imag = self.param('stft_imag', imag, (self.n_fft, bins))
-    mel = lambda key, shape: jnp.asarray(mel_filters(self.sample_rate, self.n_fft, self.mel_bins, self.fmin, self.fmax))
+    mel = lambda key, shape: jnp.asarray(
+      mel_filters(self.sample_rate, self.n_fft, self.mel_bins, self.fmin, self.fmax)
+    )
     self.mel_basis = self.param('mel_basis', mel, (bins, self.mel_bins))
     self.bn0 = BatchNorm()
 
   def __call__(self, wave: Float[Array, 'b s'], train: bool) -> Float[Array, 'b size size 1']:
     return self.image(self.normalise(self.log_mel(wave), train), train)
 
-  def power(self, wave: Float[Array, 'b s']) -> tuple[Float[Array, 'b distinct bins'], Int[np.ndarray, 'frames']]:
+  def power(
+    self, wave: Float[Array, 'b s']
+  ) -> tuple[Float[Array, 'b distinct bins'], Int[np.ndarray, 'frames']]:
     """Power spectra of the distinct frames, and which of them each frame is."""
     samples, order = frame_samples(wave.shape[-1], self.tile, self.n_fft, self.hop)
     with jax.default_matmul_precision('highest'):
@@ -63,7 +69,9 @@ class LogMel(nn.Module):
       mel = power @ self.mel_basis
     return (10 * jnp.log10(jnp.maximum(mel, 1e-10)))[:, order]
 
-  def normalise(self, mel: Float[Array, 'b frames mel'], train: bool) -> Float[Array, 'b frames mel']:
+  def normalise(
+    self, mel: Float[Array, 'b frames mel'], train: bool
+  ) -> Float[Array, 'b frames mel']:
     mel = self.bn0(mel, train and self.batch_stats)
     if train and self.spec_augment:
       mel = spec_augment(self.make_rng('augment'), mel)
@@ -73,7 +81,9 @@ class LogMel(nn.Module):
       mel = share * mel + (1 - share) * mel[::-1]
     return mel
 
-  def image(self, mel: Float[Array, 'b frames mel'], train: bool = False) -> Float[Array, 'b size size 1']:
+  def image(
+    self, mel: Float[Array, 'b frames mel'], train: bool = False
+  ) -> Float[Array, 'b size size 1']:
     frames, target = mel.shape[1], self.size**2 // self.mel_bins
     if frames > target:
       mel = self.crop(mel, target, train)
@@ -82,17 +92,22 @@ class LogMel(nn.Module):
       mel = jnp.einsum('of,bfm->bom', stretch, mel, precision='highest')
     return rearrange(mel, 'b (q c) m -> b (q m) c 1', c=self.size).astype(self.dtype)
 
-  def crop(self, mel: Float[Array, 'b frames mel'], target: int, train: bool) -> Float[Array, 'b target mel']:
+  def crop(
+    self, mel: Float[Array, 'b frames mel'], target: int, train: bool
+  ) -> Float[Array, 'b target mel']:
     """A random window per row in training, the middle one otherwise (the release is random in both)."""
     surplus = mel.shape[1] - target
     if not train:
-      return mel[:, surplus // 2:surplus // 2 + target]
+      return mel[:, surplus // 2 : surplus // 2 + target]
     starts = jax.random.randint(self.make_rng('augment'), (mel.shape[0],), 0, surplus + 1)
-    return jax.vmap(lambda row, start: jax.lax.dynamic_slice_in_dim(row, start, target))(mel, starts)
+    return jax.vmap(lambda row, start: jax.lax.dynamic_slice_in_dim(row, start, target))(
+      mel, starts
+    )
 
 
-def frame_samples(samples: int, tile: int, n_fft: int, hop: int) -> tuple[Int[np.ndarray, 'distinct n_fft'],
-                                                                         Int[np.ndarray, 'frames']]:
+def frame_samples(
+  samples: int, tile: int, n_fft: int, hop: int
+) -> tuple[Int[np.ndarray, 'distinct n_fft'], Int[np.ndarray, 'frames']]:
   """Which samples each *distinct* STFT frame reads, and which of them each frame is.
 
   Frames are centred on multiples of `hop` with reflected borders. A waveform repeated `tile` times repeats its frames
@@ -112,7 +127,9 @@ def frame_samples(samples: int, tile: int, n_fft: int, hop: int) -> tuple[Int[np
   return position % samples, order
 
 
-def stft_kernels(n_fft: int) -> tuple[Float32[np.ndarray, 'n_fft bins'], Float32[np.ndarray, 'n_fft bins']]:
+def stft_kernels(
+  n_fft: int,
+) -> tuple[Float32[np.ndarray, 'n_fft bins'], Float32[np.ndarray, 'n_fft bins']]:
   """Real and imaginary part of the Fourier basis under a periodic Hann window (torchlibrosa.STFT)."""
   n = np.arange(n_fft)
   hann = 0.5 - 0.5 * np.cos(2 * np.pi * n / n_fft)
@@ -120,14 +137,18 @@ def stft_kernels(n_fft: int) -> tuple[Float32[np.ndarray, 'n_fft bins'], Float32
   return basis.real.astype(np.float32), basis.imag.astype(np.float32)
 
 
-def mel_filters(sample_rate: int, n_fft: int, mel_bins: int, fmin: float,
-                fmax: float) -> Float32[np.ndarray, 'bins mel']:
+def mel_filters(
+  sample_rate: int, n_fft: int, mel_bins: int, fmin: float, fmax: float
+) -> Float32[np.ndarray, 'bins mel']:
   """Triangular filters on Slaney's mel scale, normalised to unit area (librosa.filters.mel).
 
   The scale is linear to 1 kHz (3 mels per 200 Hz) and logarithmic above (27 mels per factor 6.4).
   """
+
   def to_mel(hz):
-    return np.where(hz < 1000, hz * 3 / 200, 15 + np.log(np.maximum(hz, 1000) / 1000) * 27 / np.log(6.4))
+    return np.where(
+      hz < 1000, hz * 3 / 200, 15 + np.log(np.maximum(hz, 1000) / 1000) * 27 / np.log(6.4)
+    )
 
   def to_hz(mel):
     return np.where(mel < 15, mel * 200 / 3, 1000 * np.exp((mel - 15) * np.log(6.4) / 27))
@@ -140,8 +161,13 @@ def mel_filters(sample_rate: int, n_fft: int, mel_bins: int, fmin: float,
   return filters.astype(np.float32)
 
 
-def spec_augment(key: Array, mel: Float[Array, 'b frames mel'], count: int = 2, time_width: int = 64,
-                 mel_width: int = 8) -> Float[Array, 'b frames mel']:
+def spec_augment(
+  key: Array,
+  mel: Float[Array, 'b frames mel'],
+  count: int = 2,
+  time_width: int = 64,
+  mel_width: int = 8,
+) -> Float[Array, 'b frames mel']:
   """Zeroes `count` stripes of time and of mel bins per row (torchlibrosa.SpecAugmentation)."""
 
   def stripes(key, length, width):

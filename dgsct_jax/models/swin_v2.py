@@ -12,7 +12,16 @@ from flax import linen as nn
 from jaxtyping import Array, Float
 
 from dgsct_jax.models import windows
-from dgsct_jax.models.layers import Dense, DropPath, LayerNorm, Mlp, PatchEmbed, PatchMerging, Stage, run_stages
+from dgsct_jax.models.layers import (
+  Dense,
+  DropPath,
+  LayerNorm,
+  Mlp,
+  PatchEmbed,
+  PatchMerging,
+  Stage,
+  run_stages,
+)
 
 
 class CosineAttention(nn.Module):
@@ -24,7 +33,9 @@ class CosineAttention(nn.Module):
   dtype: Any = jnp.float32
 
   @nn.compact
-  def __call__(self, x: Float[Array, 'b w n d'], mask: Float[Array, 'w n n'] | None) -> Float[Array, 'b w n d']:
+  def __call__(
+    self, x: Float[Array, 'b w n d'], mask: Float[Array, 'w n n'] | None
+  ) -> Float[Array, 'b w n d']:
     d = x.shape[-1]
     zeros = nn.initializers.zeros
     q_bias, v_bias = self.param('q_bias', zeros, (d,)), self.param('v_bias', zeros, (d,))
@@ -42,7 +53,9 @@ class CosineAttention(nn.Module):
     return Dense(d, dtype=self.dtype, name='proj')(x)
 
   def position_bias(self) -> Float[Array, 'k n n']:
-    table = PositionMlp(self.heads, name='cpb_mlp')(windows.log_offsets(self.window, self.pretrained_window))
+    table = PositionMlp(self.heads, name='cpb_mlp')(
+      windows.log_offsets(self.window, self.pretrained_window)
+    )
     index = windows.relative_index(self.window)
     return jnp.moveaxis(16 * nn.sigmoid(table)[index], -1, 0)
 
@@ -114,12 +127,16 @@ class SwinV2(nn.Module):
 
   def setup(self):
     image = (self.image, self.image) if isinstance(self.image, int) else self.image
-    unit = self.patch * 2**(len(self.depths) - 1)
+    unit = self.patch * 2 ** (len(self.depths) - 1)
     if image[0] % unit or image[1] % unit:
-      raise ValueError(f'Swin V2 with {len(self.depths)} stages needs image sides that are multiples of {unit}; '
-                       f'got {image[0]}×{image[1]}.')
+      raise ValueError(
+        f'Swin V2 with {len(self.depths)} stages needs image sides that are multiples of {unit}; '
+        f'got {image[0]}×{image[1]}.'
+      )
     Block = SwinBlock
-    if self.remat and not self.is_initializing():  # Initial values are traced piece by piece (models/lazy.py).
+    if (
+      self.remat and not self.is_initializing()
+    ):  # Initial values are traced piece by piece (models/lazy.py).
       Block = nn.remat(SwinBlock, static_argnums=(2,), methods=('attend', 'feed_forward'))
     rates = np.linspace(0, self.drop_path, sum(self.depths))
 
@@ -127,11 +144,21 @@ class SwinV2(nn.Module):
       grid = tuple(side // self.patch // 2**i for side in image)
 
       def block(j):
-        return Block(self.heads[i], grid, self.window, self.window // 2 * (j % 2), self.pretrained_windows[i],
-                     self.mlp_ratio, float(rates[sum(self.depths[:i]) + j]), self.dtype)
+        return Block(
+          self.heads[i],
+          grid,
+          self.window,
+          self.window // 2 * (j % 2),
+          self.pretrained_windows[i],
+          self.mlp_ratio,
+          float(rates[sum(self.depths[:i]) + j]),
+          self.dtype,
+        )
 
       merges = i + 1 < len(self.depths)
-      return Stage(depth, block, (lambda: PatchMerging(grid, False, self.dtype)) if merges else None)
+      return Stage(
+        depth, block, (lambda: PatchMerging(grid, False, self.dtype)) if merges else None
+      )
 
     self.patch_embed = PatchEmbed(self.width, self.patch, self.dtype)
     self.stages = [stage(i, depth) for i, depth in enumerate(self.depths)]
@@ -144,7 +171,9 @@ class SwinV2(nn.Module):
     """All blocks, from the stem's tokens to those of the last stage, not normalised."""
     return run_stages(self.stages, x, train)
 
-  def __call__(self, x: Float[Array, 'b height width 3'], train: bool = False) -> Float[Array, 'b n d']:
+  def __call__(
+    self, x: Float[Array, 'b height width 3'], train: bool = False
+  ) -> Float[Array, 'b n d']:
     """Normalised tokens of the last stage."""
     return self.norm(self.body(self.stem(x, train), train))
 
@@ -156,18 +185,18 @@ LARGE = dict(width=192, depths=(2, 2, 18, 2), heads=(6, 12, 24, 48))
 FROM_12 = dict(pretrained_windows=(12, 12, 12, 6))
 
 VARIANTS = {  # timm's names without the leading 'swinv2_'
-    'tiny_window8_256': TINY | dict(image=256, window=8),
-    'tiny_window16_256': TINY | dict(image=256, window=16),
-    'small_window8_256': SMALL | dict(image=256, window=8),
-    'small_window16_256': SMALL | dict(image=256, window=16),
-    'base_window8_256': BASE | dict(image=256, window=8),
-    'base_window16_256': BASE | dict(image=256, window=16),
-    'base_window12_192': BASE | dict(image=192, window=12),
-    'base_window12to16_192to256': BASE | dict(image=256, window=16) | FROM_12,
-    'base_window12to24_192to384': BASE | dict(image=384, window=24) | FROM_12,
-    'large_window12_192': LARGE | dict(image=192, window=12),
-    'large_window12to16_192to256': LARGE | dict(image=256, window=16) | FROM_12,
-    'large_window12to24_192to384': LARGE | dict(image=384, window=24) | FROM_12,
+  'tiny_window8_256': TINY | dict(image=256, window=8),
+  'tiny_window16_256': TINY | dict(image=256, window=16),
+  'small_window8_256': SMALL | dict(image=256, window=8),
+  'small_window16_256': SMALL | dict(image=256, window=16),
+  'base_window8_256': BASE | dict(image=256, window=8),
+  'base_window16_256': BASE | dict(image=256, window=16),
+  'base_window12_192': BASE | dict(image=192, window=12),
+  'base_window12to16_192to256': BASE | dict(image=256, window=16) | FROM_12,
+  'base_window12to24_192to384': BASE | dict(image=384, window=24) | FROM_12,
+  'large_window12_192': LARGE | dict(image=192, window=12),
+  'large_window12to16_192to256': LARGE | dict(image=256, window=16) | FROM_12,
+  'large_window12to24_192to384': LARGE | dict(image=384, window=24) | FROM_12,
 }
 
 
@@ -177,5 +206,7 @@ def build(variant: str = 'large_window12_192', **fields: Any) -> SwinV2:
     raise ValueError(f'Unknown Swin V2 {variant!r}; choose one of {", ".join(VARIANTS)} or custom.')
   known = {field.name for field in dataclasses.fields(SwinV2)} - {'parent', 'name'}
   if unknown := set(fields) - known:
-    raise ValueError(f'SwinV2 has no field {", ".join(sorted(unknown))}; it has {", ".join(sorted(known))}.')
+    raise ValueError(
+      f'SwinV2 has no field {", ".join(sorted(unknown))}; it has {", ".join(sorted(known))}.'
+    )
   return SwinV2(**VARIANTS.get(variant, {}) | fields)

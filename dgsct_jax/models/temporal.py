@@ -26,12 +26,14 @@ class LSTM(nn.Module):
   forget_bias: float = 0.0
 
   @nn.compact
-  def __call__(self, x: Float[Array, 'b t i']) -> tuple[Float[Array, 'b t h'], Float[Array, 'b h'], Float[Array, 'b h']]:
+  def __call__(
+    self, x: Float[Array, 'b t i']
+  ) -> tuple[Float[Array, 'b t h'], Float[Array, 'b h'], Float[Array, 'b h']]:
     """All outputs, the last output and the last cell, each in the order of reading."""
     init, h = fan_in_uniform(self.features), self.features
     kernel_ih = self.param('kernel_ih', init, (x.shape[-1], 4 * h))
     kernel_hh = self.param('kernel_hh', init, (h, 4 * h))
-    remembering = lambda key, shape: init(key, shape).at[h:2 * h].add(self.forget_bias)
+    remembering = lambda key, shape: init(key, shape).at[h : 2 * h].add(self.forget_bias)
     bias = self.param('bias_ih', init, (4 * h,)) + self.param('bias_hh', remembering, (4 * h,))
 
     def step(carry, gates):
@@ -65,12 +67,15 @@ class Attention(nn.Module):
   heads: int = 4
   dropout: float = 0.1
 
-  def __call__(self, query: Float[Array, 'b t d'], memory: Float[Array, 'b s d'], train: bool) -> Float[Array, 'b t d']:
+  def __call__(
+    self, query: Float[Array, 'b t d'], memory: Float[Array, 'b s d'], train: bool
+  ) -> Float[Array, 'b t d']:
     return self.attend(query, memory, train)[0]
 
   @nn.compact
-  def attend(self, query: Float[Array, 'b t d'], memory: Float[Array, 'b s d'],
-             train: bool) -> tuple[Float[Array, 'b t d'], Float[Array, 'b k t s']]:
+  def attend(
+    self, query: Float[Array, 'b t d'], memory: Float[Array, 'b s d'], train: bool
+  ) -> tuple[Float[Array, 'b t d'], Float[Array, 'b k t s']]:
     """What was read of the memory, and the weights of the reading, before any dropout."""
     d = query.shape[-1]
     project = PackedDense(d, name='in_proj')
@@ -103,7 +108,9 @@ class TransformerLayer(nn.Module):
   dropout: float = 0.1
 
   @nn.compact
-  def __call__(self, x: Float[Array, 'b t d'], memory: Float[Array, 'b s d'], train: bool) -> Float[Array, 'b t d']:
+  def __call__(
+    self, x: Float[Array, 'b t d'], memory: Float[Array, 'b s d'], train: bool
+  ) -> Float[Array, 'b t d']:
     drop = functools.partial(nn.Dropout, self.dropout, deterministic=not train)
     attended = Attention(dropout=self.dropout, name='attn')(x, memory, train)
     x = LayerNorm(name='norm1')(x + drop()(attended))
@@ -131,7 +138,9 @@ class TemporalDecoder(nn.Module):
   width: int = 256
 
   @nn.compact
-  def __call__(self, x: Float[Array, 'b t i'], memory: Float[Array, 'b t d'], train: bool) -> Float[Array, 'b t d']:
+  def __call__(
+    self, x: Float[Array, 'b t i'], memory: Float[Array, 'b t d'], train: bool
+  ) -> Float[Array, 'b t d']:
     query = Dense(self.width, name='affine')(x)
     return TransformerLayer(name='layer')(query, jnp.concatenate([memory, query], 1), train)
 
@@ -150,16 +159,26 @@ class TemporalAttention(nn.Module):
     half = self.width // 2
     self.visual_fc, self.audio_fc = Dense(2 * self.width), Dense(half)
     self.visual_rnn, self.audio_rnn = BiLSTM(self.width), BiLSTM(half)
-    self.visual_encoder, self.audio_encoder = TemporalEncoder(self.width), TemporalEncoder(self.width)
-    self.visual_decoder, self.audio_decoder = TemporalDecoder(self.width), TemporalDecoder(self.width)
+    self.visual_encoder, self.audio_encoder = (
+      TemporalEncoder(self.width),
+      TemporalEncoder(self.width),
+    )
+    self.visual_decoder, self.audio_decoder = (
+      TemporalDecoder(self.width),
+      TemporalDecoder(self.width),
+    )
     self.visual_gate, self.audio_gate = Dense(1), Dense(1)
     self.drop = nn.Dropout(self.dropout)
 
-  def __call__(self, visual: Float[Array, 'b t d'], audio: Float[Array, 'b t e'],
-               train: bool) -> tuple[Float[Array, 'b t f'], Float[Array, 'b t f'], Float[Array, 'b t']]:
+  def __call__(
+    self, visual: Float[Array, 'b t d'], audio: Float[Array, 'b t e'], train: bool
+  ) -> tuple[Float[Array, 'b t f'], Float[Array, 'b t f'], Float[Array, 'b t']]:
     visual = self.drop(nn.relu(self.visual_fc(visual)), deterministic=not train)
     visual, audio = self.visual_rnn(visual), self.audio_rnn(self.audio_fc(audio))
-    visual_memory, audio_memory = self.visual_encoder(visual, train), self.audio_encoder(audio, train)
+    visual_memory, audio_memory = (
+      self.visual_encoder(visual, train),
+      self.audio_encoder(audio, train),
+    )
     visual = self.visual_decoder(visual, audio_memory, train)
     audio = self.audio_decoder(audio, visual_memory, train)
     visual_gate = nn.sigmoid(self.visual_gate(visual_memory))

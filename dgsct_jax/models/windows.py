@@ -17,15 +17,18 @@ def clamp(grid: Size, window: int, shift: int) -> tuple[Size, Size]:
   """
   for axis in grid:
     if axis > window and axis % window:
-      raise ValueError(f'A grid of {grid[0]}×{grid[1]} tokens does not divide into windows of {window}; '
-                       f'choose an input size whose every stage is a multiple of {window} tokens or at most that.')
+      raise ValueError(
+        f'A grid of {grid[0]}×{grid[1]} tokens does not divide into windows of {window}; '
+        f'choose an input size whose every stage is a multiple of {window} tokens or at most that.'
+      )
   windows = tuple(min(axis, window) for axis in grid)
   shifts = tuple(shift if axis > window else 0 for axis in grid)
   return windows, shifts
 
 
-def attend(attention: Callable[..., Array], x: Float[Array, 'b n d'], grid: Size, window: Size,
-           shift: Size) -> Float[Array, 'b n d']:
+def attend(
+  attention: Callable[..., Array], x: Float[Array, 'b n d'], grid: Size, window: Size, shift: Size
+) -> Float[Array, 'b n d']:
   """Applies `attention(windows [b w n d], mask [w n n] or None)` to the shifted windows of a token grid."""
   if window == grid:
     return attention(x[:, None], None)[:, 0]
@@ -47,10 +50,16 @@ def shift_mask(grid: Size, window: Size, shift: Size) -> Float32[np.ndarray, 'w 
 
   def regions(size, window, shift):
     position = np.arange(size)
-    return (position >= size - window).astype(int) + (position >= size - shift) if shift else position * 0
+    return (
+      (position >= size - window).astype(int) + (position >= size - shift)
+      if shift
+      else position * 0
+    )
 
   rows, columns = (regions(*axis) for axis in zip(grid, window, shift))
-  ids = rearrange(3 * rows[:, None] + columns, '(i p) (j q) -> (i j) (p q)', p=window[0], q=window[1])
+  ids = rearrange(
+    3 * rows[:, None] + columns, '(i p) (j q) -> (i j) (p q)', p=window[0], q=window[1]
+  )
   return np.where(ids[:, :, None] == ids[:, None], 0, -100).astype(np.float32)
 
 

@@ -47,10 +47,10 @@ def build(config: ml_collections.ConfigDict) -> Task:
   from dgsct_jax.tasks import ave, avqa, unimodal  # Tasks import this module for `Task`.
 
   TASKS = {
-      'ave': ave.build,
-      'avqa': avqa.build,
-      'avqa_grounding': avqa.build_grounding,
-      'unimodal': unimodal.build,
+    'ave': ave.build,
+    'avqa': avqa.build,
+    'avqa_grounding': avqa.build_grounding,
+    'unimodal': unimodal.build,
   }
   if config.task not in TASKS:
     raise ValueError(f'config.task is {config.task!r}; choose one of {", ".join(TASKS)}.')

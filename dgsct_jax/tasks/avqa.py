@@ -1,10 +1,10 @@
 """Audio-visual question answering (MUSIC-AVQA): a word in answer to a question about a clip."""
 
-from collections.abc import Callable
 import dataclasses
 import functools
 import json
 import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -28,19 +28,22 @@ def build(config: ml_collections.ConfigDict) -> Task:
   """`config.model.head`: how many words and answers, widths of the matching, its weight, initial bias of the LSTM."""
   fields = config.model.head
   model = head.AVQA(
-      models.build(config.model), head.Matching(tuple(fields.matching)),
-      head.QuestionEncoder(fields.words, fields.forget_bias),
-      head.Answerer(fields.answers, fields.dropout), fields.adapt_negatives)
+    models.build(config.model),
+    head.Matching(tuple(fields.matching)),
+    head.QuestionEncoder(fields.words, fields.forget_bias),
+    head.Answerer(fields.answers, fields.dropout),
+    fields.adapt_negatives,
+  )
   asked = functools.cache(lambda: questions(config, 'test'))
   return Task(
-      model=model,
-      loss=functools.partial(loss, match_weight=fields.match_weight),
-      metrics=metrics,
-      data=functools.partial(data, config),
-      primary='accuracy',
-      summarize=of_kinds_asked,
-      rows=functools.partial(rows, asked=asked),
-      figures=functools.partial(draw, asked=asked, audio=model.encoder.audio),
+    model=model,
+    loss=functools.partial(loss, match_weight=fields.match_weight),
+    metrics=metrics,
+    data=functools.partial(data, config),
+    primary='accuracy',
+    summarize=of_kinds_asked,
+    rows=functools.partial(rows, asked=asked),
+    figures=functools.partial(draw, asked=asked, audio=model.encoder.audio),
   )
 
 
@@ -48,19 +51,21 @@ def build_grounding(config: ml_collections.ConfigDict) -> Task:
   """The pre-stage: plain encoders, and the matching to be learned."""
   matching = head.Matching(tuple(config.model.head.matching))
   return Task(
-      model=head.Grounding(models.build(config.model), matching),
-      loss=grounding_loss,
-      metrics=grounding_metrics,
-      data=functools.partial(grounding_data, config),
-      primary='accuracy',
+    model=head.Grounding(models.build(config.model), matching),
+    loss=grounding_loss,
+    metrics=grounding_metrics,
+    data=functools.partial(grounding_data, config),
+    primary='accuracy',
   )
 
 
-def loss(outputs: Outputs, batch: Batch,
-         match_weight: float = 0.5) -> tuple[Float[Array, ''], dict[str, Float[Array, '']]]:
+def loss(
+  outputs: Outputs, batch: Batch, match_weight: float = 0.5
+) -> tuple[Float[Array, ''], dict[str, Float[Array, '']]]:
   """Cross entropy of the answer, and `match_weight` times that of which frames match the sound."""
-  answer = optax.softmax_cross_entropy_with_integer_labels(
-      outputs['logits'], batch['answer']).mean(1)
+  answer = optax.softmax_cross_entropy_with_integer_labels(outputs['logits'], batch['answer']).mean(
+    1
+  )
   match = match_weight * match_loss(outputs['match_logits'])
   return mean_over_clips({'answer': answer, 'match': match}, batch['mask'])
 
@@ -97,7 +102,8 @@ def rows(outputs: Outputs, batch: Batch, asked: Callable[[], Asked]) -> list[dic
   alone = np.asarray(outputs['logits'], np.float64)[:, 0]  # the test questions come one by one
   for index, logits in zip(batch['index'], alone):
     question, best = asked().questions[index], int(np.argmax(logits))
-    found.append({
+    found.append(
+      {
         'question_id': question['question_id'],
         'video_id': question['video_id'],
         'type': json.loads(question['type']),
@@ -105,22 +111,29 @@ def rows(outputs: Outputs, batch: Batch, asked: Callable[[], Asked]) -> list[dic
         'answer': question['anser'],
         'predicted': asked().answers[best],
         'confidence': round(float(1 / np.exp(logits - logits[best]).sum()), 4),
-    })
+      }
+    )
   return found
 
 
-def draw(outputs: Outputs, batch: Batch, folder: Path, asked: Callable[[], Asked],
-         audio: nn.Module) -> None:
+def draw(
+  outputs: Outputs, batch: Batch, folder: Path, asked: Callable[[], Asked], audio: nn.Module
+) -> None:
   """Draws each question's clip, what of it was attended to, and the answer."""
   for i, row in enumerate(rows(outputs, batch, asked)):
     wave = np.asarray(batch['wave'][i])
     figures.clip(
-        figures.pixels(np.asarray(batch['video'][i])), wave, {}, (),
-        visual_map=np.asarray(outputs['looks'][i]),
-        audio_map=figures.unfold(np.asarray(outputs['audio_map'][i]), wave.shape[1], audio),
-        shares={'seen for it': np.asarray(outputs['visual_seconds'][i, 0]),
-                'heard for it': np.asarray(outputs['audio_seconds'][i, 0])},
-        title='{question}? {predicted} {confidence:.2f} (true: {answer})'.format(**row),
+      figures.pixels(np.asarray(batch['video'][i])),
+      wave,
+      {},
+      (),
+      visual_map=np.asarray(outputs['looks'][i]),
+      audio_map=figures.unfold(np.asarray(outputs['audio_map'][i]), wave.shape[1], audio),
+      shares={
+        'seen for it': np.asarray(outputs['visual_seconds'][i, 0]),
+        'heard for it': np.asarray(outputs['audio_seconds'][i, 0]),
+      },
+      title='{question}? {predicted} {confidence:.2f} (true: {answer})'.format(**row),
     ).savefig(folder / f'question_{i}.png')
 
 
@@ -154,20 +167,25 @@ def questions(config: ml_collections.ConfigDict, split: str) -> Asked:
     datasets.compose(fields.name, fields.dir, **recipe)
     classes = datasets.scene_source(fields.source, fields.media).classes
     asked = scene_questions.load(
-        fields.dir, fields.name, split, classes, fields.knobs.size, fields.seed,
-        fields.each[split])
+      fields.dir, fields.name, split, classes, fields.knobs.size, fields.seed, fields.each[split]
+    )
   else:
     try:
       asked = music_avqa.load(
-          fields.dir, split, annotations=fields.annotations, subset=fields.subset)
+        fields.dir, split, annotations=fields.annotations, subset=fields.subset
+      )
     except ValueError as error:
-      raise ValueError(f'config.data.dir={fields.dir!r}: {error}\nconfigs/avqa.py:scenes needs no '
-                       'data: it asks about clips that it composes.') from error
+      raise ValueError(
+        f'config.data.dir={fields.dir!r}: {error}\nconfigs/avqa.py:scenes needs no '
+        'data: it asks about clips that it composes.'
+      ) from error
   found = {'words': len(asked.words), 'answers': len(asked.answers)}
   known = {name: config.model.head[name] for name in found}
   if known != found:
-    raise ValueError(f'config.model.head has {known}, the questions of {fields.name!r} have '
-                     f'{found}; set these numbers.')
+    raise ValueError(
+      f'config.model.head has {known}, the questions of {fields.name!r} have '
+      f'{found}; set these numbers.'
+    )
   return asked
 
 
@@ -178,8 +196,9 @@ def grounding_data(config: ml_collections.ConfigDict, split: str) -> Dataset:
   return Dataset(seconds, (*steps, transforms.Keep(('video', 'wave'))))
 
 
-def grounding_loss(outputs: Outputs,
-                   batch: Batch) -> tuple[Float[Array, ''], dict[str, Float[Array, '']]]:
+def grounding_loss(
+  outputs: Outputs, batch: Batch
+) -> tuple[Float[Array, ''], dict[str, Float[Array, '']]]:
   return mean_over_clips({'match': match_loss(outputs['match_logits'])}, batch['mask'])
 
 
@@ -190,5 +209,7 @@ def grounding_metrics(outputs: Outputs, batch: Batch) -> dict[str, Weighted]:
 
 
 def _decode(config: ml_collections.ConfigDict, segments: int = 0) -> tuple[Any, ...]:
-  return (transforms.DecodeFrames(config.model.visual.image),
-          transforms.DecodeWave(segments or config.data.segments, config.model.audio.sample_rate))
+  return (
+    transforms.DecodeFrames(config.model.visual.image),
+    transforms.DecodeWave(segments or config.data.segments, config.model.audio.sample_rate),
+  )

@@ -6,8 +6,8 @@ import jax.numpy as jnp
 import ml_collections
 import numpy as np
 import optax
-from flax import linen as nn
 from einops import rearrange
+from flax import linen as nn
 from jaxtyping import Array, Float
 
 from dgsct_jax import models
@@ -41,20 +41,25 @@ class Classifier(nn.Module):
 
 def build(config: ml_collections.ConfigDict) -> Task:
   """`config.model.stream`: 'visual' or 'audio'."""
-  streams = {'visual': (models.build_visual, 'video', 'seen'), 'audio': (models.build_audio, 'wave', 'heard')}
+  streams = {
+    'visual': (models.build_visual, 'video', 'seen'),
+    'audio': (models.build_audio, 'wave', 'heard'),
+  }
   if config.model.stream not in streams:
     raise ValueError(f"config.model.stream is {config.model.stream!r}; set 'visual' or 'audio'.")
   backbone, field, label = streams[config.model.stream]
   return Task(
-      model=Classifier(backbone(config.model), field, config.model.classes),
-      loss=functools.partial(loss, label=label),
-      metrics=functools.partial(metrics, label=label),
-      data=functools.partial(data, config, field, label),
-      primary='accuracy',
+    model=Classifier(backbone(config.model), field, config.model.classes),
+    loss=functools.partial(loss, label=label),
+    metrics=functools.partial(metrics, label=label),
+    data=functools.partial(data, config, field, label),
+    primary='accuracy',
   )
 
 
-def loss(outputs: Outputs, batch: Batch, label: str) -> tuple[Float[Array, ''], dict[str, Float[Array, '']]]:
+def loss(
+  outputs: Outputs, batch: Batch, label: str
+) -> tuple[Float[Array, ''], dict[str, Float[Array, '']]]:
   """Cross entropy of whether each class is there, summed over the classes."""
   there = batch[label].astype(jnp.float32)
   parts = {'class': optax.sigmoid_binary_cross_entropy(outputs['logits'], there).sum(-1).mean(1)}
@@ -70,7 +75,15 @@ def metrics(outputs: Outputs, batch: Batch, label: str) -> dict[str, Weighted]:
 
 def data(config: ml_collections.ConfigDict, field: str, label: str, split: str) -> Dataset:
   fields = config.data
-  recipe = {name: fields[name] for name in ('source', 'media', 'knobs', 'clips', 'seed') if name in fields}
-  decode = (transforms.DecodeFrames(config.model.visual.image) if field == 'video' else
-            transforms.DecodeWave(fields.knobs.segments, config.model.audio.sample_rate))
-  return Dataset(datasets.load(split, fields.name, fields.dir, **recipe), (decode, transforms.Keep((field, label))))
+  recipe = {
+    name: fields[name] for name in ('source', 'media', 'knobs', 'clips', 'seed') if name in fields
+  }
+  decode = (
+    transforms.DecodeFrames(config.model.visual.image)
+    if field == 'video'
+    else transforms.DecodeWave(fields.knobs.segments, config.model.audio.sample_rate)
+  )
+  return Dataset(
+    datasets.load(split, fields.name, fields.dir, **recipe),
+    (decode, transforms.Keep((field, label))),
+  )

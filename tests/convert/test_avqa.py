@@ -24,9 +24,11 @@ def model(variant):
   config = avqa_config.get_config(variant)
   net = tasks.build(config).model
   image, rate = config.model.visual.image, config.model.audio.sample_rate
-  batch = {'video': jax.ShapeDtypeStruct((1, 2, image, image, 3), np.float32),
-           'wave': jax.ShapeDtypeStruct((1, 2, rate), np.float32),
-           'question': jax.ShapeDtypeStruct((1, 1, 14), np.int32)}
+  batch = {
+    'video': jax.ShapeDtypeStruct((1, 2, image, image, 3), np.float32),
+    'wave': jax.ShapeDtypeStruct((1, 2, rate), np.float32),
+    'question': jax.ShapeDtypeStruct((1, 1, 14), np.int32),
+  }
   return table.targets(net, batch)
 
 
@@ -34,8 +36,11 @@ def model(variant):
 def ours():
   """A small model, with the gates that the released one has."""
   shapes = model('tiny')
-  return {name: filled.value(name, shape, None) for name, shape in shapes.items()
-          if not (name.endswith('audio/gate') and 'exchange' in name)}
+  return {
+    name: filled.value(name, shape, None)
+    for name, shape in shapes.items()
+    if not (name.endswith('audio/gate') and 'exchange' in name)
+  }
 
 
 def test_the_whole_network_goes_back_to_every_released_name_and_shape():
@@ -55,18 +60,30 @@ def test_there_and_back_changes_nothing(ours):
 def test_what_is_never_read_is_dropped_with_a_reason(ours):
   state = release.export_avqa(ours, window=4, image_classes=3, sound_classes=1)
   gone = table.dropped(avqa.AVQA, state)
-  dead = {f'{name}.{kind}' for name in ('fc_a1_pure', 'fc_a2_pure', 'norm3') for kind in ('weight', 'bias')}
+  dead = {
+    f'{name}.{kind}'
+    for name in ('fc_a1_pure', 'fc_a2_pure', 'norm3')
+    for kind in ('weight', 'bias')
+  }
   assert dead < gone.keys()
-  assert not any(name in gone for name in ('fc_a1.weight', 'norm1.weight', 'question_encoder.lstm.bias_hh_l0'))
+  assert not any(
+    name in gone for name in ('fc_a1.weight', 'norm1.weight', 'question_encoder.lstm.bias_hh_l0')
+  )
 
 
 def test_the_pre_stage_gives_14_tensors_below_matching(ours, tmp_path):
-  matching = {name.replace('/matching/', '/'): x for name, x in ours.items() if '/matching/' in name}
+  matching = {
+    name.replace('/matching/', '/'): x for name, x in ours.items() if '/matching/' in name
+  }
   state = {f'module.{name}': x for name, x in release.export_grounding(matching).items()}
   assert len(state) == 14
-  backbones = {'module.swin.norm.bias': np.ones(3, np.float32),
-               'module.htsat.bn0.num_batches_tracked': np.zeros((), np.int64)}
-  released, out, again = (tmp_path / name for name in ('released.pt', 'ours.safetensors', 'again.pt'))
+  backbones = {
+    'module.swin.norm.bias': np.ones(3, np.float32),
+    'module.htsat.bn0.num_batches_tracked': np.zeros((), np.int64),
+  }
+  released, out, again = (
+    tmp_path / name for name in ('released.pt', 'ours.safetensors', 'again.pt')
+  )
   read.write(released, state | backbones, {})
   assert convert.main(['dgsct-grounding', str(released), str(out)]) == 0
   found = read.read(out)
@@ -80,5 +97,7 @@ def test_the_pre_stage_gives_14_tensors_below_matching(ours, tmp_path):
 
 
 def test_other_checkpoints_are_refused():
-  with pytest.raises(ValueError, match='No released AVQA checkpoint: audio_adapter_blocks_p1.0.my_tokens'):
+  with pytest.raises(
+    ValueError, match='No released AVQA checkpoint: audio_adapter_blocks_p1.0.my_tokens'
+  ):
     avqa.plan({'CMBS.video_cas.bias': np.zeros(3)})

@@ -12,20 +12,26 @@ from dgsct_jax.convert import __main__ as convert
 from dgsct_jax.convert import dgsct, htsat, read, release, table
 from tests.parity import golden
 
-KEYS = Path(__file__).with_name('keys_ave.tsv')  # name, shape, type, kind: what `state_dict` of the release lists
+KEYS = Path(__file__).with_name(
+  'keys_ave.tsv'
+)  # name, shape, type, kind: what `state_dict` of the release lists
 
 
 def released():
   """A state dict of every released name; each tensor has one value, so that the whole takes no memory."""
   state = {}
   for i, (name, shape, dtype, _) in enumerate(csv.reader(KEYS.open(), delimiter='\t')):
-    state[name] = np.broadcast_to(np.dtype(dtype.removeprefix('torch.')).type(i), ast.literal_eval(shape))
+    state[name] = np.broadcast_to(
+      np.dtype(dtype.removeprefix('torch.')).type(i), ast.literal_eval(shape)
+    )
   return state
 
 
 def small():
   """Random weights of a small AVE model, with the names that golden cases leave out."""
-  case = min((case for case in golden.cases() if case.kind == 'ave'), key=lambda case: len(case.shapes))
+  case = min(
+    (case for case in golden.cases() if case.kind == 'ave'), key=lambda case: len(case.shapes)
+  )
   return case.weights() | {f'htsat.{name}': x for name, x in htsat.front_end().items()}
 
 
@@ -53,7 +59,8 @@ def test_the_model_goes_back_to_every_released_name_shape_and_type(converted):
   plan, ours = converted
   back = release.export_ave(ours)
   assert {name: (x.shape, x.dtype) for name, x in back.items()} == {
-      name: (x.shape, x.dtype) for name, x in plan.state.items()}
+    name: (x.shape, x.dtype) for name, x in plan.state.items()
+  }
   lines = '\n'.join(sorted(f'{name}\t{x.shape}' for name, x in back.items()))
   assert hashlib.sha256(lines.encode()).hexdigest().startswith('55b5e0c3d5687752cbd66efb519fcf6f')
 
@@ -83,22 +90,34 @@ def test_a_round_trip_of_random_weights_is_exact(plan):
 def test_batch_statistics_of_the_front_end_come_from_the_checkpoint(plan):
   state = plan.state
   ours = table.convert(plan.state, plan.table, plan.targets)
-  np.testing.assert_array_equal(ours['batch_stats/encoder/audio/mel/bn0/mean'], state['htsat.bn0.running_mean'])
+  np.testing.assert_array_equal(
+    ours['batch_stats/encoder/audio/mel/bn0/mean'], state['htsat.bn0.running_mean']
+  )
 
 
 def test_a_missing_a_surplus_and_a_misshapen_tensor_are_told_together(plan):
-  state = plan.state | {'vis_adapter_blocks_p2.3.gate': np.zeros(2, np.float32),
-                        'CMBS.extra.weight': np.zeros(3, np.float32)}
+  state = plan.state | {
+    'vis_adapter_blocks_p2.3.gate': np.zeros(2, np.float32),
+    'CMBS.extra.weight': np.zeros(3, np.float32),
+  }
   del state['temporal_attn.a_fc.bias']
   with pytest.raises(ValueError) as error:
     table.convert(state, plan.table, plan.targets)
-  assert all(part in str(error.value) for part in
-             ('3 faults', 'temporal_attn.a_fc.bias: missing', 'vis_adapter_blocks_p2.3.gate: (2,)',
-              'CMBS.extra.weight'))
+  assert all(
+    part in str(error.value)
+    for part in (
+      '3 faults',
+      'temporal_attn.a_fc.bias: missing',
+      'vis_adapter_blocks_p2.3.gate: (2,)',
+      'CMBS.extra.weight',
+    )
+  )
 
 
 def test_backbones_alone_are_no_ave_checkpoint():
-  with pytest.raises(ValueError, match='No released AVE checkpoint: audio_adapter_blocks_p1.0.my_tokens, CMBS'):
+  with pytest.raises(
+    ValueError, match='No released AVE checkpoint: audio_adapter_blocks_p1.0.my_tokens, CMBS'
+  ):
     dgsct.plan_ave({'swin.patch_embed.proj.weight': np.zeros((2, 3, 4, 4), np.float32)})
 
 
@@ -106,32 +125,60 @@ def test_the_command_line_converts_and_exports_whole_files(tmp_path, capsys):
   torch = pytest.importorskip('torch')
   state = small()
   torch.save({name: torch.from_numpy(x) for name, x in state.items()}, tmp_path / 'released.pt')
-  ours, back, again = tmp_path / 'ours.safetensors', tmp_path / 'back.pt', tmp_path / 'again.safetensors'
+  ours, back, again = (
+    tmp_path / 'ours.safetensors',
+    tmp_path / 'back.pt',
+    tmp_path / 'again.safetensors',
+  )
   assert convert.main(['dgsct-ave', str(tmp_path / 'released.pt'), str(ours)]) == 0
   assert 'never read' in capsys.readouterr().out
   header = read.metadata(ours)
-  assert header['source'] == 'dgsct-ave' and header['variant'] == 'ave' and header['table'] == table.VERSION
+  assert (
+    header['source'] == 'dgsct-ave'
+    and header['variant'] == 'ave'
+    and header['table'] == table.VERSION
+  )
   assert header['sha256'] == hashlib.sha256((tmp_path / 'released.pt').read_bytes()).hexdigest()
 
-  assert convert.main(['--export', 'dgsct-ave', str(ours), str(back), '--original', str(tmp_path / 'released.pt')]) == 0
+  assert (
+    convert.main(
+      ['--export', 'dgsct-ave', str(ours), str(back), '--original', str(tmp_path / 'released.pt')]
+    )
+    == 0
+  )
   exported = torch.load(back, weights_only=True)
   assert all(torch.equal(exported[name], torch.from_numpy(x)) for name, x in state.items())
   assert convert.main(['dgsct-ave', str(back), str(again)]) == 0
   first, second = read.read(ours), read.read(again)
-  assert first.keys() == second.keys() and all(np.array_equal(first[name], second[name]) for name in first)
+  assert first.keys() == second.keys() and all(
+    np.array_equal(first[name], second[name]) for name in first
+  )
 
 
-@pytest.mark.parametrize('spoil, told', [
+@pytest.mark.parametrize(
+  'spoil, told',
+  [
     (lambda state: state.pop('norm.weight'), 'norm.weight: missing'),
-    (lambda state: state.update({'norm.weight': np.full(16, np.nan, np.float32)}), 'norm.weight: NaN'),
-    (lambda state: state.update({'more': np.zeros(1, np.float32)}), 'more: (1,) in the file, neither used'),
-])
+    (
+      lambda state: state.update({'norm.weight': np.full(16, np.nan, np.float32)}),
+      'norm.weight: NaN',
+    ),
+    (
+      lambda state: state.update({'more': np.zeros(1, np.float32)}),
+      'more: (1,) in the file, neither used',
+    ),
+  ],
+)
 def test_nothing_is_written_where_anything_is_wrong(tmp_path, capsys, spoil, told):
   from tests.convert.test_swin_v2 import timm_0612
+
   state = timm_0612()
   spoil(state)
   read.write(tmp_path / 'in.safetensors', state, {})
-  assert convert.main(['swin_v2', str(tmp_path / 'in.safetensors'), str(tmp_path / 'out.safetensors')]) == 1
+  assert (
+    convert.main(['swin_v2', str(tmp_path / 'in.safetensors'), str(tmp_path / 'out.safetensors')])
+    == 1
+  )
   printed = capsys.readouterr()
   assert told in printed.err and 'Traceback' not in printed.err and not printed.out
   assert [path.name for path in tmp_path.iterdir()] == ['in.safetensors']

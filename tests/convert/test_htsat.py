@@ -11,7 +11,9 @@ from dgsct_jax.models import mel
 from dgsct_jax.models.htsat import HTSAT
 from tests.parity import golden
 
-FIELDS = dict(patch=4, width=8, depths=(2, 2), heads=(2, 4), mlp_ratio=4.0, window=8, n_fft=1024, mel_bins=64)
+FIELDS = dict(
+  patch=4, width=8, depths=(2, 2), heads=(2, 4), mlp_ratio=4.0, window=8, n_fft=1024, mel_bins=64
+)
 
 
 def lightning(classes=527, sample_rate=32000):
@@ -20,9 +22,12 @@ def lightning(classes=527, sample_rate=32000):
   empty = {name: np.broadcast_to(np.float32(0), shape) for name, shape in shapes.items()}
   names = {name: x.shape for name, x in table.export(empty, htsat.TABLE_TAGGING).items()}
   state = golden.fill().weights(names, seed=0) | htsat.front_end(sample_rate)
-  extra = {'bn0.num_batches_tracked': np.zeros((), np.int64), 'head.weight': np.zeros((classes, classes), np.float32),
-           'head.bias': np.zeros(classes, np.float32),
-           'layers.0.blocks.1.attn.relative_position_index': np.zeros((64, 64), np.int64)}
+  extra = {
+    'bn0.num_batches_tracked': np.zeros((), np.int64),
+    'head.weight': np.zeros((classes, classes), np.float32),
+    'head.bias': np.zeros(classes, np.float32),
+    'layers.0.blocks.1.attn.relative_position_index': np.zeros((64, 64), np.int64),
+  }
   return state | extra
 
 
@@ -35,7 +40,9 @@ def converted(state):
   return plan, table.convert(plan.state, plan.table, plan.targets)
 
 
-@pytest.mark.parametrize('classes, variant', [(527, 'audioset'), (50, 'esc50'), (35, 'scv2'), (9, 'custom')])
+@pytest.mark.parametrize(
+  'classes, variant', [(527, 'audioset'), (50, 'esc50'), (35, 'scv2'), (9, 'custom')]
+)
 def test_the_released_configurations_are_named_by_their_classes(classes, variant):
   plan, _ = converted(prefixed(lightning(classes), 'sed_model.'))
   assert plan.layout == 'lightning' and plan.variant == variant
@@ -43,16 +50,28 @@ def test_the_released_configurations_are_named_by_their_classes(classes, variant
 
 def test_the_filters_of_the_file_are_kept():
   _, ours = converted(lightning(sample_rate=16000))
-  np.testing.assert_array_equal(ours['params/mel/mel_basis'], mel.mel_filters(16000, 1024, 64, 50, 14000))
+  np.testing.assert_array_equal(
+    ours['params/mel/mel_basis'], mel.mel_filters(16000, 1024, 64, 50, 14000)
+  )
 
 
 def test_the_audio_branch_of_laion_clap_gives_the_same_weights_and_leaves_fusion_and_text_out():
   _, want = converted(prefixed(lightning(), 'sed_model.'))
-  clap = prefixed(lightning() | {'patch_embed.mel_conv2d.weight': np.ones((8, 1, 4, 12), np.float32),
-                                 'patch_embed.fusion_model.local_att.0.weight': np.ones(3, np.float32)},
-                  'module.audio_branch.')
-  plan, got = converted(clap | {'module.text_branch.pooler.weight': np.ones(3, np.float32),
-                                'module.logit_scale_a': np.ones((), np.float32)})
+  clap = prefixed(
+    lightning()
+    | {
+      'patch_embed.mel_conv2d.weight': np.ones((8, 1, 4, 12), np.float32),
+      'patch_embed.fusion_model.local_att.0.weight': np.ones(3, np.float32),
+    },
+    'module.audio_branch.',
+  )
+  plan, got = converted(
+    clap
+    | {
+      'module.text_branch.pooler.weight': np.ones(3, np.float32),
+      'module.logit_scale_a': np.ones((), np.float32),
+    }
+  )
   assert plan.layout == 'laion clap' and plan.variant == 'clap' and got.keys() == want.keys()
   assert all((got[name] == x).all() for name, x in want.items())
 
@@ -67,13 +86,27 @@ def test_our_htsat_is_the_audio_encoder_of_transformers_clap(fusion):
   torch, transformers = pytest.importorskip('torch'), pytest.importorskip('transformers')
   depths, heads = (2, 2, 2, 2), (2, 2, 4, 4)
   torch.manual_seed(0)
-  oracle = transformers.ClapAudioModel(transformers.ClapAudioConfig(
-      patch_embeds_hidden_size=16, depths=list(depths), num_attention_heads=list(heads), window_size=8, hidden_size=128,
-      num_mel_bins=64, enable_fusion=fusion)).eval()
+  oracle = transformers.ClapAudioModel(
+    transformers.ClapAudioConfig(
+      patch_embeds_hidden_size=16,
+      depths=list(depths),
+      num_attention_heads=list(heads),
+      window_size=8,
+      hidden_size=128,
+      num_mel_bins=64,
+      enable_fusion=fusion,
+    )
+  ).eval()
   state = {name: x.numpy() for name, x in oracle.state_dict().items()}
   # The running statistics of this batch norm are those of decibels; fill.py knows it by another name.
-  rename = lambda name: name.replace('batch_norm', 'bn0') if 'audio_encoder.batch_norm' in name else name
-  random = {name: golden.fill().tensor(rename(name), x.shape, 1) for name, x in state.items() if x.dtype == np.float32}
+  rename = lambda name: (
+    name.replace('batch_norm', 'bn0') if 'audio_encoder.batch_norm' in name else name
+  )
+  random = {
+    name: golden.fill().tensor(rename(name), x.shape, 1)
+    for name, x in state.items()
+    if x.dtype == np.float32
+  }
   state |= random
   oracle.load_state_dict({name: torch.from_numpy(np.array(x)) for name, x in state.items()})
 
@@ -86,13 +119,18 @@ def test_our_htsat_is_the_audio_encoder_of_transformers_clap(fusion):
   def run(variables, wave):
     def forward(model, wave):
       decibels = model.mel.log_mel(wave)
-      return decibels, model.body(model.patch_embed(model.mel.image(model.mel.normalise(decibels, False))))
+      return decibels, model.body(
+        model.patch_embed(model.mel.image(model.mel.normalise(decibels, False)))
+      )
+
     return model.apply(variables, wave, method=forward)
 
   with jax.default_matmul_precision('highest'):
     decibels, tokens = run(tree.unflatten(ours), wave)
   scale, bias = state['audio_encoder.norm.weight'], state['audio_encoder.norm.bias']
-  tokens = (tokens - tokens.mean(-1, keepdims=True)) / jnp.sqrt(tokens.var(-1, keepdims=True) + 1e-5)
+  tokens = (tokens - tokens.mean(-1, keepdims=True)) / jnp.sqrt(
+    tokens.var(-1, keepdims=True) + 1e-5
+  )
   tokens = tokens * scale + bias
   features = torch.from_numpy(np.array(decibels)[:, None])
   with torch.no_grad():

@@ -21,12 +21,20 @@ def save_torch(path, content, **options):
 def test_what_is_written_is_read_again(tmp_path, suffix):
   if suffix == '.pt':
     pytest.importorskip('torch')
-  state = {'a': np.asfortranarray(np.arange(6, dtype=np.float32).reshape(2, 3)), 'n': np.zeros((), np.int64),
-           'view': np.broadcast_to(np.float32(1), (2, 2))}
+  state = {
+    'a': np.asfortranarray(np.arange(6, dtype=np.float32).reshape(2, 3)),
+    'n': np.zeros((), np.int64),
+    'view': np.broadcast_to(np.float32(1), (2, 2)),
+  }
   read.write(tmp_path / f'x{suffix}', state, {'source': 'test'})
   again = read.read(tmp_path / f'x{suffix}')
-  assert all((again[name] == x).all() and again[name].shape == x.shape and again[name].dtype == x.dtype
-             for name, x in state.items()) and again.keys() == state.keys()
+  assert (
+    all(
+      (again[name] == x).all() and again[name].shape == x.shape and again[name].dtype == x.dtype
+      for name, x in state.items()
+    )
+    and again.keys() == state.keys()
+  )
   assert [path.name for path in tmp_path.iterdir()] == [f'x{suffix}']
 
 
@@ -42,17 +50,26 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path):
 @pytest.mark.parametrize('zipped', [True, False])
 def test_torch_files_of_all_kinds_are_read(tmp_path, key, zipped):
   torch = pytest.importorskip('torch')
-  tensors = {'a': torch.ones(2, 3), 'half': torch.ones(2, dtype=torch.bfloat16), 'n': torch.tensor(3),
-             'p': torch.nn.Parameter(torch.zeros(1))}
+  tensors = {
+    'a': torch.ones(2, 3),
+    'half': torch.ones(2, dtype=torch.bfloat16),
+    'n': torch.tensor(3),
+    'p': torch.nn.Parameter(torch.zeros(1)),
+  }
   content = {key: tensors, 'epoch': 3} if key else tensors
   state = read.read(save_torch(tmp_path / 'x.pth', content, _use_new_zipfile_serialization=zipped))
   assert {name: (x.shape, x.dtype.name) for name, x in state.items()} == {
-      'a': ((2, 3), 'float32'), 'half': ((2,), 'float32'), 'n': ((), 'int64'), 'p': ((1,), 'float32')}
+    'a': ((2, 3), 'float32'),
+    'half': ((2,), 'float32'),
+    'n': ((), 'int64'),
+    'p': ((1,), 'float32'),
+  }
 
 
 def test_sixteen_bit_safetensors_are_widened(tmp_path):
   torch = pytest.importorskip('torch')
   from safetensors.torch import save_file
+
   save_file({'a': torch.full((2,), 0.5, dtype=torch.bfloat16)}, tmp_path / 'x.safetensors')
   state = read.read(tmp_path / 'x.safetensors')
   assert state['a'].dtype == np.float32 and (state['a'] == 0.5).all()
@@ -84,7 +101,7 @@ def test_foreign_code_is_refused_and_never_run(tmp_path, name):
 def test_truncated_files_are_refused(tmp_path):
   torch = pytest.importorskip('torch')
   whole = save_torch(tmp_path / 'whole.pt', {'a': torch.ones(1000)}).read_bytes()
-  (tmp_path / 'x.pt').write_bytes(whole[:len(whole) // 2])
+  (tmp_path / 'x.pt').write_bytes(whole[: len(whole) // 2])
   with pytest.raises(ValueError, match='damaged'):
     read.read(tmp_path / 'x.pt')
   read.write(tmp_path / 'whole.safetensors', {'a': np.ones(1000, np.float32)}, {})
@@ -115,8 +132,10 @@ def test_missing_files_and_unknown_suffixes_are_refused(tmp_path):
 def hub(monkeypatch, files, error=None):
   """Stands in for huggingface_hub, which cannot reach its server here."""
   hub = types.ModuleType('huggingface_hub')
-  hub.errors = types.SimpleNamespace(HfHubHTTPError=type('HfHubHTTPError', (Exception,), {}),
-                                     HFValidationError=type('HFValidationError', (ValueError,), {}))
+  hub.errors = types.SimpleNamespace(
+    HfHubHTTPError=type('HfHubHTTPError', (Exception,), {}),
+    HFValidationError=type('HFValidationError', (ValueError,), {}),
+  )
   asked = []
 
   def download(repo, file):
@@ -130,11 +149,18 @@ def hub(monkeypatch, files, error=None):
   return asked
 
 
-@pytest.mark.parametrize('address, files, file', [
-    ('hf://timm/swinv2', ['README.md', 'pytorch_model.bin', 'model.safetensors'], 'model.safetensors'),
+@pytest.mark.parametrize(
+  'address, files, file',
+  [
+    (
+      'hf://timm/swinv2',
+      ['README.md', 'pytorch_model.bin', 'model.safetensors'],
+      'model.safetensors',
+    ),
     ('hf://timm/swinv2', ['pytorch_model.bin'], 'pytorch_model.bin'),
     ('hf://timm/swinv2/folder/x.pt', [], 'folder/x.pt'),
-])
+  ],
+)
 def test_hub_addresses_name_a_file_or_the_usual_one(monkeypatch, address, files, file):
   asked = hub(monkeypatch, files)
   assert str(read.fetch(address)) == f'/cache/{file}' and asked == [('timm/swinv2', file)]

@@ -18,8 +18,10 @@ FIELDS = dict(image=32, width=8, depths=(2, 2), heads=(2, 4), window=4)
 def timm_0612(seed=0):
   """Random weights under the names of timm 0.6.12."""
   shapes = {name: x.shape for name, x in table.export(empty(), swin_v2.TABLE).items()}
-  extra = {'layers.0.blocks.1.attn_mask': windows.shift_mask((8, 8), (4, 4), (2, 2)),
-           'head.weight': np.zeros((5, 16), np.float32)}
+  extra = {
+    'layers.0.blocks.1.attn_mask': windows.shift_mask((8, 8), (4, 4), (2, 2)),
+    'head.weight': np.zeros((5, 16), np.float32),
+  }
   return golden.fill().weights(shapes, seed) | extra
 
 
@@ -30,15 +32,24 @@ def empty():
 
 def timm_09(state):
   """Patch merging begins the next stage, the classifier lies deeper, buffers are not stored."""
-  moved = {re.sub(r'layers\.(\d+)\.downsample', lambda m: f'layers.{int(m[1]) + 1}.downsample', name): x
-           for name, x in state.items() if not name.endswith('attn_mask') and not name.startswith('head')}
+  moved = {
+    re.sub(r'layers\.(\d+)\.downsample', lambda m: f'layers.{int(m[1]) + 1}.downsample', name): x
+    for name, x in state.items()
+    if not name.endswith('attn_mask') and not name.startswith('head')
+  }
   return moved | {'head.fc.weight': state['head.weight']}
 
 
 def microsoft(state):
-  buffers = {f'layers.{i}.blocks.{j}.attn.{name}': x for i in range(2) for j in range(2)
-             for name, x in (('relative_coords_table', np.zeros((1, 7, 7, 2), np.float32)),
-                             ('relative_position_index', windows.relative_index((4, 4))))}
+  buffers = {
+    f'layers.{i}.blocks.{j}.attn.{name}': x
+    for i in range(2)
+    for j in range(2)
+    for name, x in (
+      ('relative_coords_table', np.zeros((1, 7, 7, 2), np.float32)),
+      ('relative_position_index', windows.relative_index((4, 4))),
+    )
+  }
   return state | buffers
 
 
@@ -56,13 +67,20 @@ def test_every_layout_gives_the_same_weights(rename, layout):
   assert all((got[name] == x).all() for name, x in want.items())
 
 
-@pytest.mark.parametrize('known, hint, variant', [
+@pytest.mark.parametrize(
+  'known, hint, variant',
+  [
     (12, '', 'large_window12_192'),
     (24, '', 'large_window12to24_192to384'),
     (0, '', 'large'),
-    (0, 'hf://timm/swinv2_large_window12to16_192to256.ms_in22k_ft_in1k', 'large_window12to16_192to256'),
+    (
+      0,
+      'hf://timm/swinv2_large_window12to16_192to256.ms_in22k_ft_in1k',
+      'large_window12to16_192to256',
+    ),
     (12, 'swinv2_large_window12to16_192to256', 'large_window12_192'),
-])
+  ],
+)
 def test_variants_are_named_by_sizes_and_by_the_window_where_it_shows(known, hint, variant):
   fields = dict(width=192, depths=(2, 2, 18, 2), heads=(6, 12, 24, 48))
   assert swin_v2.variant(fields, known, hint) == variant
@@ -83,11 +101,22 @@ def test_our_swin_v2_is_that_of_transformers(image, window, depths):
   torch, transformers = pytest.importorskip('torch'), pytest.importorskip('transformers')
   heads = tuple(2 * 2**i for i in range(len(depths)))
   torch.manual_seed(0)
-  oracle = transformers.Swinv2Model(transformers.Swinv2Config(
-      image_size=image, patch_size=4, embed_dim=16, depths=list(depths), num_heads=list(heads), window_size=window,
-      layer_norm_eps=1e-5), add_pooling_layer=False).eval()
+  oracle = transformers.Swinv2Model(
+    transformers.Swinv2Config(
+      image_size=image,
+      patch_size=4,
+      embed_dim=16,
+      depths=list(depths),
+      num_heads=list(heads),
+      window_size=window,
+      layer_norm_eps=1e-5,
+    ),
+    add_pooling_layer=False,
+  ).eval()
   state = {name: x.numpy() for name, x in oracle.state_dict().items()}
-  random = golden.fill().weights({name: x.shape for name, x in state.items() if x.dtype == np.float32}, seed=1)
+  random = golden.fill().weights(
+    {name: x.shape for name, x in state.items() if x.dtype == np.float32}, seed=1
+  )
   state |= {name: x for name, x in random.items() if 'relative' not in name}
   oracle.load_state_dict({name: torch.from_numpy(np.array(x)) for name, x in state.items()})
 

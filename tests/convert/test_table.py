@@ -7,18 +7,28 @@ from dgsct_jax.convert import table
 from dgsct_jax.convert.table import DENSE, GROUPED, MATRIX, RAW, TOKEN_MAP, Drop, Leaf
 
 TABLE = (
-    ('layers.#.blocks.#.fc', 'stages_#/blocks_#/fc', DENSE),
-    ('gate', 'gate', RAW),
-    ('layers.#.mask', None, Drop('computed')),
-    ('head', None, Drop('classifier')),
+  ('layers.#.blocks.#.fc', 'stages_#/blocks_#/fc', DENSE),
+  ('gate', 'gate', RAW),
+  ('layers.#.mask', None, Drop('computed')),
+  ('head', None, Drop('classifier')),
 )
-TARGETS = {'params/stages_0/blocks_1/fc/kernel': (2, 3), 'params/stages_0/blocks_1/fc/bias': (3,), 'params/gate': (1,)}
+TARGETS = {
+  'params/stages_0/blocks_1/fc/kernel': (2, 3),
+  'params/stages_0/blocks_1/fc/bias': (3,),
+  'params/gate': (1,),
+}
 
 
 def state():
   rng = np.random.default_rng(0)
-  shapes = {'layers.0.blocks.1.fc.weight': (3, 2), 'layers.0.blocks.1.fc.bias': (3,), 'gate': (1,),
-            'layers.0.mask': (4, 4), 'head.weight': (5, 2), 'head.extra.bias': (5,)}
+  shapes = {
+    'layers.0.blocks.1.fc.weight': (3, 2),
+    'layers.0.blocks.1.fc.bias': (3,),
+    'gate': (1,),
+    'layers.0.mask': (4, 4),
+    'head.weight': (5, 2),
+    'head.extra.bias': (5,),
+  }
   return {name: rng.standard_normal(shape).astype(np.float32) for name, shape in shapes.items()}
 
 
@@ -26,7 +36,9 @@ def test_every_tensor_finds_its_place():
   source = state()
   ours = table.convert(source, TABLE, TARGETS)
   assert {name: x.shape for name, x in ours.items()} == TARGETS
-  np.testing.assert_array_equal(ours['params/stages_0/blocks_1/fc/kernel'], source['layers.0.blocks.1.fc.weight'].T)
+  np.testing.assert_array_equal(
+    ours['params/stages_0/blocks_1/fc/kernel'], source['layers.0.blocks.1.fc.weight'].T
+  )
 
 
 def test_export_gives_back_every_used_tensor_exactly():
@@ -39,7 +51,10 @@ def test_export_gives_back_every_used_tensor_exactly():
 
 def test_dropped_names_come_with_their_reason():
   assert table.dropped(TABLE, state()) == {
-      'layers.0.mask': 'computed', 'head.weight': 'classifier', 'head.extra.bias': 'classifier'}
+    'layers.0.mask': 'computed',
+    'head.weight': 'classifier',
+    'head.extra.bias': 'classifier',
+  }
 
 
 def test_all_faults_are_told_at_once_from_both_sides():
@@ -51,13 +66,20 @@ def test_all_faults_are_told_at_once_from_both_sides():
   with pytest.raises(ValueError) as error:
     table.convert(source, TABLE, TARGETS | {'params/other': (1,)})
   told = str(error.value)
-  for part in ('5 faults', 'gate: missing in the file', 'fc.bias: (4,) in the file, (3,) wanted',
-               'fc.weight: NaN or infinite', 'surplus: (7,) in the file, neither used nor dropped',
-               'params/other: no row of the table fills it'):
+  for part in (
+    '5 faults',
+    'gate: missing in the file',
+    'fc.bias: (4,) in the file, (3,) wanted',
+    'fc.weight: NaN or infinite',
+    'surplus: (7,) in the file, neither used nor dropped',
+    'params/other: no row of the table fills it',
+  ):
     assert part in told, part
 
 
-@pytest.mark.parametrize('wrong', [np.zeros(3, np.int64), np.zeros((), np.float32), np.zeros((3, 1), np.float32)])
+@pytest.mark.parametrize(
+  'wrong', [np.zeros(3, np.int64), np.zeros((), np.float32), np.zeros((3, 1), np.float32)]
+)
 def test_wrong_types_and_ranks_are_refused(wrong):
   with pytest.raises(ValueError, match='fc.bias'):
     table.convert(state() | {'layers.0.blocks.1.fc.bias': wrong}, TABLE, TARGETS)
@@ -70,7 +92,10 @@ def test_a_drop_covers_whole_names_only():
 
 def test_parts_are_stacked_and_split_again():
   rows = (('attn', 'attn', (Leaf(('.q.weight', '.k.weight'), '/kernel', MATRIX),)),)
-  source = {'attn.q.weight': np.ones((2, 3), np.float32), 'attn.k.weight': np.zeros((2, 3), np.float32)}
+  source = {
+    'attn.q.weight': np.ones((2, 3), np.float32),
+    'attn.k.weight': np.zeros((2, 3), np.float32),
+  }
   ours = table.convert(source, rows, {'params/attn/kernel': (3, 4)})
   np.testing.assert_array_equal(ours['params/attn/kernel'], [[1, 1, 0, 0]] * 3)
   back = table.export(ours, rows)
@@ -82,12 +107,17 @@ def test_kernels_do_what_torch_convolutions_do():
   x = torch.randn(2, 6, 5, 1)  # [b c n 1]
   grouped, tokens = torch.nn.Conv2d(6, 4, 1, groups=2, bias=False), torch.nn.Conv2d(5, 3, 1)
   rows = (('down', 'down', GROUPED), ('map', 'map', TOKEN_MAP))
-  source = {'down.weight': grouped.weight.detach().numpy(), 'map.weight': tokens.weight.detach().numpy(),
-            'map.bias': tokens.bias.detach().numpy()}
+  source = {
+    'down.weight': grouped.weight.detach().numpy(),
+    'map.weight': tokens.weight.detach().numpy(),
+    'map.bias': tokens.bias.detach().numpy(),
+  }
   shapes = {'params/down/kernel': (2, 3, 2), 'params/map/kernel': (5, 3), 'params/map/bias': (3,)}
   ours = table.convert(source, rows, shapes)
   y = x[..., 0].mT.numpy()  # [b n c]
-  down = np.einsum('bngi,gio->bngo', y.reshape(2, 5, 2, 3), ours['params/down/kernel']).reshape(2, 5, 4)
+  down = np.einsum('bngi,gio->bngo', y.reshape(2, 5, 2, 3), ours['params/down/kernel']).reshape(
+    2, 5, 4
+  )
   np.testing.assert_allclose(down, grouped(x)[..., 0].mT.detach().numpy(), atol=1e-6)
   mapped = np.einsum('bnc,nm->bmc', y, ours['params/map/kernel']) + ours['params/map/bias'][:, None]
   np.testing.assert_allclose(mapped, tokens(x.transpose(1, 2))[..., 0].detach().numpy(), atol=1e-6)

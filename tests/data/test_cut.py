@@ -4,8 +4,8 @@ import io
 import warnings
 
 import numpy as np
-from PIL import Image
 import pytest
+from PIL import Image
 
 from dgsct_jax.data import cut, records
 from tests import clips
@@ -18,9 +18,15 @@ def pictures(folder, count, name='{:08d}.jpg'):
   return folder
 
 
-@pytest.mark.parametrize('total, expected', [
-    (160, [1, 18, 36, 54, 71, 89, 107, 124, 142, 160]), (10, list(range(1, 11))),
-    (60, [1, 7, 14, 20, 27, 33, 40, 46, 53, 60]), (3, [1, 1, 1, 1, 1, 2, 2, 2, 2, 3])])
+@pytest.mark.parametrize(
+  'total, expected',
+  [
+    (160, [1, 18, 36, 54, 71, 89, 107, 124, 142, 160]),
+    (10, list(range(1, 11))),
+    (60, [1, 7, 14, 20, 27, 33, 40, 46, 53, 60]),
+    (3, [1, 1, 1, 1, 1, 2, 2, 2, 2, 3]),
+  ],
+)
 def test_frames_are_spread_as_released(total, expected):
   assert [i + 1 for i in cut.spread(total, 10)] == expected
 
@@ -89,7 +95,8 @@ def test_a_wave_is_trimmed_and_less_than_a_second_is_filled_with_silence(tmp_pat
       found = cut.fit(np.full(length, 0.5, np.float32), 4, 10, 'a')
     assert found.tolist() == [16384] * (40 - filled) + [0] * filled
     assert [str(w.message) for w in caught] == (
-        [f'a has {length} samples; silence was added up to 40'] if filled else [])
+      [f'a has {length} samples; silence was added up to 40'] if filled else []
+    )
 
 
 def test_a_stored_wave_that_is_too_long_is_remarked_on(tmp_path):
@@ -98,13 +105,17 @@ def test_a_stored_wave_that_is_too_long_is_remarked_on(tmp_path):
     cut.wave_file(tmp_path / 'a.npy', 4, 10)
 
 
-@pytest.mark.parametrize('wave, reason', [
+@pytest.mark.parametrize(
+  'wave, reason',
+  [
     (np.zeros(30), r'a.npy has 30 samples = 3.00 s at 10 Hz; 4 s are needed'),
     (np.zeros(0), 'a.npy has 0 samples'),
     (np.array([0.0] * 39 + [np.nan]), 'a.npy has 1 samples that are not finite'),
     (np.full(40, 20000.0), 'a.npy reaches 2e[+]04; full scale is 1'),
     (np.zeros(40, np.int64), 'a.npy holds int64'),
-    (np.array([{'a': 1}] * 40), 'a.npy is not a readable array')])
+    (np.array([{'a': 1}] * 40), 'a.npy is not a readable array'),
+  ],
+)
 def test_a_wave_that_cannot_be_used_says_why(tmp_path, wave, reason):
   np.save(tmp_path / 'a.npy', wave)
   with pytest.raises(ValueError, match=reason):

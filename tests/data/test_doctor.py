@@ -4,8 +4,8 @@ import csv
 import shutil
 
 import numpy as np
-from PIL import Image
 import pytest
+from PIL import Image
 
 from dgsct_jax.data import doctor
 from dgsct_jax.data.datasets import ave, llp, music_avqa
@@ -92,12 +92,22 @@ def freeze(root):
     Image.fromarray(np.full((20, 30, 3), 90, np.uint8)).save(path)
 
 
-@pytest.mark.parametrize('plant, kind', [
-    (remove_frames, 'missing'), (empty_frames, 'missing'), (remove_wave, 'missing'),
-    (spoil_frame, 'unreadable'), (spoil_wave, 'unreadable'), (put_nan, 'unreadable'),
+@pytest.mark.parametrize(
+  'plant, kind',
+  [
+    (remove_frames, 'missing'),
+    (empty_frames, 'missing'),
+    (remove_wave, 'missing'),
+    (spoil_frame, 'unreadable'),
+    (spoil_wave, 'unreadable'),
+    (put_nan, 'unreadable'),
     (lambda root: shorten(root, 9 * RATE), 'wrong length'),
-    (lambda root: shorten(root, 10 * RATE - 1), 'made good'), (lengthen, 'made good'),
-    (silence, 'silent'), (freeze, 'frozen picture')])
+    (lambda root: shorten(root, 10 * RATE - 1), 'made good'),
+    (lengthen, 'made good'),
+    (silence, 'silent'),
+    (freeze, 'frozen picture'),
+  ],
+)
 def test_every_planted_fault_is_found_alone(tmp_path, plant, kind):
   plant(healthy(tmp_path))
   assert kinds(tmp_path) == {('test', TEST): (kind,)}
@@ -124,8 +134,13 @@ def test_faults_are_printed_written_and_told_by_the_exit_status(tmp_path, capsys
   silence(root)
   freeze(root)
   (root / f'frames/{TRAIN}/00000001.jpg').write_bytes(b'x')
-  arguments = ['ave', f'--source={root}', f'--csv={tmp_path / "out.csv"}', '--workers=1',
-               f'--rate={RATE}']
+  arguments = [
+    'ave',
+    f'--source={root}',
+    f'--csv={tmp_path / "out.csv"}',
+    '--workers=1',
+    f'--rate={RATE}',
+  ]
   assert doctor.main(arguments) == 1
   printed = capsys.readouterr().out
   assert 'unreadable: 1\n  train aaaaaaaaaaa: ' in printed
@@ -134,23 +149,32 @@ def test_faults_are_printed_written_and_told_by_the_exit_status(tmp_path, capsys
   with open(tmp_path / 'out.csv', newline='') as file:
     rows = list(csv.DictReader(file))
   assert [(row['split'], row['id'], row['findings']) for row in rows] == [
-      ('train', 'ddddddddddd', 'ok'), ('train', TRAIN, 'unreadable'), ('val', VAL, 'ok'),
-      ('test', TEST, 'silent; frozen picture')]
+    ('train', 'ddddddddddd', 'ok'),
+    ('train', TRAIN, 'unreadable'),
+    ('val', VAL, 'ok'),
+    ('test', TEST, 'silent; frozen picture'),
+  ]
 
 
 def test_raw_videos_are_examined_too(tmp_path):
   root = test_llp.label_files(tmp_path)
-  moving = clips.write(tmp_path / 'moving.mkv', clips.counter(10), np.arange(10),
-                       clips.tone(2000, 10), 2000)
-  still = clips.write(tmp_path / 'still.mkv', 0 * clips.counter(10), np.arange(10),
-                      clips.tone(2000, 10), 2000)
+  moving = clips.write(
+    tmp_path / 'moving.mkv', clips.counter(10), np.arange(10), clips.tone(2000, 10), 2000
+  )
+  still = clips.write(
+    tmp_path / 'still.mkv', 0 * clips.counter(10), np.arange(10), clips.tone(2000, 10), 2000
+  )
   (root / 'video').mkdir()
   shutil.copy(moving, root / 'video/aaaaaaaaaaa.mkv')
   shutil.copy(still, root / 'video/b_bb-bbbbb_.mkv')
   clips.write(root / 'video/ccccccccccc.mkv', clips.counter(10), np.arange(10))
   found = {f.id: f.kinds for f in doctor.examine(llp.recipe(root, rate=RATE))}
-  assert found == {'aaaaaaaaaaa_20_30': (), 'b_bb-bbbbb__101.8_111.8': ('frozen picture',),
-                   'ccccccccccc_0_10': ('unreadable',), 'ddddddddddd_30_40': ('missing',)}
+  assert found == {
+    'aaaaaaaaaaa_20_30': (),
+    'b_bb-bbbbb__101.8_111.8': ('frozen picture',),
+    'ccccccccccc_0_10': ('unreadable',),
+    'ddddddddddd_30_40': ('missing',),
+  }
 
 
 def test_of_music_avqa_questions_are_counted(tmp_path):
@@ -158,8 +182,11 @@ def test_of_music_avqa_questions_are_counted(tmp_path):
   (root / 'audio_wave/00000003.npy').unlink()
   recipe = music_avqa.recipe(root, rate=RATE)
   assert doctor.totals(recipe, doctor.examine(recipe)) == [
-      ('original-val', 3, 3, 4595), ('original-test', 2, 1, 9185), ('update-val', 3, 3, 4568),
-      ('update-test', 1, 1, 9129)]
+    ('original-val', 3, 3, 4595),
+    ('original-test', 2, 1, 9185),
+    ('update-val', 3, 3, 4568),
+    ('update-test', 1, 1, 9129),
+  ]
 
 
 def test_a_wrong_folder_is_an_error_without_a_traceback(tmp_path, capsys):

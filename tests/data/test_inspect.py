@@ -19,8 +19,14 @@ def write(name, source, tmp_path, split='test', count=12):
   build = [name, f'--source={source}', f'--out={tmp_path / "out"}', '--rate=800', '--workers=0']
   assert prepare.main(build) == 0
   out = tmp_path / 'page.html'
-  arguments = [name, f'--dir={tmp_path / "out"}', f'--split={split}', f'--out={out}', '--rate=800',
-               f'--count={count}']
+  arguments = [
+    name,
+    f'--dir={tmp_path / "out"}',
+    f'--split={split}',
+    f'--out={out}',
+    '--rate=800',
+    f'--count={count}',
+  ]
   assert inspect.main(arguments) == 0
   return out.read_text(encoding='utf-8')
 
@@ -67,8 +73,8 @@ def test_events_of_llp_are_named_for_each_second(tmp_path):
   text = write('llp', tmp_path, tmp_path)
   assert '<th>label</th><td>Car</td>' in text
   assert 'visual: Car' in text and 'audio: Car' not in text
-  cells = text[text.index('visual: Car'):]
-  assert cells[:cells.index('</table>')].count('class=on') == 2
+  cells = text[text.index('visual: Car') :]
+  assert cells[: cells.index('</table>')].count('class=on') == 2
 
 
 def test_questions_and_answers_are_shown(tmp_path):

@@ -3,8 +3,8 @@
 import io
 
 import numpy as np
-from PIL import Image
 import pytest
+from PIL import Image
 
 from dgsct_jax.data import media
 from tests import clips
@@ -79,20 +79,31 @@ def test_channels_are_averaged(tmp_path, channels):
   np.testing.assert_allclose(media.waveform(path, 32000), expected, atol=1e-4)
 
 
-@pytest.mark.parametrize('suffix, subtype', [
-    ('wav', 'PCM_U8'), ('wav', 'PCM_24'), ('wav', 'PCM_32'), ('wav', 'FLOAT'), ('wav', 'DOUBLE'),
-    ('flac', 'PCM_16'), ('ogg', 'VORBIS'), ('aiff', 'PCM_16')])
+@pytest.mark.parametrize(
+  'suffix, subtype',
+  [
+    ('wav', 'PCM_U8'),
+    ('wav', 'PCM_24'),
+    ('wav', 'PCM_32'),
+    ('wav', 'FLOAT'),
+    ('wav', 'DOUBLE'),
+    ('flac', 'PCM_16'),
+    ('ogg', 'VORBIS'),
+    ('aiff', 'PCM_16'),
+  ],
+)
 def test_sound_files_of_any_sample_type_are_read(tmp_path, suffix, subtype):
   soundfile = pytest.importorskip('soundfile')
   sound = clips.tone(16000, 0.5, channels=2)
   soundfile.write(tmp_path / f'a.{suffix}', sound.T, 16000, subtype=subtype)
   wave = media.waveform(tmp_path / f'a.{suffix}', 16000)
   atol = {'PCM_U8': 1e-2, 'VORBIS': 5e-2}.get(subtype, 1e-4)
-  np.testing.assert_allclose(wave[:len(sound[0])], sound[0], atol=atol)
+  np.testing.assert_allclose(wave[: len(sound[0])], sound[0], atol=atol)
 
 
 def test_sound_that_begins_after_the_picture_is_preceded_by_silence(tmp_path):
   import av
+
   path = tmp_path / 'a.mkv'
   with av.open(str(path), 'w') as container:
     video = container.add_stream('ffv1', rate=10)
@@ -143,7 +154,7 @@ def test_a_file_that_breaks_off_gives_what_there_is(tmp_path):
   noise = np.random.default_rng(0).integers(0, 256, (20, 48, 64, 3), dtype=np.uint8)
   path = clips.write(tmp_path / 'a.mkv', noise, np.arange(20) / 10, clips.tone(32000, 2))
   data = path.read_bytes()
-  path.write_bytes(data[:len(data) // 2])
+  path.write_bytes(data[: len(data) // 2])
   assert media.frames(path, [0, 1.9]).shape == (2, 48, 64, 3)
   assert 0 < len(media.waveform(path, 32000)) < 64000
   path.write_bytes(data[:700])  # the header alone
@@ -167,9 +178,15 @@ def test_int16_is_rounded_and_clipped():
   assert media.to_int16(wave).tolist() == [-32768, -32768, -1, 0, 1, 32767, 32767]
 
 
-@pytest.mark.parametrize('size, side, expected', [
-    ((48, 64), None, (48, 64)), ((48, 64), 64, (48, 64)), ((48, 64), 24, (24, 32)),
-    ((100, 30), 10, (33, 10))])
+@pytest.mark.parametrize(
+  'size, side, expected',
+  [
+    ((48, 64), None, (48, 64)),
+    ((48, 64), 64, (48, 64)),
+    ((48, 64), 24, (24, 32)),
+    ((100, 30), 10, (33, 10)),
+  ],
+)
 def test_jpeg_files_are_scaled_down_to_a_side(size, side, expected):
   pixels = np.full((*size, 3), 100, np.uint8)
   with Image.open(io.BytesIO(media.jpeg(pixels, side))) as image:
@@ -193,7 +210,7 @@ def test_one_clip_in_many_containers_looks_and_sounds_the_same(suffix):
   wave, original = (media.waveform(folder / f'demo.{s}', rate) for s in (suffix, 'mp4'))
   assert abs(len(wave) - len(original)) < 0.2 * rate
   # The same course of loudness, wherever the encoder's delay of up to 50 ms has put it.
-  loudness = [np.abs(w[:59 * rate]).reshape(59 * 4, -1).mean(1) for w in (wave, original)]
+  loudness = [np.abs(w[: 59 * rate]).reshape(59 * 4, -1).mean(1) for w in (wave, original)]
   assert np.corrcoef(loudness)[0, 1] > (0.75 if suffix.startswith('3g') else 0.95)  # 3g: AMR
 
 
@@ -206,13 +223,17 @@ def test_a_track_of_mostly_damaged_packets_is_refused(suffix):
   assert len(media.waveform(path, 8000)) > 60 * 8000
 
 
-@pytest.mark.parametrize('find, seconds, size', [
+@pytest.mark.parametrize(
+  'find, seconds, size',
+  [
     (lambda: real.short_clips() / 'obama_speech.mp4', 8.71, (240, 320)),  # 11.9 frames a second
     (lambda: real.short_clips() / 'park.mp4', 0.55, (480, 640)),
     (lambda: real.short_clips() / 'shot_change.mp4', 4.93, (360, 640)),
     (lambda: real.odd_sound() / 'bigbuckbunny.mp4', 5.31, (720, 1280)),  # 5.1 sound
     (lambda: real.phone_and_screen() / 'movie1/VID_20191220_170832.mp4', 1.6, (1080, 1920)),
-    (lambda: real.phone_and_screen() / 'movie2/movie-hello.mp4', 8.32, (720, 1280))])
+    (lambda: real.phone_and_screen() / 'movie2/movie-hello.mp4', 8.32, (720, 1280)),
+  ],
+)
 def test_real_clips_are_read_to_their_length(find, seconds, size):
   path = find()
   info = media.probe(path)

@@ -1,8 +1,8 @@
 import io
 
 import numpy as np
-from PIL import Image
 import pytest
+from PIL import Image
 
 from dgsct_jax.data import negatives, pipeline, transforms
 from dgsct_jax.data.questions import Asked
@@ -18,8 +18,11 @@ class Clips:
 
   def __getitem__(self, i):
     levels = [50 * i + 10 * j for j in range(SEGMENTS)]
-    return {'id': f'clip{i}', 'frames': [png(level) for level in levels],
-            'wave': np.repeat(np.int16(levels), RATE)}
+    return {
+      'id': f'clip{i}',
+      'frames': [png(level) for level in levels],
+      'wave': np.repeat(np.int16(levels), RATE),
+    }
 
 
 def png(level):
@@ -37,7 +40,7 @@ def level(frames):
 def share(own, clips, segments, rule, n=60_000):
   """Of every clip and segment among many draws."""
   clip, segment = negatives.draw(np.random.default_rng(0), own, clips, segments, n, rule)
-  edges = np.arange(clips + 1) - .5, np.arange(segments + 1) - .5
+  edges = np.arange(clips + 1) - 0.5, np.arange(segments + 1) - 0.5
   return np.histogram2d(clip, segment, edges)[0] / n
 
 
@@ -45,17 +48,17 @@ def share(own, clips, segments, rule, n=60_000):
 def test_every_segment_of_every_other_clip_is_as_likely(own):
   found = share(own, 5, 3, 'correct')
   assert not found[own].any()
-  np.testing.assert_allclose(np.delete(found, own, 0), 1 / 12, rtol=.1)
+  np.testing.assert_allclose(np.delete(found, own, 0), 1 / 12, rtol=0.1)
 
 
 def test_the_released_rule_refuses_six_clips_that_have_nothing_to_do_with_it():
   found = share(1, 20, 10, 'released').sum(1)
   assert not found[6:12].any() and found[1] > 0
-  np.testing.assert_allclose(np.delete(found, range(6, 12)), 1 / 14, rtol=.1)
+  np.testing.assert_allclose(np.delete(found, range(6, 12)), 1 / 14, rtol=0.1)
 
 
 def test_the_released_rule_refuses_nothing_to_late_clips():
-  np.testing.assert_allclose(share(4, 20, 10, 'released').sum(1), 1 / 20, rtol=.1)
+  np.testing.assert_allclose(share(4, 20, 10, 'released').sum(1), 1 / 20, rtol=0.1)
   assert share(3, 20, 10, 'released').sum(1)[18:].sum() == 0  # clips 18 to 23, of which two exist
 
 
@@ -71,11 +74,27 @@ def test_an_unknown_rule_is_refused():
 
 
 def test_frames_of_other_clips_come_beside_those_of_the_clip_of_the_question():
-  asked = Asked(Clips(), [{'question_content': 'Is it?', 'templ_values': '[]', 'type': '["Audio", "Counting"]',
-                           'anser': 'yes'}] * 6, [0, 1, 1, 2, 3, 3], ['<pad>', 'Is', 'it'], ['yes'])
+  asked = Asked(
+    Clips(),
+    [
+      {
+        'question_content': 'Is it?',
+        'templ_values': '[]',
+        'type': '["Audio", "Counting"]',
+        'anser': 'yes',
+      }
+    ]
+    * 6,
+    [0, 1, 1, 2, 3, 3],
+    ['<pad>', 'Is', 'it'],
+    ['yes'],
+  )
   steps = transforms.DecodeFrames(4), negatives.OtherFrames(asked, 4, 'correct')
   dataset = pipeline.Dataset(asked, (*steps, transforms.Keep(('video', 'negative'))))
-  with pipeline.train(dataset, batch=6, seed=0) as batches, pipeline.train(dataset, batch=6, seed=0) as again:
+  with (
+    pipeline.train(dataset, batch=6, seed=0) as batches,
+    pipeline.train(dataset, batch=6, seed=0) as again,
+  ):
     seen = set()
     for batch, same in zip((next(batches) for _ in range(9)), again):
       np.testing.assert_array_equal(batch['negative'], same['negative'])
@@ -89,11 +108,19 @@ def test_frames_of_other_clips_come_beside_those_of_the_clip_of_the_question():
 
 def test_seconds_come_one_by_one_with_a_frame_of_another_clip():
   seconds = negatives.Seconds(Clips(), SEGMENTS)
-  steps = (negatives.OtherFrame(seconds), transforms.DecodeFrames(4), transforms.DecodeWave(1, RATE))
+  steps = (
+    negatives.OtherFrame(seconds),
+    transforms.DecodeFrames(4),
+    transforms.DecodeWave(1, RATE),
+  )
   dataset = pipeline.Dataset(seconds, (*steps, transforms.Keep(('video', 'wave'))))
   with pipeline.evaluate(dataset, batch=5) as batches:
-    found = [(int(i), *level(video), wave) for batch in batches for i, video, wave, mask in zip(
-        batch['index'], batch['video'], batch['wave'], batch['mask']) if mask]
+    found = [
+      (int(i), *level(video), wave)
+      for batch in batches
+      for i, video, wave, mask in zip(batch['index'], batch['video'], batch['wave'], batch['mask'])
+      if mask
+    ]
   assert [i for i, *_ in found] == list(range(CLIPS * SEGMENTS))
   for i, own, other, wave in found:
     assert own == 50 * (i // SEGMENTS) + 10 * (i % SEGMENTS)

@@ -45,7 +45,8 @@ class Double(grain.transforms.Map):
 
 def dataset(size=13, fault=None):
   return pipeline.Dataset(
-      Numbers(size, fault), (Double(), transforms.Keep(('value',)), Jitter(), Other()))
+    Numbers(size, fault), (Double(), transforms.Keep(('value',)), Jitter(), Other())
+  )
 
 
 def take(batches, n):
@@ -62,15 +63,21 @@ def assert_same(one, two):
 
 def gather(per_host):
   """The batches of all hosts -> global batches, one host's rows after another's, as on a mesh."""
-  return [{key: np.concatenate([part[key] for part in parts]) for key in parts[0]}
-          for parts in zip(*per_host)]
+  return [
+    {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}
+    for parts in zip(*per_host)
+  ]
 
 
 def test_a_batch_has_the_transformed_fields_its_indices_and_a_mask():
   batch = next(pipeline.train(dataset(), batch=4, seed=0))
   assert {key: (value.shape, value.dtype.name) for key, value in batch.items()} == {
-      'value': ((4, 3), 'float32'), 'noise': ((4, 2), 'float32'), 'other': ((4, 2), 'float32'),
-      'index': ((4,), 'int32'), 'mask': ((4,), 'float32')}
+    'value': ((4, 3), 'float32'),
+    'noise': ((4, 2), 'float32'),
+    'other': ((4, 2), 'float32'),
+    'index': ((4,), 'int32'),
+    'mask': ((4,), 'float32'),
+  }
   np.testing.assert_array_equal(batch['value'][:, 0], 2 * batch['index'])
   assert batch['mask'].tolist() == [1, 1, 1, 1]
 
@@ -99,12 +106,14 @@ def test_the_seed_decides_order_and_random_transforms():
 @pytest.mark.parametrize('hosts', [2, 4])
 def test_global_batches_are_the_same_for_any_number_of_hosts(hosts):
   expected = take(pipeline.train(dataset(), batch=8, seed=3), 4)
-  per_host = [take(pipeline.train(dataset(), batch=8, seed=3, host=h, hosts=hosts), 4)
-              for h in range(hosts)]
+  per_host = [
+    take(pipeline.train(dataset(), batch=8, seed=3, host=h, hosts=hosts), 4) for h in range(hosts)
+  ]
   assert_same(gather(per_host), expected)
   expected = list(pipeline.evaluate(dataset(), batch=8))
-  per_host = [list(pipeline.evaluate(dataset(), batch=8, host=h, hosts=hosts))
-              for h in range(hosts)]
+  per_host = [
+    list(pipeline.evaluate(dataset(), batch=8, host=h, hosts=hosts)) for h in range(hosts)
+  ]
   assert_same(gather(per_host), expected)
 
 
@@ -113,8 +122,10 @@ def test_the_number_of_workers_changes_nothing():
   for workers in (1, 2):
     with pipeline.train(dataset(), batch=4, seed=3, workers=workers) as batches:
       assert_same(take(batches, 6), expected)
-  assert_same(list(pipeline.evaluate(dataset(), batch=4, workers=2)),
-              list(pipeline.evaluate(dataset(), batch=4)))
+  assert_same(
+    list(pipeline.evaluate(dataset(), batch=4, workers=2)),
+    list(pipeline.evaluate(dataset(), batch=4)),
+  )
   assert not multiprocessing.active_children()
 
 
@@ -145,12 +156,14 @@ def test_evaluation_sees_each_record_once_and_masks_the_surplus(size, batch):
 
 
 def test_evaluation_is_the_same_every_time():
-  assert_same(list(pipeline.evaluate(dataset(), batch=4)),
-              list(pipeline.evaluate(dataset(), batch=4)))
+  assert_same(
+    list(pipeline.evaluate(dataset(), batch=4)), list(pipeline.evaluate(dataset(), batch=4))
+  )
 
 
-@pytest.mark.parametrize('read', [
-    lambda data, **kw: pipeline.train(data, seed=0, **kw), pipeline.evaluate])
+@pytest.mark.parametrize(
+  'read', [lambda data, **kw: pipeline.train(data, seed=0, **kw), pipeline.evaluate]
+)
 def test_what_cannot_work_is_said_at_once(read):
   with pytest.raises(ValueError, match=r'batch of 6 clips does not divide over 4 hosts.*multiple'):
     read(dataset(), batch=6, hosts=4)
@@ -176,5 +189,6 @@ def test_text_and_ragged_fields_are_refused_by_name():
   class Ragged(Numbers):
     def __getitem__(self, index):
       return {'value': np.zeros(index)}
+
   with pytest.raises(ValueError, match=r"'value' has different shapes.*\(0,\), \(1,\).*\[0, 1\]"):
     next(pipeline.evaluate(pipeline.Dataset(Ragged(3)), batch=2))

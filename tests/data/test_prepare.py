@@ -9,8 +9,13 @@ from tests.data.datasets import test_ave
 
 def test_the_command_builds_and_reports_counts_and_sizes(tmp_path, capsys):
   test_ave.released(tmp_path / 'data/AVE')
-  arguments = ['ave', f'--source={tmp_path}', f'--out={tmp_path / "out"}', '--workers=0',
-               f'--rate={test_ave.RATE}']
+  arguments = [
+    'ave',
+    f'--source={tmp_path}',
+    f'--out={tmp_path / "out"}',
+    '--workers=0',
+    f'--rate={test_ave.RATE}',
+  ]
   assert prepare.main(arguments) == 0
   printed = capsys.readouterr()
   assert 'train: 2 clips, ' in printed.out and 'kB each' in printed.out
@@ -22,8 +27,13 @@ def test_the_command_builds_and_reports_counts_and_sizes(tmp_path, capsys):
 def test_bad_clips_are_listed_and_left_out_on_request(tmp_path, capsys):
   root = test_ave.released(tmp_path)
   np.save(root / 'wave/aaaaaaaaaaa.npy', np.zeros(7))
-  arguments = ['ave', f'--source={tmp_path}', f'--out={tmp_path / "out"}', '--workers=0',
-               f'--rate={test_ave.RATE}']
+  arguments = [
+    'ave',
+    f'--source={tmp_path}',
+    f'--out={tmp_path / "out"}',
+    '--workers=0',
+    f'--rate={test_ave.RATE}',
+  ]
   assert prepare.main(arguments) == 1
   assert 'aaaaaaaaaaa: ' in capsys.readouterr().err
   assert prepare.main([*arguments, '--skip_bad']) == 0

@@ -37,8 +37,11 @@ def test_numbers_are_padded_and_unknown_words_named():
 
 
 def test_words_and_answers_are_numbered_as_they_first_appear():
-  asked = [question('Where is it?') | {'anser': 'left'}, question('is there?') | {'anser': 'yes'},
-           question('Where is it?') | {'anser': 'left'}]
+  asked = [
+    question('Where is it?') | {'anser': 'left'},
+    question('is there?') | {'anser': 'yes'},
+    question('Where is it?') | {'anser': 'left'},
+  ]
   assert questions.vocabulary(asked) == (['<pad>', 'Where', 'is', 'it', 'there'], ['left', 'yes'])
 
 
@@ -47,7 +50,9 @@ def asked():
   """Seven questions about two of three clips, in no order."""
   numbered = [question('Is it?') | {'type': json.dumps(KINDS[i]), 'anser': 'yes'} for i in range(7)]
   clips = [{'id': str(i)} for i in range(3)]
-  return questions.Asked(clips, numbered, [2, 0, 0, 2, 0, 0, 0], ['<pad>', 'Is', 'it'], ['no', 'yes'])
+  return questions.Asked(
+    clips, numbered, [2, 0, 0, 2, 0, 0, 0], ['<pad>', 'Is', 'it'], ['no', 'yes']
+  )
 
 
 def test_questions_come_one_by_one_in_their_order(asked):
@@ -61,14 +66,17 @@ def test_several_at_once_are_all_about_one_clip_and_leave_none_out(asked):
   asked = dataclasses.replace(asked, at_once=3)
   assert asked.groups == [[0, 3, 0], [1, 4, 6], [2, 5, 2]]
   assert [asked[i]['id'] for i in range(len(asked))] == ['2', '0', '0']
-  assert asked[0]['kind'].tolist() == [0, 3, 0] and asked[0]['question'].shape == (3, questions.LENGTH)
+  assert asked[0]['kind'].tolist() == [0, 3, 0] and asked[0]['question'].shape == (
+    3,
+    questions.LENGTH,
+  )
 
 
 @pytest.mark.skipif(not REAL.exists(), reason=f'no annotations of MUSIC-AVQA in {REAL}')
 @pytest.mark.parametrize('file', ['avqa-val.json', 'avqa-test.json', 'update/avqa-test.json'])
 def test_every_real_question_is_encoded(file):
   words = (REAL / 'ques_vocab.txt').read_text().split()
-  words = words[:len(words) // 2]  # the file has its lines twice
+  words = words[: len(words) // 2]  # the file has its lines twice
   assert len(words) == 93 and words[0] == '<pad>'
   lengths = []
   for asked in json.loads((REAL / file).read_text()):
@@ -78,7 +86,9 @@ def test_every_real_question_is_encoded(file):
 
 @pytest.mark.skipif(not REAL.exists(), reason=f'no annotations of MUSIC-AVQA in {REAL}')
 def test_templates_of_scenes_are_the_real_ones():
-  real = {(*json.loads(asked['type']), asked['question_content'].strip())
-          for asked in json.loads((REAL / 'avqa-test.json').read_text())}
+  real = {
+    (*json.loads(asked['type']), asked['question_content'].strip())
+    for asked in json.loads((REAL / 'avqa-test.json').read_text())
+  }
   ours = {template[:3] for template in TEMPLATES}
   assert ours < real and {text for *_, text in real - ours} == {'Where is the performance?'}

@@ -4,12 +4,12 @@ import dataclasses
 import json
 import multiprocessing
 import os
-from pathlib import Path
 import pickle
 import signal
 import subprocess
 import sys
 import warnings
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -27,6 +27,7 @@ class Clip:
 @dataclasses.dataclass(frozen=True)
 class Read:
   """Fails for a fault that the folder does not yet name as repaired; notes every reading."""
+
   folder: Path
 
   def __call__(self, clip):
@@ -52,8 +53,10 @@ DEADLY = [Clip(f't{i}', 'kill' if i == 9 else '') for i in range(10)]
 
 def run(code, folder):
   """Runs code in a process of its own, with this module as `t`; gives its exit status."""
-  code = ('import pathlib, sys; from tests.data import test_records as t; '
-          f'folder = pathlib.Path(sys.argv[1]); {code}')
+  code = (
+    'import pathlib, sys; from tests.data import test_records as t; '
+    f'folder = pathlib.Path(sys.argv[1]); {code}'
+  )
   root = Path(__file__).parents[2]
   return subprocess.run([sys.executable, '-c', code, folder], cwd=root, timeout=120).returncode
 
@@ -81,8 +84,11 @@ def test_records_come_back_in_the_order_of_the_recipe_over_several_files(tmp_pat
 
 
 def test_all_bad_clips_are_listed_and_nothing_can_be_read(tmp_path, small_shards):
-  recipe = make(tmp_path, [Clip('t0'), Clip('t1', 'has no sound'), Clip('t2'), Clip('t3')],
-                [Clip('v0'), Clip('v1', 'is 3 s long')])
+  recipe = make(
+    tmp_path,
+    [Clip('t0'), Clip('t1', 'has no sound'), Clip('t2'), Clip('t3')],
+    [Clip('v0'), Clip('v1', 'is 3 s long')],
+  )
   with pytest.raises(ValueError, match=r'(?s)2 clips.*t1: has no sound.*v1: is 3 s long.*skip_bad'):
     records.write(recipe, tmp_path / 'out')
   with pytest.raises(ValueError, match="no data set 'toy'"):
@@ -187,7 +193,9 @@ def test_a_missing_split_names_those_there_are(tmp_path):
 
 
 def test_building_and_reading_need_neither_tensorflow_nor_jax(tmp_path):
-  code = ('t.records.write(t.make(folder, [t.Clip("t0")]), folder / "out"); '
-          't.records.load(folder / "out", "toy", "train")[0]; '
-          'assert not {"tensorflow", "jax"} & set(sys.modules)')
+  code = (
+    't.records.write(t.make(folder, [t.Clip("t0")]), folder / "out"); '
+    't.records.load(folder / "out", "toy", "train")[0]; '
+    'assert not {"tensorflow", "jax"} & set(sys.modules)'
+  )
   assert run(code, tmp_path) == 0

@@ -22,12 +22,13 @@ def test_parsing_tells_per_second_what_is_heard_and_seen_and_per_clip_only_what(
     assert np.array_equal(example['audio'], record['heard'])
     assert np.array_equal(example['visual'], record['seen'])
     assert np.array_equal(
-        example['label'], (example['audio'].any(0) | example['visual'].any(0)).astype(np.float32))
+      example['label'], (example['audio'].any(0) | example['visual'].any(0)).astype(np.float32)
+    )
     assert example['label'].dtype == example['audio'].dtype == np.float32
     both.append((example['audio'].any(0), example['visual'].any(0)))
   audio, visual = np.array(both).swapaxes(0, 1)
   for state in (audio & visual, audio & ~visual, ~audio & visual):
-    assert state.any(1).mean() > .3
+    assert state.any(1).mean() > 0.3
 
 
 @pytest.mark.parametrize('knobs', [scene_labels.S4, scene_labels.MS3])
@@ -43,9 +44,12 @@ def test_masks_are_of_objects_that_sound(knobs):
 def test_s4_has_one_object_that_sounds_in_every_second_beside_silent_ones():
   found = [scene_labels.SoundingMasks().map(record)['masks'] for record in records(scene_labels.S4)]
   assert all(masks.any((1, 2)).all() for masks in found)
-  ids = [np.unique(scene_labels.decode(png)) for record in records(scene_labels.S4)
-         for png in record['masks']]
-  assert np.mean([len(i) > 2 for i in ids]) > .3
+  ids = [
+    np.unique(scene_labels.decode(png))
+    for record in records(scene_labels.S4)
+    for png in record['masks']
+  ]
+  assert np.mean([len(i) > 2 for i in ids]) > 0.3
 
 
 def test_ms3_has_seconds_without_and_with_several_sounding_objects():

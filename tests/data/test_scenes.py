@@ -8,7 +8,7 @@ from dgsct_jax.data.scenes import Knobs, compose
 from dgsct_jax.data.shapes import Shapes
 
 SMALL = Knobs(segments=6, size=48, sample_rate=4000)
-CROWD = dataclasses.replace(SMALL, events=(1, 3), distractors=(0, 2), repeats=.4, offscreen=.8)
+CROWD = dataclasses.replace(SMALL, events=(1, 3), distractors=(0, 2), repeats=0.4, offscreen=0.8)
 
 
 def clips(knobs, count=12, split='train', seed=0):
@@ -66,9 +66,9 @@ def test_no_stream_alone_tells_the_label():
   seen = np.concatenate([clip.seen[:, e] for clip, e in zip(found, event)])
   heard = np.concatenate([clip.heard[:, e] for clip, e in zip(found, event)])
   for state in (seen & heard, seen & ~heard, ~seen & heard, ~seen & ~heard):
-    assert state.mean() > .03
-  assert .3 < np.mean([clip.sources[-1] >= 0 for clip in found]) < .7
-  assert .5 < np.mean([clip.sources[1] >= 0 for clip in found])
+    assert state.mean() > 0.03
+  assert 0.3 < np.mean([clip.sources[-1] >= 0 for clip in found]) < 0.7
+  assert 0.5 < np.mean([clip.sources[1] >= 0 for clip in found])
 
 
 @pytest.mark.parametrize('knobs', [SMALL, dataclasses.replace(CROWD, frames_per_second=2)])
@@ -86,35 +86,37 @@ def test_boxes_are_the_smallest_around_masks_of_objects_that_are_seen(knobs):
 
 
 def test_pixels_outside_of_all_masks_are_the_background():
-  for clip in clips(dataclasses.replace(SMALL, grain=0.), 6):
+  for clip in clips(dataclasses.replace(SMALL, grain=0.0), 6):
     free = (clip.masks == 0).all(0)
     free[1:], free[:-1] = free[1:] & free[:-1], free[1:] & free[:-1]
     free[:, 1:], free[:, :-1] = free[:, 1:] & free[:, :-1], free[:, 1:] & free[:, :-1]
     moved = np.ptp(clip.frames.astype(int), 0).max(-1)
     # Half-transparent edges reach a pixel or two beyond the mask.
-    assert np.mean(moved[free] > 0) < .1 and np.mean(moved[~free] > 0) > .8
+    assert np.mean(moved[free] > 0) < 0.1 and np.mean(moved[~free] > 0) > 0.8
 
 
 def test_seconds_are_loud_exactly_when_something_sounds():
-  knobs = dataclasses.replace(SMALL, hiss=.001)
+  knobs = dataclasses.replace(SMALL, hiss=0.001)
   for clip in clips(knobs, 20):
-    power = np.sqrt((clip.wave.reshape(6, -1)**2).mean(1))
+    power = np.sqrt((clip.wave.reshape(6, -1) ** 2).mean(1))
     sounds = clip.sounding.any(1)
-    assert (power[sounds] > .02).all() and (power[~sounds] < .002).all()
+    assert (power[sounds] > 0.02).all() and (power[~sounds] < 0.002).all()
 
 
 def test_levels_are_those_of_the_waveform():
-  knobs = dataclasses.replace(SMALL, hiss=0., offscreen=0., level=(-8., -2.))
+  knobs = dataclasses.replace(SMALL, hiss=0.0, offscreen=0.0, level=(-8.0, -2.0))
   for clip in clips(knobs, 10):
     wave = clip.wave.reshape(6, -1)[clip.sounding[:, 0]]
     level = 20 * np.log10(np.sqrt((wave**2).mean()) / scenes.LOUDNESS)
     # Short fades, and a peak that had to be lowered, take a little.
-    assert level < clip.level[0] + .1 and (level > clip.level[0] - .5 or np.abs(wave).max() > .98)
+    assert level < clip.level[0] + 0.1 and (
+      level > clip.level[0] - 0.5 or np.abs(wave).max() > 0.98
+    )
 
 
 def test_the_waveform_never_clips():
-  knobs = dataclasses.replace(SMALL, level=(20., 30.))
-  assert all(.9 < np.abs(clip.wave).max() < 1 for clip in clips(knobs, 4))
+  knobs = dataclasses.replace(SMALL, level=(20.0, 30.0))
+  assert all(0.9 < np.abs(clip.wave).max() < 1 for clip in clips(knobs, 4))
 
 
 def test_repeats_give_several_objects_of_one_class_and_zero_gives_none():
@@ -122,20 +124,31 @@ def test_repeats_give_several_objects_of_one_class_and_zero_gives_none():
     found = clips(dataclasses.replace(CROWD, repeats=repeats))
     classes = [clip.sources[:-1][clip.sources[:-1] >= 0] for clip in found]
     return sum(len(set(c)) < len(c) for c in classes)
-  assert doubles(0.) == 0 and doubles(.6) > 3
+
+  assert doubles(0.0) == 0 and doubles(0.6) > 3
 
 
 def test_a_minute_and_five_seconds_at_other_rates_are_composed_too():
   for seconds, frames in ((60, 1), (5, 4)):
-    clip = compose(Shapes(), Knobs(segments=seconds, frames_per_second=frames, size=32,
-                                   sample_rate=1000), 0, 'test', 0)
+    clip = compose(
+      Shapes(),
+      Knobs(segments=seconds, frames_per_second=frames, size=32, sample_rate=1000),
+      0,
+      'test',
+      0,
+    )
     assert len(clip.frames) == seconds * frames and clip.wave.size == seconds * 1000
 
 
-@pytest.mark.parametrize('change, message', [
+@pytest.mark.parametrize(
+  'change, message',
+  [
     ({'distractors': (0, 8)}, '8 objects|9 objects.*lower events'),
-    ({'events': (0, 1)}, 'events'), ({'scale': (.5, .2)}, 'scale'), ({'seen': 0.}, 'seen'),
-])
+    ({'events': (0, 1)}, 'events'),
+    ({'scale': (0.5, 0.2)}, 'scale'),
+    ({'seen': 0.0}, 'seen'),
+  ],
+)
 def test_impossible_knobs_are_named(change, message):
   with pytest.raises(ValueError, match=message):
     compose(Shapes(), dataclasses.replace(SMALL, **change), 0, 'train', 0)
@@ -147,7 +160,14 @@ def test_an_unknown_split_is_named():
 
 
 def test_knobs_that_leave_no_event_say_what_to_raise():
-  knobs = dataclasses.replace(SMALL, events=(6, 6), distractors=(0, 0), heard=.01, seen=.01,
-                              heard_switching=1., seen_switching=1.)
+  knobs = dataclasses.replace(
+    SMALL,
+    events=(6, 6),
+    distractors=(0, 0),
+    heard=0.01,
+    seen=0.01,
+    heard_switching=1.0,
+    seen_switching=1.0,
+  )
   with pytest.raises(ValueError, match='no event in 100 throws'):
     compose(Shapes(), knobs, 0, 'train', 0)

@@ -23,8 +23,11 @@ def test_test_photographs_are_shown_in_no_other_split():
 def test_no_recording_is_in_two_classes():
   names = [name for label in stamps.CLASSES for name in stamps.recordings(label)]
   assert len(names) == len(set(names))
-  assert not {'mammals/bovines/goat', 'mammals/bovines/mountaingoat',
-              'mammals/rodents/beaver'} & set(names)
+  assert not {
+    'mammals/bovines/goat',
+    'mammals/bovines/mountaingoat',
+    'mammals/rodents/beaver',
+  } & set(names)
 
 
 def test_backgrounds_are_disjoint():
@@ -52,9 +55,10 @@ def test_splits_hear_other_parts_of_a_recording(source):
       parts = [stamps._part(source._file(recording, '.ogg'), split) for split in SPLITS]
       held = [part for part in parts if part is not None]
       assert len(held) in (1, 3) and parts[0] is not None
-      assert sum(part[0].size for part in held) / held[0][1] > .5
+      assert sum(part[0].size for part in held) / held[0][1] > 0.5
     assert stamps._part(source._file(recording, '.ogg'), 'test') or any(
-        stamps._part(source._file(other, '.ogg'), 'test') for other in stamps.recordings(name))
+      stamps._part(source._file(other, '.ogg'), 'test') for other in stamps.recordings(name)
+    )
 
 
 def test_recordings_shared_by_name_are_not_shared_by_content(source):
@@ -64,8 +68,10 @@ def test_recordings_shared_by_name_are_not_shared_by_content(source):
       samples = stamps._part(source._file(recording, '.ogg'), 'train')[0][:4000]
       for other, (label, wave) in found.items():
         both = min(len(wave), len(samples))
-        assert label == name or abs(np.corrcoef(wave[:both], samples[:both])[0, 1]) < .9, (
-            recording, other)
+        assert label == name or abs(np.corrcoef(wave[:both], samples[:both])[0, 1]) < 0.9, (
+          recording,
+          other,
+        )
       found[recording] = name, samples
 
 
@@ -74,14 +80,15 @@ def test_every_class_can_be_seen_and_heard_in_every_split(source, split):
   rng = np.random.default_rng(0)
   for label in range(len(source.classes)):
     picture = source.picture(label, rng, split)
-    assert picture.shape[-1] == 4 and .1 < (picture[..., 3] > 128).mean() < 1
+    assert picture.shape[-1] == 4 and 0.1 < (picture[..., 3] > 128).mean() < 1
     sound = source.sound(label, rng, split, 2, 16000)
-    power = np.sqrt((sound.reshape(-1, 4800 * 2 // 3)**2).mean(1))
-    assert sound.shape == (32000,) and (power > .1 * sound.std()).all()
+    power = np.sqrt((sound.reshape(-1, 4800 * 2 // 3) ** 2).mean(1))
+    assert sound.shape == (32000,) and (power > 0.1 * sound.std()).all()
 
 
 def test_a_clip_of_photographs_is_composed_the_same_each_time(source):
-  first, second = (compose(source, Knobs(segments=4, sample_rate=8000), 0, 'test', 3)
-                   for _ in range(2))
+  first, second = (
+    compose(source, Knobs(segments=4, sample_rate=8000), 0, 'test', 3) for _ in range(2)
+  )
   assert np.array_equal(first.frames, second.frames) and np.array_equal(first.wave, second.wave)
   assert first.label.min() < len(source.classes)

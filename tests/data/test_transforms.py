@@ -3,8 +3,8 @@
 import io
 
 import numpy as np
-from PIL import Image
 import pytest
+from PIL import Image
 
 from dgsct_jax.data import transforms
 
@@ -19,15 +19,31 @@ def noise(*shape):
   return np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
 
 
-@pytest.mark.parametrize('size, new', [
-    ((256, 256), (192, 192)), ((360, 640), (192, 192)), ((97, 131), (192, 192)),
-    ((5, 4), (7, 3)), ((1, 1), (3, 3)), ((64, 48), (64, 48)), ((1080, 1920), (224, 224))])
+@pytest.mark.parametrize(
+  'size, new',
+  [
+    ((256, 256), (192, 192)),
+    ((360, 640), (192, 192)),
+    ((97, 131), (192, 192)),
+    ((5, 4), (7, 3)),
+    ((1, 1), (3, 3)),
+    ((64, 48), (64, 48)),
+    ((1080, 1920), (224, 224)),
+  ],
+)
 def test_resize_is_that_of_torch(size, new):
   torch = pytest.importorskip('torch')
   image = noise(*size, 3)
-  expected = torch.nn.functional.interpolate(
-      torch.from_numpy(image).permute(2, 0, 1)[None].float() / 255, size=new, mode='bicubic',
-      align_corners=False)[0].permute(1, 2, 0).numpy()
+  expected = (
+    torch.nn.functional.interpolate(
+      torch.from_numpy(image).permute(2, 0, 1)[None].float() / 255,
+      size=new,
+      mode='bicubic',
+      align_corners=False,
+    )[0]
+    .permute(1, 2, 0)
+    .numpy()
+  )
   np.testing.assert_allclose(transforms.resize(image, *new) / 255, expected, atol=3e-6)
 
 
@@ -38,9 +54,10 @@ def test_resize_gives_the_published_numbers():
   np.testing.assert_allclose(first, [0.63079, 2.00463, 3.37847], atol=1e-5)
   row = np.float32([[0, 1, 4, 9, 16, 25]])[..., None]
   np.testing.assert_allclose(
-      transforms.resize(row, 1, 7)[0, :, 0],
-      [-0.04619169, 0.51211735, 2.48578717, 6.125, 11.38520408, 18.40661443, 25.41572522],
-      rtol=1e-5)
+    transforms.resize(row, 1, 7)[0, :, 0],
+    [-0.04619169, 0.51211735, 2.48578717, 6.125, 11.38520408, 18.40661443, 25.41572522],
+    rtol=1e-5,
+  )
 
 
 def test_an_image_of_the_wanted_size_keeps_its_pixels():
@@ -65,16 +82,24 @@ def test_frames_are_normalised_as_for_imagenet():
   assert 'frames' in example  # the record itself is left alone
 
 
-@pytest.mark.parametrize('pixels, options', [
-    (noise(8, 8), {}), (noise(8, 8, 4), {}), (noise(8, 8, 3), {'format': 'jpeg'})])
+@pytest.mark.parametrize(
+  'pixels, options', [(noise(8, 8), {}), (noise(8, 8, 4), {}), (noise(8, 8, 3), {'format': 'jpeg'})]
+)
 def test_grey_transparent_and_jpeg_pictures_are_read_as_rgb(pixels, options):
   video = transforms.DecodeFrames(4).map({'frames': [encode(pixels, **options)]})['video']
   assert video.shape == (1, 4, 4, 3)
 
 
-@pytest.mark.parametrize('broken', [
-    b'', b'not a picture', encode(noise(64, 64, 3), 'jpeg')[:900],
-    encode(noise(64, 64, 3))[:900], b'\x89PNG\r\n\x1a\n' + bytes(40)])
+@pytest.mark.parametrize(
+  'broken',
+  [
+    b'',
+    b'not a picture',
+    encode(noise(64, 64, 3), 'jpeg')[:900],
+    encode(noise(64, 64, 3))[:900],
+    b'\x89PNG\r\n\x1a\n' + bytes(40),
+  ],
+)
 def test_a_broken_picture_is_named(broken):
   good = encode(noise(8, 8, 3))
   with pytest.raises(ValueError, match=r"record 'clip7': frame 1 is not a readable picture"):

@@ -28,11 +28,11 @@ def value(path: str, shape: tuple[int, ...], gates: float | None) -> np.ndarray:
     return np.full(shape, gates, np.float32)
   x = np.random.default_rng(zlib.crc32(f'{path} {shape}'.encode())).normal(size=shape)
   if name in ('scale', 'var'):
-    x = np.exp(.1 * x)
+    x = np.exp(0.1 * x)
   elif name == 'logit_scale':
-    x = 2.3 + .1 * x
+    x = 2.3 + 0.1 * x
   elif name in ('gate', 'tokens_gate'):
-    x = .5 + .1 * x
+    x = 0.5 + 0.1 * x
   elif name == 'mel_basis':
     x = np.abs(x) / shape[0]
   elif 'kernel' in name or name.startswith('stft'):
@@ -41,5 +41,5 @@ def value(path: str, shape: tuple[int, ...], gates: float | None) -> np.ndarray:
   elif name == 'tokens':
     x = np.abs(x)
   else:
-    x = .1 * x
+    x = 0.1 * x
   return x.astype(np.float32)

@@ -32,18 +32,24 @@ def shapes(x: jax.Array = X, y: jax.Array = Y, **fields) -> dict[str, tuple[int,
   return {path: leaf.shape for path, leaf in tree.flatten(values).items()}
 
 
-def run(model: DGSCTAdapter, values: tree.Tree, x: jax.Array = X, y: jax.Array = Y,
-        train: bool = False) -> tuple[np.ndarray, np.ndarray]:
+def run(
+  model: DGSCTAdapter, values: tree.Tree, x: jax.Array = X, y: jax.Array = Y, train: bool = False
+) -> tuple[np.ndarray, np.ndarray]:
   """The residual and the pooling map."""
   apply = jax.jit(lambda values, x, y: model.apply(values, x, y, train, mutable='batch_stats')[0])
   return jax.tree.map(np.asarray, apply(values, x, y))
 
 
-def inside(model: DGSCTAdapter, values: tree.Tree, x: jax.Array = X,
-           y: jax.Array = Y) -> dict[str, jax.Array]:
+def inside(
+  model: DGSCTAdapter, values: tree.Tree, x: jax.Array = X, y: jax.Array = Y
+) -> dict[str, jax.Array]:
   """What the adapter's methods return on the way."""
-  apply = functools.partial(model.apply, train=False, mutable='intermediates',
-                            capture_intermediates=lambda module, method: module.name is None)
+  apply = functools.partial(
+    model.apply,
+    train=False,
+    mutable='intermediates',
+    capture_intermediates=lambda module, method: module.name is None,
+  )
   found = jax.jit(apply)(values, x, y)[1]['intermediates']
   return {method: returned for method, (returned,) in found.items()}
 
@@ -92,7 +98,7 @@ def test_the_adapter_computes_the_formulas_of_the_release(released):
     u = z * (1 + channel)
     s = linear('spatial_out', relu(linear('spatial_own', u)) * relu(linear('spatial_guide', g)))
     np.testing.assert_allclose(found_map, softmax(np.tanh(s), 0).T, atol=1e-5)
-    h = layer_norm('norm_before', z * (.3 * channel + .05 * sigmoid(s) + 1 - .3))
+    h = layer_norm('norm_before', z * (0.3 * channel + 0.05 * sigmoid(s) + 1 - 0.3))
     h = batch_norm('bn_up', grouped('up', relu(batch_norm('bn_down', grouped('down', h)))))
     np.testing.assert_allclose(found, p['gate'] * layer_norm('norm_post', h), atol=1e-4)
 
@@ -125,14 +131,14 @@ def test_clips_do_not_depend_on_one_another_in_evaluation(released):
 
 
 def test_a_zero_gate_gives_a_zero_residual_but_not_a_uniform_map():
-  values = filled.variables(adapter(), X, Y, gates=0., train=False)
+  values = filled.variables(adapter(), X, Y, gates=0.0, train=False)
   residual, pooling = run(adapter(), values)
   np.testing.assert_array_equal(residual, 0)
-  assert np.ptp(pooling) > .01
+  assert np.ptp(pooling) > 0.01
 
 
 def test_a_zero_token_gate_leaves_the_latent_tokens_without_effect(released):
-  values = filled.variables(adapter(), X, Y, gates=0., train=False)
+  values = filled.variables(adapter(), X, Y, gates=0.0, train=False)
   other = jax.tree.map(np.copy, values)
   other['params']['tokens'] += 1
   np.testing.assert_array_equal(run(adapter(), values)[1], run(adapter(), other)[1])
@@ -144,7 +150,7 @@ def test_new_adapters_start_with_zero_gates_and_tokens_between_zero_and_one():
   params = start(adapter())
   assert params['gate'] == params['tokens_gate'] == 0
   tokens = np.asarray(params['tokens'])
-  assert 0 <= tokens.min() < .3 and .7 < tokens.max() < 1
+  assert 0 <= tokens.min() < 0.3 and 0.7 < tokens.max() < 1
   assert not start(adapter(token_init='zeros'))['tokens'].any()
 
 
@@ -166,9 +172,9 @@ def test_a_gate_before_the_norm_has_a_sign_but_no_size():
     return run(model, values)[0]
 
   bias = values['params']['norm_post']['bias']
-  np.testing.assert_allclose(at(500.), at(50.), atol=1e-4)
-  np.testing.assert_allclose(at(-50.) - bias, bias - at(50.), atol=1e-4)
-  np.testing.assert_array_equal(at(0.), np.broadcast_to(bias, (B, N, D)))
+  np.testing.assert_allclose(at(500.0), at(50.0), atol=1e-4)
+  np.testing.assert_allclose(at(-50.0) - bias, bias - at(50.0), atol=1e-4)
+  np.testing.assert_array_equal(at(0.0), np.broadcast_to(bias, (B, N, D)))
 
 
 def test_a_gate_after_the_norm_scales_the_residual(released):
@@ -181,16 +187,19 @@ def test_a_gate_after_the_norm_scales_the_residual(released):
 # Fields: which parameters they bring, and that they act.
 
 EFFECTS = {  # field -> parameters it adds and takes away
-    'alpha': (dict(alpha=.6), set(), set()),
-    'beta': (dict(beta=3.), set(), set()),
-    'gamma': (dict(gamma=.5), {'temporal_gate/kernel', 'temporal_gate/bias'}, set()),
-    'formula': (dict(formula='paper'), set(), set()),
-    'batch_norm': (dict(batch_norm=False), set(), {
-        'bn_down/scale', 'bn_down/bias', 'bn_up/scale', 'bn_up/bias'}),
-    'gate': (dict(gate=False), set(), {'gate'}),
-    'gate_before_norm': (dict(gate_before_norm=True), set(), set()),
-    'norm_before': (dict(norm_before=False), set(), {'norm_before/scale', 'norm_before/bias'}),
-    'token_map': (dict(token_map='resize'), set(), {'token_map/kernel', 'token_map/bias'}),
+  'alpha': (dict(alpha=0.6), set(), set()),
+  'beta': (dict(beta=3.0), set(), set()),
+  'gamma': (dict(gamma=0.5), {'temporal_gate/kernel', 'temporal_gate/bias'}, set()),
+  'formula': (dict(formula='paper'), set(), set()),
+  'batch_norm': (
+    dict(batch_norm=False),
+    set(),
+    {'bn_down/scale', 'bn_down/bias', 'bn_up/scale', 'bn_up/bias'},
+  ),
+  'gate': (dict(gate=False), set(), {'gate'}),
+  'gate_before_norm': (dict(gate_before_norm=True), set(), set()),
+  'norm_before': (dict(norm_before=False), set(), {'norm_before/scale', 'norm_before/bias'}),
+  'token_map': (dict(token_map='resize'), set(), {'token_map/kernel', 'token_map/bias'}),
 }
 
 
@@ -203,17 +212,21 @@ def test_a_field_changes_the_residual_and_only_its_own_parameters(field, release
   before, after = (set(tree.flatten(v['params'])) for v in (values, own))
   assert (after - before, before - after) == (added, removed)
   for path in before & after:  # filled by path and shape alone
-    np.testing.assert_array_equal(tree.flatten(own['params'])[path],
-                                  tree.flatten(values['params'])[path])
+    np.testing.assert_array_equal(
+      tree.flatten(own['params'])[path], tree.flatten(values['params'])[path]
+    )
   assert ('batch_stats' in own) == model.batch_norm
   assert np.abs(run(model, own)[0] - residual).max() > 1e-4
 
 
-@pytest.mark.parametrize('fields, expected', [
+@pytest.mark.parametrize(
+  'fields, expected',
+  [
     (dict(reduction=4), {'down/kernel': (2, 4, 1), 'up/kernel': (2, 1, 4)}),
     (dict(groups=4), {'down/kernel': (4, 2, 1), 'up/kernel': (4, 1, 2)}),
     (dict(tokens=5), {'tokens': (5, 8)}),
-])
+  ],
+)
 def test_sizes_of_the_bottleneck_and_of_the_latents_change_their_own_shapes(fields, expected):
   before, after = shapes(batch_norm=False), shapes(batch_norm=False, **fields)
   changed = {path: shape for path, shape in after.items() if before[path] != shape}
@@ -222,13 +235,16 @@ def test_sizes_of_the_bottleneck_and_of_the_latents_change_their_own_shapes(fiel
 
 
 def test_a_zero_gamma_leaves_the_temporal_gate_out():
-  assert shapes(gamma=0.) == shapes()
+  assert shapes(gamma=0.0) == shapes()
 
 
-@pytest.mark.parametrize('fields, count', [
+@pytest.mark.parametrize(
+  'fields, count',
+  [
     (dict(), 9_501_980 - 1),  # less `gate_tk`, which nothing reads
     (dict(groups=4, tokens=2, batch_norm=False, gate=False), 9_498_306),
-])
+  ],
+)
 def test_a_full_size_adapter_has_the_released_number_of_parameters(fields, count):
   own, other = (jax.ShapeDtypeStruct((1, *size), jnp.float32) for size in ((4096, 96), (2304, 192)))
   init = functools.partial(DGSCTAdapter(**fields).init, train=False)
@@ -237,14 +253,14 @@ def test_a_full_size_adapter_has_the_released_number_of_parameters(fields, count
 
 def test_unmodulated_adapters_have_neither_channel_nor_spatial_gate():
   """α = β = 0 leaves the tokens as they are: then the guide acts through the latents alone."""
-  model = adapter(alpha=0., beta=0.)
-  values = filled.variables(model, X, Y, gates=1., train=False)
+  model = adapter(alpha=0.0, beta=0.0)
+  values = filled.variables(model, X, Y, gates=1.0, train=False)
   values['params']['tokens_gate'] = np.zeros(1, np.float32)
   np.testing.assert_allclose(run(model, values)[0], run(model, values, X, -3 * Y)[0], atol=1e-5)
 
 
 @pytest.mark.parametrize('formula', ['released', 'paper'])
-@pytest.mark.parametrize('gamma', [0., .5])
+@pytest.mark.parametrize('gamma', [0.0, 0.5])
 def test_the_modulation_is_the_stated_formula(formula, gamma):
   model = adapter(formula=formula, gamma=gamma)
   values = filled.variables(model, X, Y, train=False)
@@ -253,8 +269,8 @@ def test_the_modulation_is_the_stated_formula(formula, gamma):
   if gamma:
     gate = values['params']['temporal_gate']
     time = jax.nn.sigmoid(found['bring'].mean(1) @ gate['kernel'] + gate['bias'])[:, None]
-  gates = .3 * found['channel_gate'] + .05 * jax.nn.sigmoid(found['spatial_logits'])
-  expected = gates + gamma * time + 1 - .3
+  gates = 0.3 * found['channel_gate'] + 0.05 * jax.nn.sigmoid(found['spatial_logits'])
+  expected = gates + gamma * time + 1 - 0.3
   if formula == 'paper':
     expected = (gates + 1) * (gamma * time + 1)
   np.testing.assert_allclose(found['modulation'], expected, atol=1e-6)
@@ -292,7 +308,7 @@ def test_tokens_from_zeros_stay_equal_and_those_from_noise_do_not():
 
   @jax.jit
   def step(params):
-    return jax.tree.map(lambda x, gradient: x - .01 * gradient, params, jax.grad(loss)(params))
+    return jax.tree.map(lambda x, gradient: x - 0.01 * gradient, params, jax.grad(loss)(params))
 
   def learn(tokens):
     learned = params | {'tokens': tokens}
@@ -327,7 +343,7 @@ def test_bfloat16_is_near_float32_and_keeps_float32_parameters(released):
   assert low.dtype == low_map.dtype == jnp.bfloat16
   for found, expected in ((low, residual), (low_map, pooling)):
     error = found.astype(np.float32) - expected
-    assert np.square(error).mean()**.5 < .05 * np.square(expected).mean()**.5
+    assert np.square(error).mean() ** 0.5 < 0.05 * np.square(expected).mean() ** 0.5
 
 
 # Exchanges.
@@ -339,8 +355,10 @@ def test_an_exchange_adapts_each_stream_by_the_other():
   assert set(values['params']) == {'visual', 'audio'}
   (dv, da), maps = jax.jit(functools.partial(model.apply, train=False))(values, X, Y)
   side = lambda name: {kind: tree[name] for kind, tree in values.items()}
-  for found, expected in (((dv, maps[0]), run(adapter(), side('visual'), X, Y)),
-                          ((da, maps[1]), run(adapter(), side('audio'), Y, X))):
+  for found, expected in (
+    ((dv, maps[0]), run(adapter(), side('visual'), X, Y)),
+    ((da, maps[1]), run(adapter(), side('audio'), Y, X)),
+  ):
     jax.tree.map(functools.partial(np.testing.assert_allclose, atol=1e-5), found, expected)
 
 

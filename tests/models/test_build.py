@@ -16,10 +16,14 @@ def config(**changes) -> ml_collections.ConfigDict:
 
 def test_frozen_backbones_stand_still_unless_asked_to_live():
   still, live = models.build(config()), models.build(config(backbone_mode='train'))
-  found = lambda model: (model.visual.drop_path, model.audio.drop_path, model.audio.batch_stats,
-                         model.audio.spec_augment)
+  found = lambda model: (
+    model.visual.drop_path,
+    model.audio.drop_path,
+    model.audio.batch_stats,
+    model.audio.spec_augment,
+  )
   assert found(still) == (0, 0, False, False)
-  assert found(live) == (.1, .1, True, True)
+  assert found(live) == (0.1, 0.1, True, True)
 
 
 def test_spec_augment_can_be_had_alone():
@@ -48,13 +52,16 @@ def test_streams_may_be_kept_apart():
   assert models.build(values).exchange is NoExchange
 
 
-@pytest.mark.parametrize('changes, message', [
+@pytest.mark.parametrize(
+  'changes, message',
+  [
     (dict(backbone_mode='still'), "backbone_mode is 'still'; set 'eval' or 'train'"),
     (dict(remat='all'), "remat is 'all'; set 'none' or 'blocks'"),
     (dict(adapter__name='lora'), "adapter.name is 'lora'; choose one of none, dgsct"),
     (dict(visual__variant='big'), "Unknown Swin V2 'big'"),
     (dict(audio__variant='big'), "Unknown HTS-AT 'big'"),
-])
+  ],
+)
 def test_settings_that_mean_nothing_are_refused(changes, message):
   with pytest.raises(ValueError, match=message):
     models.build(config(**changes))

@@ -45,7 +45,7 @@ def test_blocks_that_do_not_pair_are_refused(visual, audio):
 
 # The order of operations, with blocks that are little functions of scalars.
 
-ONES, SOUND = jnp.ones((1, 1, 1, 3)), jnp.full((1, 1), .7)
+ONES, SOUND = jnp.ones((1, 1, 1, 3)), jnp.full((1, 1), 0.7)
 
 
 class Scalars(nn.Module):
@@ -67,8 +67,10 @@ class Scalars(nn.Module):
       return Block(whole, attend, feed_forward)
 
     blocks = [[block(i, j) for j in range(depth)] for i, depth in enumerate(self.depths)]
-    return [SimpleNamespace(blocks=stage, downsample=self.part(f'down{i}'))
-            for i, stage in enumerate(blocks)]
+    return [
+      SimpleNamespace(blocks=stage, downsample=self.part(f'down{i}'))
+      for i, stage in enumerate(blocks)
+    ]
 
   def stem(self, x: jax.Array, train: bool) -> jax.Array:
     return self.part('stem')(jnp.sum(x).reshape(1, 1, 1))
@@ -92,7 +94,7 @@ class Listen(nn.Module):
 
   def __call__(self, v, a, train):
     at = len(self.name) + int(self.name[-1])
-    return (.01 * a + .1 * at, .02 * v - .1 * at), (v + at, a - at)
+    return (0.01 * a + 0.1 * at, 0.02 * v - 0.1 * at), (v + at, a - at)
 
 
 def scripted(visual: Scalars, audio: Scalars, read: str, split: bool) -> list[jax.Array]:
@@ -116,7 +118,7 @@ def scripted(visual: Scalars, audio: Scalars, read: str, split: bool) -> list[ja
           a_run = whole if half == 'attn' else lambda x: x
         read_v, read_a = (v, a) if read == 'before' else (v_run(v), a_run(a))
         maps = read_v + at, read_a - at
-        v, a = v_run(v) + .01 * read_a + .1 * at, a_run(a) + .02 * read_v - .1 * at
+        v, a = v_run(v) + 0.01 * read_a + 0.1 * at, a_run(a) + 0.02 * read_v - 0.1 * at
       k += 1
     pyramids[0].append(v)
     pyramids[1].append(a)
@@ -128,14 +130,14 @@ def scripted(visual: Scalars, audio: Scalars, read: str, split: bool) -> list[ja
 @pytest.mark.parametrize('read', ['before', 'after'])
 @pytest.mark.parametrize('split', [False, True])
 def test_halves_exchanges_and_merges_come_in_the_released_order(read, split):
-  visual, audio = Scalars((2, 4), .5), Scalars((2, 2), .25)
+  visual, audio = Scalars((2, 4), 0.5), Scalars((2, 2), 0.25)
   model = DualEncoder(visual, audio, Listen, read=read, split_audio=split)
   found, expected = model.apply({}, ONES, SOUND), scripted(visual, audio, read, split)
   np.testing.assert_allclose(jax.tree.leaves(found), expected, rtol=1e-5)
 
 
 def test_streams_without_an_exchange_are_the_backbones():
-  visual, audio = Scalars((2, 4), .5), Scalars((2, 2), .25)
+  visual, audio = Scalars((2, 4), 0.5), Scalars((2, 2), 0.25)
   found = DualEncoder(visual, audio).apply({}, ONES, SOUND)
   for backbone, sight, x in ((visual, ONES, found.visual), (audio, SOUND, found.audio)):
     expected = backbone.stem(sight, False)
@@ -150,7 +152,7 @@ def test_streams_without_an_exchange_are_the_backbones():
 
 def test_backbones_with_different_stages_are_refused():
   with pytest.raises(ValueError, match=r'\(1, 1\) \(visual\) and \(1,\) \(audio\).*as many stages'):
-    DualEncoder(Scalars((1, 1), 0.), Scalars((1,), 0.)).apply({}, ONES, SOUND)
+    DualEncoder(Scalars((1, 1), 0.0), Scalars((1,), 0.0)).apply({}, ONES, SOUND)
 
 
 # Real backbones of one block.
@@ -167,9 +169,14 @@ def adapter(**fields: Any) -> functools.partial[DGSCTAdapter]:
 def encoder(remat: bool = False, **fields: Any) -> DualEncoder:
   """Swin V2 and HTS-AT with 16 tokens of width 8 each, so that the adapters of both are alike."""
   shared = ONE | dict(remat=remat, dtype=fields.pop('dtype', jnp.float32))
-  exchange = functools.partial(Exchange, adapter(dtype=shared['dtype'], batch_norm=False), remat=remat)
-  return DualEncoder(tiny.swin(image=16, **shared), tiny.htsat(size=16, mel_bins=8, **shared),
-                     **dict(exchange=exchange) | fields)
+  exchange = functools.partial(
+    Exchange, adapter(dtype=shared['dtype'], batch_norm=False), remat=remat
+  )
+  return DualEncoder(
+    tiny.swin(image=16, **shared),
+    tiny.htsat(size=16, mel_bins=8, **shared),
+    **dict(exchange=exchange) | fields,
+  )
 
 
 @functools.partial(jax.jit, static_argnums=0)
@@ -180,7 +187,7 @@ def run(model: DualEncoder, values: tree.Tree) -> Encoded:
 @pytest.fixture(scope='session')
 def quiet() -> tree.Tree:
   """Variables with the gates of the beginning."""
-  return filled.variables(encoder(), VIDEO, WAVE, gates=0.)
+  return filled.variables(encoder(), VIDEO, WAVE, gates=0.0)
 
 
 def side(name: str, values: tree.Tree) -> tree.Tree:
@@ -191,7 +198,7 @@ def test_zero_gates_leave_backbones_unchanged_bit_for_bit():
   swin = tiny.swin(image=16, **ONE)
   model = DualEncoder(swin, swin.copy(), functools.partial(Exchange, adapter(batch_norm=False)))
   # Not compiled: of two programs XLA may round each in its own way.
-  quiet = jax.tree.map(jnp.asarray, filled.variables(model, VIDEO, VIDEO, gates=0.))
+  quiet = jax.tree.map(jnp.asarray, filled.variables(model, VIDEO, VIDEO, gates=0.0))
   found = model.apply(quiet, VIDEO, VIDEO)
   tokens = lambda swin, video: swin.stages[0].blocks[0](swin.stem(video), False)
   np.testing.assert_array_equal(found.visual, swin.apply(side('visual', quiet), VIDEO))
@@ -219,7 +226,7 @@ def test_open_gates_change_both_streams(quiet):
   loud = filled.variables(encoder(), VIDEO, WAVE)
   found, still = run(encoder(), loud), run(encoder(), quiet)
   for stream in ('visual', 'audio'):
-    assert np.abs(getattr(found, stream) - getattr(still, stream)).max() > .1
+    assert np.abs(getattr(found, stream) - getattr(still, stream)).max() > 0.1
 
 
 def test_the_pyramid_ends_with_the_visual_norm(quiet):
@@ -239,18 +246,21 @@ def paths(model: DualEncoder, *inputs: jax.Array) -> dict[str, tuple[tuple[int, 
 
 def test_parameters_are_named_by_stream_block_and_half():
   names = {tuple(path.split('/')[1:3]) for path in paths(encoder(), VIDEO, WAVE)}
-  assert names >= {('visual', 'stages_0'), ('audio', 'stages_0'), ('audio', 'mel'),
-                   ('exchange_attn_0', 'visual'), ('exchange_attn_0', 'audio'),
-                   ('exchange_mlp_0', 'visual'), ('exchange_mlp_0', 'audio')}
+  assert names >= {
+    ('visual', 'stages_0'),
+    ('audio', 'stages_0'),
+    ('audio', 'mel'),
+    ('exchange_attn_0', 'visual'),
+    ('exchange_attn_0', 'audio'),
+    ('exchange_mlp_0', 'visual'),
+    ('exchange_mlp_0', 'audio'),
+  }
   assert {first for first, _ in names} == {'visual', 'audio', 'exchange_attn_0', 'exchange_mlp_0'}
 
 
-@pytest.mark.parametrize('fields', [
-    dict(remat=True),
-    dict(dtype=jnp.bfloat16),
-    dict(read='after'),
-    dict(split_audio=True),
-])
+@pytest.mark.parametrize(
+  'fields', [dict(remat=True), dict(dtype=jnp.bfloat16), dict(read='after'), dict(split_audio=True)]
+)
 def test_options_change_no_parameter(fields):
   assert paths(encoder(**fields), VIDEO, WAVE) == paths(encoder(), VIDEO, WAVE)
 
@@ -286,11 +296,11 @@ def test_a_shared_backbone_computes_the_same_for_both_streams():
 def test_bfloat16_is_near_float32():
   model = encoder()
   # Small gates: the norms of so narrow adapters amplify the rounding of a nearly silent token.
-  values = filled.variables(model, VIDEO, WAVE, gates=.1)
+  values = filled.variables(model, VIDEO, WAVE, gates=0.1)
   found, expected = run(encoder(dtype=jnp.bfloat16), values), run(model, values)
   for x, y in zip(jax.tree.leaves(found), jax.tree.leaves(expected)):
     assert x.dtype == jnp.bfloat16
-    assert apart(x, y) < .05
+    assert apart(x, y) < 0.05
 
 
 # Gradients.
@@ -321,7 +331,6 @@ class ToyStage(nn.Module):
 
 
 class ToyBlock(nn.Module):
-
   def setup(self):
     self.first, self.second = Dense(8), Dense(8)
 
@@ -335,8 +344,9 @@ class ToyBlock(nn.Module):
     return self.feed_forward(self.attend(x, train), train)
 
 
-def gradients(model: DualEncoder, values: tree.Tree, video: jax.Array,
-              wave: jax.Array) -> dict[str, jax.Array]:
+def gradients(
+  model: DualEncoder, values: tree.Tree, video: jax.Array, wave: jax.Array
+) -> dict[str, jax.Array]:
   """Of something that is read from the pooled tokens, with respect to the exchanges."""
   trainable, frozen = tree.split(values['params'], ('exchange_.*',))
 
@@ -352,10 +362,20 @@ def test_at_the_beginning_gates_learn_and_the_attention_of_the_last_exchange():
   """Section 3.7 of the specification: all else is hidden behind the zero gates."""
   model = DualEncoder(Toy(9), Toy(4), functools.partial(Exchange, adapter()))
   inputs = normal(2, 3, 3, 3), normal(2, 24, seed=1)
-  found = gradients(model, filled.variables(model, *inputs, gates=0.), *inputs)
+  found = gradients(model, filled.variables(model, *inputs, gates=0.0), *inputs)
   learns = {path for path, gradient in found.items() if np.abs(gradient).max() > 0}
-  attention = ('token_map', 'channel_map', 'tokens_gate', 'channel_own', 'channel_guide',
-               'channel_bottleneck', 'channel_out', 'spatial_own', 'spatial_guide', 'spatial_out')
+  attention = (
+    'token_map',
+    'channel_map',
+    'tokens_gate',
+    'channel_own',
+    'channel_guide',
+    'channel_bottleneck',
+    'channel_out',
+    'spatial_own',
+    'spatial_guide',
+    'spatial_out',
+  )
   last = lambda path: path.startswith('exchange_mlp_0/') and path.split('/')[2] in attention
   assert learns == {path for path in found if path.endswith('/gate') or last(path)}
   assert len([path for path in learns if path.endswith('/gate')]) == 4
@@ -374,7 +394,9 @@ def test_rematerialised_blocks_and_exchanges_have_the_same_gradients_and_statist
 
   def step(remat):
     swin = tiny.swin(image=16, remat=remat, **ONE)
-    model = DualEncoder(swin, swin, functools.partial(Exchange, Small, remat=remat), split_audio=True)
+    model = DualEncoder(
+      swin, swin, functools.partial(Exchange, Small, remat=remat), split_audio=True
+    )
     values = filled.variables(model, VIDEO, VIDEO)
 
     def loss(params):
@@ -410,12 +432,14 @@ def test_rematerialised_exchanges_give_their_memory_back_before_the_next():
     def loss(params):
       return Chain(remat).apply(values_but(params), *inputs, mutable='batch_stats')[0]
 
-    values_but = lambda params: {'params': params, 'batch_stats': jax.tree.map(
-        lambda x: jnp.zeros(x.shape), values['batch_stats'])}
+    values_but = lambda params: {
+      'params': params,
+      'batch_stats': jax.tree.map(lambda x: jnp.zeros(x.shape), values['batch_stats']),
+    }
     step = jax.jit(jax.grad(loss)).lower(values['params']).compile(CPU_OPTIONS)
     return step.memory_analysis().temp_size_in_bytes
 
-  assert held(True) < .5 * held(False)
+  assert held(True) < 0.5 * held(False)
 
 
 def test_without_an_exchange_nothing_is_added_to_the_parameters():

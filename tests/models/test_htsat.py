@@ -49,10 +49,12 @@ def touched(variables) -> dict[str, set[tuple[int, int]]]:
       tokens = seen[f'{half}_{j}'] = getattr(model.stages[0].blocks[j], half)(tokens, False)
     return seen
 
-  tokens = jnp.repeat(normal(1, 64, 8), 2, 0).at[1, 0].add(jnp.arange(8.))
+  tokens = jnp.repeat(normal(1, 64, 8), 2, 0).at[1, 0].add(jnp.arange(8.0))
   seen = jax.jit(functools.partial(tiny.htsat().apply, method=run))(variables, tokens)
-  return {name: {divmod(int(i), 8) for i in np.flatnonzero((x[0] != x[1]).any(-1))}
-          for name, x in seen.items()}
+  return {
+    name: {divmod(int(i), 8) for i in np.flatnonzero((x[0] != x[1]).any(-1))}
+    for name, x in seen.items()
+  }
 
 
 def square(start: int, stop: int) -> set[tuple[int, int]]:
@@ -86,12 +88,12 @@ def test_branches_are_normalised_before():
   for half in (block.attend, block.feed_forward):
     add = jax.jit(lambda x: block.apply(values, x, False, method=half) - x)
     np.testing.assert_allclose(add(100 * x), add(x), atol=1e-3)
-    assert np.abs(add(x)).max() > .1
+    assert np.abs(add(x)).max() > 0.1
 
 
 def test_attention_equals_its_formula():
   model = htsat.WindowAttention(heads=2, window=(2, 3))
-  x, mask = normal(1, 2, 6, 8), jnp.where(normal(2, 6, 6) < -.5, -100., 0.)
+  x, mask = normal(1, 2, 6, 8), jnp.where(normal(2, 6, 6) < -0.5, -100.0, 0.0)
   values = filled.variables(model, x, mask)
   ours = jax.jit(model.apply)(values, x, mask)
 
@@ -119,11 +121,12 @@ def test_training_with_everything_off_is_evaluation(variables, seen):
 
 
 def test_the_released_training_moves_statistics_masks_and_drops(variables, seen):
-  live = tiny.htsat(batch_stats=True, spec_augment=True, drop_path=.5)
+  live = tiny.htsat(batch_stats=True, spec_augment=True, drop_path=0.5)
   trained, moved = steps(live, variables, jnp.repeat(waves(1), 16, 0), True)
-  assert not np.allclose(moved['batch_stats']['mel']['bn0']['mean'],
-                         variables['batch_stats']['mel']['bn0']['mean'])
-  assert np.asarray(trained['stem']).std(0).max() > .01  # the same wave, masked row by row
+  assert not np.allclose(
+    moved['batch_stats']['mel']['bn0']['mean'], variables['batch_stats']['mel']['bn0']['mean']
+  )
+  assert np.asarray(trained['stem']).std(0).max() > 0.01  # the same wave, masked row by row
   last = np.asarray(trained['feed_forward_1_0'] - trained['attend_1_0'])
   assert 0 < (last == 0).all((1, 2)).sum() < 16
 
@@ -136,10 +139,16 @@ def test_drop_path_rates_are_the_released_ones():
 
 def test_windows_are_the_released_ones():
   stages = htsat.build().bind({}).stages
-  found = [[(block.grid[0], block.windows[0][0], block.windows[1][0]) for block in stage.blocks]
-           for stage in stages]
-  assert found == [[(64, 8, 0), (64, 8, 4)], [(32, 8, 0), (32, 8, 4)],
-                   [(16, 8, 0), (16, 8, 4)] * 3, [(8, 8, 0)] * 2]
+  found = [
+    [(block.grid[0], block.windows[0][0], block.windows[1][0]) for block in stage.blocks]
+    for stage in stages
+  ]
+  assert found == [
+    [(64, 8, 0), (64, 8, 4)],
+    [(32, 8, 0), (32, 8, 4)],
+    [(16, 8, 0), (16, 8, 4)] * 3,
+    [(8, 8, 0)] * 2,
+  ]
 
 
 @pytest.mark.parametrize('variant, classes', [('audioset', 527), ('esc50', 50), ('scv2', 35)])
@@ -186,7 +195,7 @@ def test_a_sound_is_tagged_when_it_happens():
     proj.update(jax.tree.map(np.zeros_like, dict(proj)))
   log_mel = jnp.zeros((9, 64, 16))  # the last one is silent
   for row in range(8):
-    log_mel = log_mel.at[row, 8 * row:8 * row + 8].set(normal(8, 16))
+    log_mel = log_mel.at[row, 8 * row : 8 * row + 8].set(normal(8, 16))
 
   def tag_mel(model, mel):
     return model.tag_image(model.mel.image(mel))
@@ -235,8 +244,11 @@ def test_rematerialised_blocks_change_neither_names_nor_values(variables):
   model = tiny.htsat(remat=True)
   shapes = lambda tree: jax.tree.map(jnp.shape, tree)
   assert shapes(filled.variables(model, waves(), method=HTSAT.tag)) == shapes(variables)
-  np.testing.assert_allclose(jax.jit(model.apply)(variables, waves()),
-                             jax.jit(tiny.htsat().apply)(variables, waves()), atol=1e-6)
+  np.testing.assert_allclose(
+    jax.jit(model.apply)(variables, waves()),
+    jax.jit(tiny.htsat().apply)(variables, waves()),
+    atol=1e-6,
+  )
 
 
 def test_bfloat16_is_near_float32_and_keeps_float32_parameters(variables, seen):
@@ -246,4 +258,4 @@ def test_bfloat16_is_near_float32_and_keeps_float32_parameters(variables, seen):
   low, high = jax.jit(model.apply)(variables, waves(1)), seen['norm'][:1]
   assert low.dtype == jnp.bfloat16
   error = np.asarray(low, np.float32) - high
-  assert np.square(error).mean()**.5 < .05 * np.square(high).mean()**.5
+  assert np.square(error).mean() ** 0.5 < 0.05 * np.square(high).mean() ** 0.5

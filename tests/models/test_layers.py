@@ -26,8 +26,10 @@ def test_batch_norm_equals_torch_in_training_and_evaluation():
   theirs.weight.data = tensor(normal(4, seed=1))
   theirs.bias.data = tensor(normal(4, seed=2))
   ours = layers.BatchNorm()
-  variables = {'params': {'scale': normal(4, seed=1), 'bias': normal(4, seed=2)},
-               'batch_stats': {'mean': np.zeros(4, np.float32), 'var': np.ones(4, np.float32)}}
+  variables = {
+    'params': {'scale': normal(4, seed=1), 'bias': normal(4, seed=2)},
+    'batch_stats': {'mean': np.zeros(4, np.float32), 'var': np.ones(4, np.float32)},
+  }
   for step in range(3):
     x = 3 + 2 * normal(2, 5, 4, seed=step)
     expected = theirs(tensor(x).swapaxes(1, 2)).swapaxes(1, 2).detach()
@@ -78,20 +80,20 @@ def test_gelu_is_the_exact_one():
 
 
 def test_drop_path_drops_whole_rows_and_keeps_the_expectation():
-  drop = layers.DropPath(.4)
+  drop = layers.DropPath(0.4)
   x = 1 + abs(normal(4000, 2, 3))
   y = np.asarray(drop.apply({}, x, True, rngs={'drop_path': KEY}))
   kept = (y != 0).reshape(4000, -1)
   assert (kept.all(1) == kept.any(1)).all()
-  assert kept.any(1).mean() == pytest.approx(.6, abs=.04)
-  np.testing.assert_allclose(y[kept.any(1)], np.asarray(x)[kept.any(1)] / .6, rtol=1e-6)
-  np.testing.assert_allclose(y.mean(), x.mean(), rtol=.05)
+  assert kept.any(1).mean() == pytest.approx(0.6, abs=0.04)
+  np.testing.assert_allclose(y[kept.any(1)], np.asarray(x)[kept.any(1)] / 0.6, rtol=1e-6)
+  np.testing.assert_allclose(y.mean(), x.mean(), rtol=0.05)
 
 
 def test_drop_path_needs_no_randomness_in_evaluation_or_at_rate_zero():
   x = jnp.ones((3, 2))
-  assert layers.DropPath(.5).apply({}, x, False) is x
-  assert layers.DropPath(0.).apply({}, x, True) is x
+  assert layers.DropPath(0.5).apply({}, x, False) is x
+  assert layers.DropPath(0.0).apply({}, x, True) is x
 
 
 @pytest.mark.parametrize('norm_first', [True, False])
@@ -118,8 +120,11 @@ def test_patches_follow_one_another_row_by_row():
   kernel, bias = variables['params']['proj']['kernel'], variables['params']['proj']['bias']
   assert kernel.shape == (4, 4, 3, 5)
   image = np.asarray(x[0])
-  patches = [np.einsum('hwc,hwcd->d', image[i:i + 4, j:j + 4], kernel) + bias
-             for i in (0, 4) for j in (0, 4, 8)]
+  patches = [
+    np.einsum('hwc,hwcd->d', image[i : i + 4, j : j + 4], kernel) + bias
+    for i in (0, 4)
+    for j in (0, 4, 8)
+  ]
   norm = lambda x: (x - x.mean(-1, keepdims=True)) / np.sqrt(x.var(-1, keepdims=True) + 1e-5)
   np.testing.assert_allclose(embed.apply(variables, x)[0], norm(np.stack(patches)), atol=1e-4)
 
@@ -127,9 +132,9 @@ def test_patches_follow_one_another_row_by_row():
 def test_dense_starts_uniform_within_one_over_the_root_of_its_inputs():
   params = layers.Dense(500).init(KEY, jnp.ones((1, 16)))['params']
   for values in params.values():
-    assert np.abs(values).max() <= .25
-    assert np.abs(values).max() > .24
-    assert np.asarray(values).std() == pytest.approx(.25 / 3**.5, rel=.06)
+    assert np.abs(values).max() <= 0.25
+    assert np.abs(values).max() > 0.24
+    assert np.asarray(values).std() == pytest.approx(0.25 / 3**0.5, rel=0.06)
 
 
 def test_dense_without_bias_has_none():
@@ -144,5 +149,5 @@ def test_dense_computes_in_its_dtype_and_keeps_float32_parameters():
 
 
 def test_mlp_is_wider_by_its_ratio():
-  params = layers.Mlp(3.).init(KEY, jnp.ones((1, 4)))['params']
+  params = layers.Mlp(3.0).init(KEY, jnp.ones((1, 4)))['params']
   assert params['fc1']['kernel'].shape == (4, 12) and params['fc2']['kernel'].shape == (12, 4)

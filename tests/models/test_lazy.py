@@ -17,9 +17,9 @@ class Tiny(nn.Module):
   """All kinds of initial values: random, constant, numpy, statistics."""
 
   def setup(self):
-    self.table = self.param('table', lambda key: jnp.asarray(np.arange(6.).reshape(2, 3)))
+    self.table = self.param('table', lambda key: jnp.asarray(np.arange(6.0).reshape(2, 3)))
     self.dense, self.norm, self.out = Dense(3), BatchNorm(), [Dense(3), Dense(3)]
-    self.drop = nn.Dropout(.5)
+    self.drop = nn.Dropout(0.5)
 
   def __call__(self, x, train):
     x = self.norm(self.dense(x), train) + self.table[0]
@@ -59,7 +59,6 @@ def test_the_forward_pass_is_not_run():
   runs = []
 
   class Loud(nn.Module):
-
     @nn.compact
     def __call__(self, x):
       x = Dense(2)(x)
@@ -77,7 +76,6 @@ def test_the_forward_pass_is_not_run():
 
 def test_initial_values_that_depend_on_the_input_are_refused():
   class Spoiled(nn.Module):
-
     @nn.compact
     def __call__(self, x):
       return x - self.param('mean', lambda key: x.mean(0))

@@ -12,7 +12,7 @@ from dgsct_jax.models import mel
 from dgsct_jax.models.mel import LogMel
 
 KEY = jax.random.key(0)
-SMALL = dict(sample_rate=4000, n_fft=128, hop=32, mel_bins=16, fmax=2000., size=32)
+SMALL = dict(sample_rate=4000, n_fft=128, hop=32, mel_bins=16, fmax=2000.0, size=32)
 
 
 def variables(model: LogMel) -> dict:
@@ -22,9 +22,15 @@ def variables(model: LogMel) -> dict:
   basis = mel.mel_filters(model.sample_rate, model.n_fft, model.mel_bins, model.fmin, model.fmax)
   ones, zeros = np.ones(model.mel_bins, np.float32), np.zeros(model.mel_bins, np.float32)
   assert real.shape == imag.shape == (model.n_fft, bins)
-  return {'params': {'stft_real': real, 'stft_imag': imag, 'mel_basis': basis,
-                     'bn0': {'scale': ones, 'bias': zeros}},
-          'batch_stats': {'bn0': {'mean': zeros, 'var': ones}}}
+  return {
+    'params': {
+      'stft_real': real,
+      'stft_imag': imag,
+      'mel_basis': basis,
+      'bn0': {'scale': ones, 'bias': zeros},
+    },
+    'batch_stats': {'bn0': {'mean': zeros, 'var': ones}},
+  }
 
 
 def noise(*shape: int, seed: int = 0) -> np.ndarray:
@@ -39,7 +45,7 @@ def log_mel(model: LogMel, wave: np.ndarray) -> np.ndarray:
 def tones() -> np.ndarray:
   """Log-mel of the specification's wave: a second of 1 and 3 kHz, heard ten times."""
   n = np.arange(32000)
-  wave = .5 * np.sin(2 * np.pi * 1000 * n / 32000) + .25 * np.sin(2 * np.pi * 3000 * n / 32000)
+  wave = 0.5 * np.sin(2 * np.pi * 1000 * n / 32000) + 0.25 * np.sin(2 * np.pi * 3000 * n / 32000)
   return log_mel(LogMel(tile=10), wave[None].astype(np.float32))[0]
 
 
@@ -55,7 +61,7 @@ def test_two_tones_give_the_released_decibels():
   assert x[500].argmax() == 17
   assert x.max() == pytest.approx(23.6653, abs=2e-4)
   assert x.min() >= -100
-  np.testing.assert_allclose(x[0, :4], [.4481, .8728, .8101, .9343], atol=2e-3)
+  np.testing.assert_allclose(x[0, :4], [0.4481, 0.8728, 0.8101, 0.9343], atol=2e-3)
 
 
 def test_silence_is_at_the_floor():
@@ -75,9 +81,9 @@ def test_a_tiled_second_needs_one_period_of_frames_and_its_borders():
   assert len(order) == 1001 and len(position) == 104  # 100 of the period, two at each border
 
 
-@pytest.mark.parametrize('samples, tile', [
-    (320, 1), (320, 3), (96, 10), (100, 4), (33, 7), (128, 2),
-])
+@pytest.mark.parametrize(
+  'samples, tile', [(320, 1), (320, 3), (96, 10), (100, 4), (33, 7), (128, 2)]
+)
 def test_frames_of_a_tiled_wave_read_the_samples_of_the_plainly_tiled_one(samples, tile):
   wave = noise(samples)
   position, order = mel.frame_samples(samples, tile, 64, 32)
@@ -97,8 +103,8 @@ def test_the_power_is_that_of_a_fourier_transform_under_a_periodic_hann_window()
   model = LogMel(**SMALL)
   power, order = model.apply(variables(model), jnp.asarray(wave), method=LogMel.power)
   frames = np.lib.stride_tricks.sliding_window_view(np.pad(wave[0], 64, mode='reflect'), 128)[::32]
-  hann = np.sin(np.pi * np.arange(128) / 128)**2
-  np.testing.assert_allclose(power[0, order], np.abs(np.fft.rfft(frames * hann))**2, atol=1e-3)
+  hann = np.sin(np.pi * np.arange(128) / 128) ** 2
+  np.testing.assert_allclose(power[0, order], np.abs(np.fft.rfft(frames * hann)) ** 2, atol=1e-3)
 
 
 def test_stft_kernels_have_the_released_values():
@@ -106,31 +112,33 @@ def test_stft_kernels_have_the_released_values():
   assert real.shape == imag.shape == (1024, 513)
   assert real[0, 0] == 0 and real[512, 0] == 1
   assert real[1, 0] == pytest.approx(9.4124e-6, rel=1e-4)
-  assert imag[256, 1] == pytest.approx(-.5, abs=1e-7)
+  assert imag[256, 1] == pytest.approx(-0.5, abs=1e-7)
 
 
 def test_mel_filters_are_slaneys():
-  filters = mel.mel_filters(32000, 1024, 64, 50., 14000.)
+  filters = mel.mel_filters(32000, 1024, 64, 50.0, 14000.0)
   assert filters.shape == (513, 64)
   assert filters.sum() == pytest.approx(2.048126, abs=1e-5)
-  assert filters.max() == pytest.approx(.0181495, abs=1e-7)
+  assert filters.max() == pytest.approx(0.0181495, abs=1e-7)
   rows = {column: np.flatnonzero(filters[:, column]) for column in (0, 31, 63)}
   assert {c: (r[0], r[-1]) for c, r in rows.items()} == {0: (2, 5), 31: (68, 75), 63: (401, 447)}
   assert (filters >= 0).all() and filters.any(0).all()
 
 
 def test_filters_above_the_nyquist_frequency_are_empty():
-  filters = mel.mel_filters(16000, 1024, 64, 50., 14000.)
+  filters = mel.mel_filters(16000, 1024, 64, 50.0, 14000.0)
   reached = filters.any(0)
   assert reached[:50].all() and not reached[-8:].any()
 
 
 def test_the_time_axis_is_stretched_by_torchs_cubic():
-  x = np.sin(np.float32(.37) * np.arange(1001, dtype=np.float32))
+  x = np.sin(np.float32(0.37) * np.arange(1001, dtype=np.float32))
   y = cubic_matrix(1001, 1024, align_corners=True) @ x
   np.testing.assert_allclose(
-      y[[0, 1, 2, 511, 512, 1022, 1023]],
-      [0, .3503450, .6569965, .5145280, .1726487, -.8751966, -.6502649], atol=1e-6)
+    y[[0, 1, 2, 511, 512, 1022, 1023]],
+    [0, 0.3503450, 0.6569965, 0.5145280, 0.1726487, -0.8751966, -0.6502649],
+    atol=1e-6,
+  )
 
 
 def image(model: LogMel, x: np.ndarray, train: bool = False, key: jax.Array = KEY) -> np.ndarray:
@@ -206,8 +214,14 @@ def test_rows_are_masked_independently(masked):
 
 def normalise(x: np.ndarray, train: bool, **fields) -> tuple[np.ndarray, dict]:
   model = LogMel(**SMALL | dict(batch_stats=False, spec_augment=False) | fields)
-  y, moved = model.apply(variables(model), jnp.asarray(x), train, rngs={'augment': KEY},
-                         mutable='batch_stats', method=LogMel.normalise)
+  y, moved = model.apply(
+    variables(model),
+    jnp.asarray(x),
+    train,
+    rngs={'augment': KEY},
+    mutable='batch_stats',
+    method=LogMel.normalise,
+  )
   return np.asarray(y), moved['batch_stats']['bn0']
 
 
@@ -228,7 +242,7 @@ def test_without_its_options_training_is_evaluation():
 def test_batch_statistics_move_in_training_only_where_asked_for():
   x = 3 + noise(2, 40, 16)
   moved = normalise(x, True, batch_stats=True)[1]
-  np.testing.assert_allclose(moved['mean'], .1 * x.mean((0, 1)), rtol=1e-4)
+  np.testing.assert_allclose(moved['mean'], 0.1 * x.mean((0, 1)), rtol=1e-4)
   for train, batch_stats in ((True, False), (False, True)):
     kept = normalise(x, train, batch_stats=batch_stats)[1]
     assert (kept['mean'] == 0).all() and (kept['var'] == 1).all()
@@ -241,8 +255,8 @@ def test_mixup_blends_each_row_with_the_reversed_order_by_shares_of_its_own():
   np.testing.assert_allclose(mixed, np.broadcast_to(mixed[:, :1, :1], mixed.shape), rtol=1e-6)
   own, partner = x[:, 0, 0], x[::-1, 0, 0]
   shares = (mixed[:, 0, 0] - partner) / (own - partner)
-  assert -.1 < shares.min() and shares.max() < 1.1  # 0 to 1, but for rounding
-  assert shares.mean() == pytest.approx(.5, abs=.03)
-  assert shares.var() == pytest.approx(1 / 8, abs=.01)  # of Beta(1/2, 1/2)
-  assert abs(np.corrcoef(shares, shares[::-1])[0, 1]) < .1
+  assert -0.1 < shares.min() and shares.max() < 1.1  # 0 to 1, but for rounding
+  assert shares.mean() == pytest.approx(0.5, abs=0.03)
+  assert shares.var() == pytest.approx(1 / 8, abs=0.01)  # of Beta(1/2, 1/2)
+  assert abs(np.corrcoef(shares, shares[::-1])[0, 1]) < 0.1
   np.testing.assert_allclose(normalise(x, False, mixup=True)[0], x, rtol=2e-5)

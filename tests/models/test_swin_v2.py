@@ -100,13 +100,13 @@ def attention(logit_scale: float, x: jax.Array) -> np.ndarray:
 def test_the_sharpness_of_attention_is_at_most_100():
   x = normal(1, 1, 6, 8)
   at_limit = attention(math.log(100), x)
-  np.testing.assert_allclose(attention(9., x), at_limit, rtol=1e-5)
-  assert not np.allclose(attention(3., x), at_limit, rtol=1e-2)
+  np.testing.assert_allclose(attention(9.0, x), at_limit, rtol=1e-5)
+  assert not np.allclose(attention(3.0, x), at_limit, rtol=1e-2)
 
 
 def test_attention_equals_its_formula_token_by_token():
   x = normal(1, 2, 6, 8)
-  mask = jnp.where(normal(2, 6, 6) < -.5, -100., 0.)
+  mask = jnp.where(normal(2, 6, 6) < -0.5, -100.0, 0.0)
   model = swin_v2.CosineAttention(heads=2, window=(2, 3))
   values = filled.variables(model, x, mask)
   ours = jax.jit(model.apply)(values, x, mask)
@@ -146,7 +146,7 @@ def test_training_without_drop_path_is_evaluation(variables):
 
 
 def test_drop_path_acts_in_training_only_and_grows_with_depth(variables, seen):
-  model = tiny.swin(drop_path=.5)
+  model = tiny.swin(drop_path=0.5)
   x = jnp.repeat(images(1), 40, 0)
   trained = steps(model, variables, x, True)
   np.testing.assert_array_equal(trained['stem'], jnp.repeat(trained['stem'][:1], 40, 0))
@@ -166,8 +166,10 @@ def test_drop_path_rates_of_the_large_model_are_the_released_ones():
 
 
 def test_windows_of_the_large_model_are_the_released_ones():
-  found = [[(block.grid[0], block.windows[0][0], block.windows[1][0]) for block in stage]
-           for stage in blocks(swin_v2.build('large_window12_192'))]
+  found = [
+    [(block.grid[0], block.windows[0][0], block.windows[1][0]) for block in stage]
+    for stage in blocks(swin_v2.build('large_window12_192'))
+  ]
   assert found[:2] == [[(48, 12, 0), (48, 12, 6)], [(24, 12, 0), (24, 12, 6)]]
   assert found[2:] == [[(12, 12, 0)] * 18, [(6, 6, 0)] * 2]
 
@@ -206,16 +208,19 @@ def test_unknown_variants_and_fields_are_refused():
 
 
 def test_fields_replace_those_of_the_variant():
-  model = swin_v2.build('large_window12_192', image=384, drop_path=0.)
-  assert (model.image, model.width, model.drop_path) == (384, 192, 0.)
+  model = swin_v2.build('large_window12_192', image=384, drop_path=0.0)
+  assert (model.image, model.width, model.drop_path) == (384, 192, 0.0)
 
 
 def test_rematerialised_blocks_change_neither_names_nor_values(variables):
   model = tiny.swin(remat=True)
   shapes = lambda tree: jax.tree.map(jnp.shape, tree)
   assert shapes(filled.variables(model, images())) == shapes(variables)
-  np.testing.assert_allclose(jax.jit(model.apply)(variables, images()),
-                             jax.jit(tiny.swin().apply)(variables, images()), atol=1e-6)
+  np.testing.assert_allclose(
+    jax.jit(model.apply)(variables, images()),
+    jax.jit(tiny.swin().apply)(variables, images()),
+    atol=1e-6,
+  )
 
 
 def test_bfloat16_is_near_float32_and_keeps_float32_parameters(variables, seen):
@@ -225,4 +230,4 @@ def test_bfloat16_is_near_float32_and_keeps_float32_parameters(variables, seen):
   low, high = jax.jit(model.apply)(variables, images(1)), seen['norm'][:1]
   assert low.dtype == jnp.bfloat16
   error = np.asarray(low, np.float32) - high
-  assert np.square(error).mean()**.5 < .05 * np.square(high).mean()**.5
+  assert np.square(error).mean() ** 0.5 < 0.05 * np.square(high).mean() ** 0.5

@@ -25,6 +25,7 @@ def torch() -> Any:
 def load(theirs: Any, **arrays: np.ndarray) -> None:
   """Fills all parameters of a torch module; matrices are ours, with inputs first."""
   import torch
+
   state = {name.replace('__', '.'): torch.tensor(x.T.copy()) for name, x in arrays.items()}
   theirs.load_state_dict(state, strict=True)
 
@@ -87,14 +88,16 @@ def test_a_bidirectional_lstm_is_torchs(torch):
 def test_an_lstm_starts_uniform_within_one_over_the_root_of_its_width():
   params = lazy.init(temporal.LSTM(16), jax.random.key(0), normal(1, 2, 64))['params']
   for values in params.values():
-    assert .2 < np.abs(values).max() <= .25
+    assert 0.2 < np.abs(values).max() <= 0.25
 
 
 def attention_state(params: dict, prefix: str = '') -> dict[str, np.ndarray]:
-  return {f'{prefix}in_proj_weight': params['in_proj']['kernel'],
-          f'{prefix}in_proj_bias': params['in_proj']['bias'],
-          f'{prefix}out_proj__weight': params['out_proj']['kernel'],
-          f'{prefix}out_proj__bias': params['out_proj']['bias']}
+  return {
+    f'{prefix}in_proj_weight': params['in_proj']['kernel'],
+    f'{prefix}in_proj_bias': params['in_proj']['bias'],
+    f'{prefix}out_proj__weight': params['out_proj']['kernel'],
+    f'{prefix}out_proj__bias': params['out_proj']['bias'],
+  }
 
 
 def test_attention_to_a_longer_memory_is_torchs(torch):
@@ -114,7 +117,7 @@ def test_attention_starts_without_biases_in_its_packed_projections():
   params = lazy.init(temporal.Attention(), jax.random.key(0), x, x, train=False)['params']
   kernel = params['in_proj']['kernel']
   bound = np.sqrt(6 / (16 + 48))  # Xavier's of the packed matrix
-  assert kernel.shape == (16, 48) and .95 * bound < np.abs(kernel).max() <= bound
+  assert kernel.shape == (16, 48) and 0.95 * bound < np.abs(kernel).max() <= bound
   assert not params['in_proj']['bias'].any() and not params['out_proj']['bias'].any()
 
 
@@ -124,10 +127,16 @@ def test_a_transformer_layer_is_torchs_with_the_norms_after(torch):
   values = filled.variables(model, x, x, train=False)
   theirs = torch.nn.TransformerEncoderLayer(8, 4, 16, batch_first=True).eval()
   p = values['params']
-  norms = {f'{n}__{theirs}': p[n][ours] for n in ('norm1', 'norm2')
-           for theirs, ours in (('weight', 'scale'), ('bias', 'bias'))}
-  dense = {f'{n}__{theirs}': p[n][ours] for n in ('linear1', 'linear2')
-           for theirs, ours in (('weight', 'kernel'), ('bias', 'bias'))}
+  norms = {
+    f'{n}__{theirs}': p[n][ours]
+    for n in ('norm1', 'norm2')
+    for theirs, ours in (('weight', 'scale'), ('bias', 'bias'))
+  }
+  dense = {
+    f'{n}__{theirs}': p[n][ours]
+    for n in ('linear1', 'linear2')
+    for theirs, ours in (('weight', 'kernel'), ('bias', 'bias'))
+  }
   load(theirs, **attention_state(p['attn'], 'self_attn__'), **norms, **dense)
   with torch.no_grad():
     expected = theirs(torch.tensor(np.asarray(x)))
@@ -140,7 +149,7 @@ MODEL = temporal.TemporalAttention(width=8)
 
 
 @functools.cache
-def gates(audio: float = 0., visual: float = 0.) -> tree.Tree:
+def gates(audio: float = 0.0, visual: float = 0.0) -> tree.Tree:
   """Variables whose gates are shifted: ±100 opens and shuts them."""
   values = filled.variables(MODEL, *FEATURES, train=False)
   values['params']['audio_gate']['bias'] += audio
@@ -157,7 +166,7 @@ def test_each_stream_is_scaled_by_the_gate_of_the_other():
   v, a, product = relate(gates())
   plain_v, plain_a, _ = relate(gates(-100, -100))
   assert v.shape == a.shape == (2, 4, 8) and product.shape == (2, 4)
-  by_audio, by_visual = (v / plain_v - 1) / .1, (a / plain_a - 1) / .1
+  by_audio, by_visual = (v / plain_v - 1) / 0.1, (a / plain_a - 1) / 0.1
   for gate in (by_audio, by_visual):  # the same for all channels of a segment
     assert 0 < gate.min() and gate.max() < 1 and np.ptp(np.asarray(gate), -1).max() < 1e-3
   np.testing.assert_allclose(by_audio.mean(-1) * by_visual.mean(-1), product, rtol=1e-3)

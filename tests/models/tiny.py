@@ -11,15 +11,17 @@ from dgsct_jax.models.swin_v2 import SwinV2
 
 def swin(**fields: Any) -> SwinV2:
   """A stage of 8×8 tokens in four windows, in its second block shifted, and one of 4×4."""
-  tiny = dict(image=32, width=8, depths=(2, 1), heads=(2, 2), window=4, mlp_ratio=2., drop_path=0.)
+  tiny = dict(
+    image=32, width=8, depths=(2, 1), heads=(2, 2), window=4, mlp_ratio=2.0, drop_path=0.0
+  )
   return SwinV2(**tiny | fields)
 
 
 def htsat(**fields: Any) -> HTSAT:
   """The same grids as `swin` from 512 samples; still in training."""
-  front = dict(sample_rate=4000, n_fft=64, hop=32, mel_bins=16, fmax=2000., size=32)
-  body = dict(width=8, depths=(2, 1), heads=(2, 2), window=4, mlp_ratio=2., classes=3)
-  still = dict(drop_path=0., batch_stats=False, spec_augment=False)
+  front = dict(sample_rate=4000, n_fft=64, hop=32, mel_bins=16, fmax=2000.0, size=32)
+  body = dict(width=8, depths=(2, 1), heads=(2, 2), window=4, mlp_ratio=2.0, classes=3)
+  still = dict(drop_path=0.0, batch_stats=False, spec_augment=False)
   return HTSAT(**front | body | still | fields)
 
 

@@ -29,9 +29,12 @@ def configure(case: Case) -> Any:
     config.model.visual = {'variant': 'custom'} | swin_fields(settings['visual'])
     config.model.audio = {'variant': 'audioset', 'tile': 10} | htsat_fields(settings['audio'])
   config.model.adapter.update(
-      alpha=settings['channel_gate'], beta=settings['spatial_gate'], tokens=settings['num_tokens'],
-      reduction=settings.get('reduction') or settings['Adapter_downsample'],
-      groups=settings.get('groups') or settings['num_conv_group'])
+    alpha=settings['channel_gate'],
+    beta=settings['spatial_gate'],
+    tokens=settings['num_tokens'],
+    reduction=settings.get('reduction') or settings['Adapter_downsample'],
+    groups=settings.get('groups') or settings['num_conv_group'],
+  )
   config.model.head.gamma = settings['temporal_gamma']
   if case.training:  # as released, but for what is random
     config.model.backbone_mode = 'train'
@@ -44,7 +47,9 @@ def configure(case: Case) -> Any:
 
 def weights(case: Case) -> dict[str, Any]:
   """The case's weights through the table, as variables."""
-  plan = dgsct.plan_ave(case.weights() | {f'htsat.{name}': x for name, x in htsat.front_end().items()})
+  plan = dgsct.plan_ave(
+    case.weights() | {f'htsat.{name}': x for name, x in htsat.front_end().items()}
+  )
   return tree.unflatten(table.convert(plan.state, plan.table, plan.targets))
 
 
@@ -52,7 +57,11 @@ def batch(case: Case, rounding: int = 0) -> dict[str, np.ndarray]:
   inputs = case.inputs(rounding)
   label = np.where(inputs['segment'], inputs['event'][:, None], 28).astype(np.int32)
   features = {name: inputs[name] for name in ('visual', 'audio') if name in inputs}
-  media = {'video': channels_last(inputs['frames']), 'wave': inputs['wave']} if 'frames' in inputs else features
+  media = (
+    {'video': channels_last(inputs['frames']), 'wave': inputs['wave']}
+    if 'frames' in inputs
+    else features
+  )
   return media | {'label': label, 'mask': np.ones(len(label), np.float32)}
 
 
@@ -85,8 +94,12 @@ def record(seen: dict[str, Any], call, args, kwargs, context) -> Any:
       case 'encoder':
         seen |= {f'visual_stage{i}': x for i, x in enumerate(out.visual_pyramid[:-1])}
         seen |= {f'audio_stage{i}': x for i, x in enumerate(out.audio_pyramid[:-1])}
-        seen |= {'visual_tokens': out.visual, 'audio_tokens': out.audio, 'visual_spatial_map': out.visual_map,
-                 'audio_spatial_map': out.audio_map}
+        seen |= {
+          'visual_tokens': out.visual,
+          'audio_tokens': out.audio,
+          'visual_spatial_map': out.visual_map,
+          'audio_spatial_map': out.audio_map,
+        }
       case 'temporal':
         seen |= {'visual_pooled': args[0], 'audio_pooled': args[1]}
   return out
@@ -94,13 +107,22 @@ def record(seen: dict[str, Any], call, args, kwargs, context) -> Any:
 
 def scores(outputs: dict[str, Any]) -> dict[str, Any]:
   """Our outputs under the names and in the axis order of the release."""
-  return {'is_event_scores': outputs['event_logits'].T[..., None], 'audio_visual_gate': outputs['gate'].T[..., None],
-          'event_scores': outputs['logits'], 'av_score': outputs['activation_logits']}
+  return {
+    'is_event_scores': outputs['event_logits'].T[..., None],
+    'audio_visual_gate': outputs['gate'].T[..., None],
+    'event_scores': outputs['logits'],
+    'av_score': outputs['activation_logits'],
+  }
 
 
 def losses(loss: Any, parts: dict[str, Any]) -> dict[str, Any]:
-  return {'loss': loss, 'loss_is_event': parts['event'], 'loss_gate': parts['gate'], 'loss_cas': parts['activation'],
-          'loss_event_class': parts['class']}
+  return {
+    'loss': loss,
+    'loss_is_event': parts['event'],
+    'loss_gate': parts['gate'],
+    'loss_cas': parts['activation'],
+    'loss_event_class': parts['class'],
+  }
 
 
 def run_gradients(case: Case, roundings: int = 40) -> Iterator[dict[str, Any]]:
@@ -117,8 +139,12 @@ def run_gradients(case: Case, roundings: int = 40) -> Iterator[dict[str, Any]]:
   def step(trainable, frozen, stats, clips):
     def loss(trainable):
       with nn.intercept_methods(misread_batch_norm), nn.intercept_methods(no_dropout):
-        outputs, state = task.model.apply({'params': tree.merge(trainable, frozen), 'batch_stats': stats}, clips, train,
-                                          mutable=['batch_stats'])
+        outputs, state = task.model.apply(
+          {'params': tree.merge(trainable, frozen), 'batch_stats': stats},
+          clips,
+          train,
+          mutable=['batch_stats'],
+        )
       return task.loss(outputs, clips)[0], state['batch_stats']
 
     return jax.value_and_grad(loss, has_aux=True)(trainable)
@@ -128,8 +154,11 @@ def run_gradients(case: Case, roundings: int = 40) -> Iterator[dict[str, Any]]:
     clips = batch(case, rounding)
     (loss, after), grads = step(trainable, frozen, stats, clips)
     grads = table.export(jax.device_get(tree.flatten({'params': grads})), dgsct.AVE)
-    got = {'loss': loss, 'gate_grads': np.concatenate([grads[name] for name in case.json['gate_names']]),
-           'grad_norms': np.asarray([np.linalg.norm(grads[name]) for name in case.grad_names])}
+    got = {
+      'loss': loss,
+      'gate_grads': np.concatenate([grads[name] for name in case.json['gate_names']]),
+      'grad_norms': np.asarray([np.linalg.norm(grads[name]) for name in case.grad_names]),
+    }
     got |= {f'grad/{name}': x for name, x in grads.items()}
     if train:
       after = table.export(jax.device_get(tree.flatten({'batch_stats': after})), dgsct.AVE)
@@ -189,10 +218,17 @@ def run_ave_head(case: Case) -> dict[str, Any]:
     with nn.intercept_methods(keep):
       outputs = model.apply(variables, clips['visual'], clips['audio'])
     time_first = lambda x: jnp.swapaxes(x, 0, 1)
-    return scores(outputs) | losses(*ave_task.loss(outputs, clips, settings['classes'])) | {
-        'visual_query': time_first(outputs['visual']), 'audio_query': time_first(outputs['audio']),
-        'visual_rnn': seen['temporal/visual_rnn'], 'audio_rnn': seen['temporal/audio_rnn'],
-        'video_encoder': time_first(seen['temporal/visual_encoder'])}
+    return (
+      scores(outputs)
+      | losses(*ave_task.loss(outputs, clips, settings['classes']))
+      | {
+        'visual_query': time_first(outputs['visual']),
+        'audio_query': time_first(outputs['audio']),
+        'visual_rnn': seen['temporal/visual_rnn'],
+        'audio_rnn': seen['temporal/audio_rnn'],
+        'video_encoder': time_first(seen['temporal/visual_encoder']),
+      }
+    )
 
   return run(variables, clips)
 
@@ -206,8 +242,12 @@ def run_ave_metrics(case: Case) -> dict[str, Any]:
     if '+5 at the true class' in case.outputs[f'accuracy_{i}']['what']:
       logits[np.arange(len(event)), event] += 5
     clips = {'label': np.where(fg, event[:, None], 28), 'mask': np.ones(len(event), np.float32)}
-    outputs = {'event_logits': event_logits, 'logits': logits, 'gate': 0.5 * jax.nn.sigmoid(event_logits),
-               'activation_logits': 0.5 * logits}
+    outputs = {
+      'event_logits': event_logits,
+      'logits': logits,
+      'gate': 0.5 * jax.nn.sigmoid(event_logits),
+      'activation_logits': 0.5 * logits,
+    }
     got[f'accuracy_{i}'] = np.mean(ave_task.metrics(outputs, clips)['accuracy'][0])
     got[f'losses_{i}'] = np.stack(list(losses(*ave_task.loss(outputs, clips)).values()))
   return got

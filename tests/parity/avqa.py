@@ -43,18 +43,30 @@ class Head(nn.Module):
 
 def prepare(case: Case) -> tuple[Head, dict[str, Any], dict[str, Any]]:
   """Head, variables and inputs of a case."""
-  words, answers = (case.shapes[name][0] for name in ('question_encoder.word2vec.weight', 'fc_ans.bias'))
+  words, answers = (
+    case.shapes[name][0] for name in ('question_encoder.word2vec.weight', 'fc_ans.bias')
+  )
   model, inputs = Head(words, answers), case.inputs()
   variables = table.convert(case.weights(), avqa.HEAD, table.targets(model, inputs))
-  return model, tree.unflatten(variables), inputs | {'mask': np.ones(len(inputs['answer']), np.float32)}
+  return (
+    model,
+    tree.unflatten(variables),
+    inputs | {'mask': np.ones(len(inputs['answer']), np.float32)},
+  )
 
 
 def scores(outputs: dict[str, Any], batch: dict[str, Any]) -> dict[str, Any]:
   """Our outputs and losses under the names of the release."""
   loss, parts = task.loss(outputs, batch | {'answer': batch['answer'][:, None]})
   own, other = (rearrange(outputs['match_logits'][:, i], 'b t c -> (b t) c') for i in (0, 1))
-  return {'out_qa': outputs['logits'][:, 0], 'out_match_posi': own, 'out_match_nega': other, 'loss': loss,
-          'loss_qa': parts['answer'], 'loss_match': 2 * parts['match']}
+  return {
+    'out_qa': outputs['logits'][:, 0],
+    'out_match_posi': own,
+    'out_match_nega': other,
+    'loss': loss,
+    'loss_qa': parts['answer'],
+    'loss_match': 2 * parts['match'],
+  }
 
 
 def run_head(case: Case) -> dict[str, Any]:
@@ -81,8 +93,11 @@ def run_head_gradients(case: Case) -> dict[str, Any]:
   grads = table.export(tree.flatten(grads), avqa.HEAD)
   norms = [np.linalg.norm(grads[name].astype(np.float64)) for name in case.grad_names]
   got = {'loss': loss, 'grad_norms': np.asarray(norms)}
-  return (got | {f'grad/{name}': x for name, x in grads.items()} |
-          {f'grad_input/{name}': x for name, x in input_grads.items()})
+  return (
+    got
+    | {f'grad/{name}': x for name, x in grads.items()}
+    | {f'grad_input/{name}': x for name, x in input_grads.items()}
+  )
 
 
 def run_avqa(case: Case) -> dict[str, Any]:
@@ -91,14 +106,23 @@ def run_avqa(case: Case) -> dict[str, Any]:
   assert not settings['is_bn'] and not settings['is_gate']
   config.model.remat = 'none'  # Nobody sees the intermediate values of what is rematerialised.
   config.model.adapter.update(
-      alpha=settings['channel_gate'], beta=settings['spatial_gate'], tokens=settings['num_tokens'],
-      reduction=settings['Adapter_downsample'], groups=settings['num_conv_group'])
+    alpha=settings['channel_gate'],
+    beta=settings['spatial_gate'],
+    tokens=settings['num_tokens'],
+    reduction=settings['Adapter_downsample'],
+    groups=settings['num_conv_group'],
+  )
   model, inputs = tasks.build(config).model, case.inputs()
   plan = avqa.plan(case.weights() | {f'htsat.{name}': x for name, x in htsat.front_end().items()})
   variables = tree.unflatten(table.convert(plan.state, plan.table, plan.targets))
-  batch = {'video': channels_last(inputs['frames']), 'negative': channels_last(inputs['negative_frames']),
-           'wave': inputs['wave'], 'question': inputs['question'], 'answer': inputs['answer'],
-           'mask': np.ones(len(inputs['answer']), np.float32)}
+  batch = {
+    'video': channels_last(inputs['frames']),
+    'negative': channels_last(inputs['negative_frames']),
+    'wave': inputs['wave'],
+    'question': inputs['question'],
+    'answer': inputs['answer'],
+    'mask': np.ones(len(inputs['answer']), np.float32),
+  }
 
   @jax.jit
   def run(variables, batch):
@@ -166,5 +190,8 @@ def run_grounding(case: Case) -> dict[str, Any]:
 
 def nest_backbones(matching: table.Table) -> table.Table:
   """All of the pre-stage's network; the converter leaves the backbones to their own files."""
-  return (table.nest(swin_v2.TABLE, 'swin.', 'encoder/visual/') + table.nest(htsat.TABLE, 'htsat.', 'encoder/audio/') +
-          table.nest(matching, '', 'matching/'))
+  return (
+    table.nest(swin_v2.TABLE, 'swin.', 'encoder/visual/')
+    + table.nest(htsat.TABLE, 'htsat.', 'encoder/audio/')
+    + table.nest(matching, '', 'matching/')
+  )

@@ -15,15 +15,28 @@ from tests.parity.golden import Case
 
 
 def swin_fields(settings: dict[str, Any]) -> dict[str, Any]:
-  return dict(image=settings['img_size'], patch=settings['patch_size'], window=settings['window_size'],
-              width=settings['embed_dim'], depths=tuple(settings['depths']), heads=tuple(settings['num_heads']),
-              mlp_ratio=settings.get('mlp_ratio', 4.0))
+  return dict(
+    image=settings['img_size'],
+    patch=settings['patch_size'],
+    window=settings['window_size'],
+    width=settings['embed_dim'],
+    depths=tuple(settings['depths']),
+    heads=tuple(settings['num_heads']),
+    mlp_ratio=settings.get('mlp_ratio', 4.0),
+  )
 
 
 def htsat_fields(settings: dict[str, Any]) -> dict[str, Any]:
-  return dict(window=settings['window'], width=settings['dim'], depths=tuple(settings['depths']),
-              heads=tuple(settings['heads']), size=settings['spec_size'], classes=settings.get('classes', 527),
-              sample_rate=settings.get('sample_rate', 32000), hop=settings.get('hop_size', 320))
+  return dict(
+    window=settings['window'],
+    width=settings['dim'],
+    depths=tuple(settings['depths']),
+    heads=tuple(settings['heads']),
+    size=settings['spec_size'],
+    classes=settings.get('classes', 527),
+    sample_rate=settings.get('sample_rate', 32000),
+    hop=settings.get('hop_size', 320),
+  )
 
 
 def blocks(stages: Any, x: jax.Array) -> tuple[dict[str, jax.Array], jax.Array]:
@@ -48,6 +61,7 @@ def run_swin_v2(case: Case) -> dict[str, jax.Array]:
       tokens = model.stem(x)
       seen, x = blocks(model.stages, tokens)
       return seen | {'patch_embed': tokens, 'norm': model.norm(x)}
+
     return SwinV2(**swin_fields(case.settings)).apply(variables, x, method=forward)
 
   return run(variables, channels_last(case.inputs()['frames']))
@@ -56,7 +70,9 @@ def run_swin_v2(case: Case) -> dict[str, jax.Array]:
 def run_htsat(case: Case) -> dict[str, jax.Array]:
   plan = htsat.plan(case.weights() | htsat.front_end())
   fields = htsat.sizes(plan.state)
-  variables = tree.unflatten(table.convert(plan.state, htsat.TABLE_TAGGING, htsat.shapes(fields, tagging=True)))
+  variables = tree.unflatten(
+    table.convert(plan.state, htsat.TABLE_TAGGING, htsat.shapes(fields, tagging=True))
+  )
 
   @jax.jit
   def run(variables, wave):
@@ -68,22 +84,38 @@ def run_htsat(case: Case) -> dict[str, jax.Array]:
 
     model = HTSAT(**htsat_fields(case.settings))
     tags = model.apply(variables, wave, method=HTSAT.tag)
-    seen = {'clipwise_output': jax.nn.sigmoid(tags['clip_logits']),
-            'framewise_output': jax.nn.sigmoid(tags['frame_logits'])}
-    return seen | (model.apply(variables, wave, method=forward) if 'patch_embed' in case.outputs else {})
+    seen = {
+      'clipwise_output': jax.nn.sigmoid(tags['clip_logits']),
+      'framewise_output': jax.nn.sigmoid(tags['frame_logits']),
+    }
+    return seen | (
+      model.apply(variables, wave, method=forward) if 'patch_embed' in case.outputs else {}
+    )
 
   return run(variables, case.inputs()['wave'])
 
 
 def run_front_end(case: Case) -> dict[str, jax.Array]:
   settings, wave = case.settings, case.inputs()['wave']
-  model = mel.LogMel(settings['sample_rate'], settings['window_size'], settings['hop_size'], settings['mel_bins'],
-                     settings['fmin'], settings['fmax'], settings['spec_size'],
-                     tile=10 if 'repeat it 10' in case.notes else 1)
+  model = mel.LogMel(
+    settings['sample_rate'],
+    settings['window_size'],
+    settings['hop_size'],
+    settings['mel_bins'],
+    settings['fmin'],
+    settings['fmax'],
+    settings['spec_size'],
+    tile=10 if 'repeat it 10' in case.notes else 1,
+  )
   targets = table.targets(model, jax.ShapeDtypeStruct(wave.shape, np.float32), train=False)
   targets = {name.replace('/', '/mel/', 1): shape for name, shape in targets.items()}
-  state = case.weights() | htsat.front_end(settings['sample_rate'], settings['window_size'], settings['mel_bins'],
-                                           settings['fmin'], settings['fmax'])
+  state = case.weights() | htsat.front_end(
+    settings['sample_rate'],
+    settings['window_size'],
+    settings['mel_bins'],
+    settings['fmin'],
+    settings['fmax'],
+  )
   variables = tree.unflatten(table.convert(state, htsat.TABLE, targets))
   variables = {collection: values['mel'] for collection, values in variables.items()}
 
@@ -91,8 +123,13 @@ def run_front_end(case: Case) -> dict[str, jax.Array]:
     power, order = model.power(wave)
     log_mel = model.log_mel(wave)
     bn0 = model.normalise(log_mel, False)
-    return {'power': power[:, None, order], 'logmel': log_mel[:, None], 'bn0': bn0[:, None],
-            'image': jnp.moveaxis(model.image(bn0), -1, 1), 'mel_filters': model.mel_basis}
+    return {
+      'power': power[:, None, order],
+      'logmel': log_mel[:, None],
+      'bn0': bn0[:, None],
+      'image': jnp.moveaxis(model.image(bn0), -1, 1),
+      'mel_filters': model.mel_basis,
+    }
 
   return model.apply(variables, wave, method=forward)
 

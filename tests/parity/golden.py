@@ -39,7 +39,11 @@ class Case:
     norms = self.json.get('grad_norms', {})
     self.grad_names = self.json.get('grad_names') or list(norms)
     if norms:  # beside the outputs in one case, among them in others
-      self.outputs['grad_norms'] = {'name': 'grad_norms', 'shape': [len(norms)], 'value': list(norms.values())}
+      self.outputs['grad_norms'] = {
+        'name': 'grad_norms',
+        'shape': [len(norms)],
+        'value': list(norms.values()),
+      }
     self.notes = ' '.join(self.json.get('notes', []))
     shapes = self.json['weights']
     if not shapes and (named := re.search(r'weights are those of (\w+)', self.notes)):
@@ -56,7 +60,9 @@ class Case:
       whole = any(name.startswith('swin.') for name in self.shapes)
       if not whole:
         return 'ave_head'
-      return 'ave' if 'is_event_scores' in self.outputs else 'ave_train' if self.training else 'ave_grad'
+      return (
+        'ave' if 'is_event_scores' in self.outputs else 'ave_train' if self.training else 'ave_grad'
+      )
     if 'fc_gl.weight' in self.shapes:
       stage = 'avqa' if 'fc_ans.weight' in self.shapes else 'avqa_grounding'
       part = '' if any(name.startswith('swin.') for name in self.shapes) else '_head'
@@ -87,29 +93,40 @@ class Case:
 
   def inputs(self, rounding: int = 0) -> dict[str, np.ndarray]:
     """The inputs; with `rounding`, the floating ones moved at random by at most one unit of float32."""
-    arrays = {i['name']: fill().array(i['name'], tuple(i['shape']), i['seed'], i['kind']) for i in self.json['inputs']}
+    arrays = {
+      i['name']: fill().array(i['name'], tuple(i['shape']), i['seed'], i['kind'])
+      for i in self.json['inputs']
+    }
     if not rounding:
       return arrays
     rng, unit = np.random.default_rng(rounding), np.finfo(np.float32).eps
-    return {name: x * (1 + rng.uniform(-unit, unit, x.shape).astype(np.float32)) if x.dtype == np.float32 else x
-            for name, x in arrays.items()}
+    return {
+      name: x * (1 + rng.uniform(-unit, unit, x.shape).astype(np.float32))
+      if x.dtype == np.float32
+      else x
+      for name, x in arrays.items()
+    }
 
   def wanted(self) -> dict[str, np.ndarray]:
     """The stored outputs; large ones are thinned as `thin` does, single numbers stand in the JSON."""
     with np.load(FOLDER / f'{self.name}.npz') as stored:
       arrays = dict(stored)
-    return {name: np.asarray(arrays[name] if name in arrays else output['value'])
-            for name, output in self.outputs.items()}
+    return {
+      name: np.asarray(arrays[name] if name in arrays else output['value'])
+      for name, output in self.outputs.items()
+    }
 
 
 def thin(x: np.ndarray, output: dict[str, Any]) -> np.ndarray:
   """An output as it is stored."""
-  assert list(x.shape) == output['shape'], f'{output["name"]}: {x.shape} here, {output["shape"]} in the case'
-  return x.reshape(-1)[::output['sampled']['stride']] if 'sampled' in output else x
+  assert list(x.shape) == output['shape'], (
+    f'{output["name"]}: {x.shape} here, {output["shape"]} in the case'
+  )
+  return x.reshape(-1)[:: output['sampled']['stride']] if 'sampled' in output else x
 
 
 def rms(x: np.ndarray) -> float:
-  return float(np.sqrt(np.mean(np.square(x, dtype=np.float64)))) if x.size else 0.
+  return float(np.sqrt(np.mean(np.square(x, dtype=np.float64)))) if x.size else 0.0
 
 
 def compare(case: Case, got: dict[str, Any], relative: float = 1e-5) -> str:
@@ -126,7 +143,9 @@ def compare(case: Case, got: dict[str, Any], relative: float = 1e-5) -> str:
       continue
     ours = thin(np.asarray(got[name]), output)
     want = wanted[name].reshape(ours.shape)
-    if name == 'logmel' and (quiet := want < -60).any():  # decibels of rounding noise, see specs Q22
+    if (
+      name == 'logmel' and (quiet := want < -60).any()
+    ):  # decibels of rounding noise, see specs Q22
       if not np.abs(ours - want)[quiet].max() <= 1:
         failed.append(f'{name}: quiet bins are more than 1 dB off')
       ours, want = ours[~quiet], want[~quiet]
@@ -139,7 +158,9 @@ def compare(case: Case, got: dict[str, Any], relative: float = 1e-5) -> str:
     lines.append((error / max(limit, 1e-300), line))
     if not error <= limit:
       failed.append(line)
-  assert not failed, f'{case.name}: {len(failed)} of {len(case.outputs)} outputs are off:\n  ' + '\n  '.join(failed)
+  assert not failed, (
+    f'{case.name}: {len(failed)} of {len(case.outputs)} outputs are off:\n  ' + '\n  '.join(failed)
+  )
   return f'{case.name}: {len(lines)} outputs; closest to its limit {max(lines)[1]}'
 
 
@@ -156,11 +177,15 @@ def compare_first(case: Case, attempts: Iterable[dict[str, Any]], relative: floa
     except AssertionError as error:
       failures.append(str(error))
       continue
-    return report + (f'\n  with its inputs in rounding {attempt}, since as given {failures[0]}' if attempt else '')
+    return report + (
+      f'\n  with its inputs in rounding {attempt}, since as given {failures[0]}' if attempt else ''
+    )
   raise AssertionError(failures[0])
 
 
 def cases() -> list[Case]:
   if found := [Case(path) for path in sorted(FOLDER.glob('*.json'))]:
     return found
-  raise ValueError(f'No golden cases in {FOLDER}; set GOLDEN_DIR to a folder with pairs of .json and .npz.')
+  raise ValueError(
+    f'No golden cases in {FOLDER}; set GOLDEN_DIR to a folder with pairs of .json and .npz.'
+  )

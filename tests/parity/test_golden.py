@@ -8,32 +8,40 @@ import pytest
 from tests.parity import adapters, ave, avqa, backbones, golden
 
 RUNNERS = {
-    'swin_v2': backbones.run_swin_v2,
-    'htsat': backbones.run_htsat,
-    'front_end': backbones.run_front_end,
-    'dgsct_adapter': adapters.run_dgsct_adapter,
-    'ave': ave.run_ave,
-    'ave_grad': ave.run_gradients,
-    'ave_train': ave.run_gradients,
-    'ave_head': ave.run_ave_head,
-    'ave_metrics': ave.run_ave_metrics,
-    'avqa': avqa.run_avqa,
-    'avqa_head': avqa.run_head,
-    'avqa_head_grad': avqa.run_head_gradients,
-    'avqa_grounding': avqa.run_grounding,
-    'avqa_grounding_head': avqa.run_grounding_head,
+  'swin_v2': backbones.run_swin_v2,
+  'htsat': backbones.run_htsat,
+  'front_end': backbones.run_front_end,
+  'dgsct_adapter': adapters.run_dgsct_adapter,
+  'ave': ave.run_ave,
+  'ave_grad': ave.run_gradients,
+  'ave_train': ave.run_gradients,
+  'ave_head': ave.run_ave_head,
+  'ave_metrics': ave.run_ave_metrics,
+  'avqa': avqa.run_avqa,
+  'avqa_head': avqa.run_head,
+  'avqa_head_grad': avqa.run_head_gradients,
+  'avqa_grounding': avqa.run_grounding,
+  'avqa_grounding_head': avqa.run_grounding_head,
 }
 
 
-RELATIVE = {'ave_grad': 1e-3, 'ave_train': 1e-3}  # rms of the difference where a case states none; else 1e-5
+RELATIVE = {
+  'ave_grad': 1e-3,
+  'ave_train': 1e-3,
+}  # rms of the difference where a case states none; else 1e-5
 
 
 def is_slow(case: golden.Case) -> bool:
   return case.kind in ('ave_grad', 'ave_train') or case.kind in RUNNERS and case.size > 25e6
 
 
-@pytest.mark.parametrize('case', [pytest.param(case, id=case.name, marks=[pytest.mark.slow] * is_slow(case))
-                                  for case in golden.cases()])
+@pytest.mark.parametrize(
+  'case',
+  [
+    pytest.param(case, id=case.name, marks=[pytest.mark.slow] * is_slow(case))
+    for case in golden.cases()
+  ],
+)
 def test_golden_case_is_reproduced(case):
   if case.kind not in RUNNERS:
     pytest.skip(f'golden case of a kind without a runner yet: {case.json["what"][:70]}')

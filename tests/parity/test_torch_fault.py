@@ -48,25 +48,42 @@ def test_adapter_gradients_are_those_of_the_formulas_in_float64(train):
   model = DGSCTAdapter(tokens=5)
   shapes = table.targets(model, x, y, train=train)
   empty = {name: np.broadcast_to(np.float32(0), shape) for name, shape in shapes.items()}
-  state = golden.fill().weights({name: x.shape for name, x in table.export(empty, dgsct.ADAPTER).items()}, seed=3)
+  state = golden.fill().weights(
+    {name: x.shape for name, x in table.export(empty, dgsct.ADAPTER).items()}, seed=3
+  )
   variables = tree.unflatten(table.convert(state, dgsct.ADAPTER, shapes))
 
   def scalar(params, x, y):
-    (out, pooling), _ = model.apply({'params': params, 'batch_stats': variables['batch_stats']}, x, y, train,
-                                    mutable=['batch_stats'])
+    (out, pooling), _ = model.apply(
+      {'params': params, 'batch_stats': variables['batch_stats']},
+      x,
+      y,
+      train,
+      mutable=['batch_stats'],
+    )
     return jnp.sum(out * cotangent) + jnp.sum(pooling * map_cotangent)
 
   with jax.default_matmul_precision('highest'):
-    grads, *inputs = jax.grad(scalar, (0, 1, 2))(variables['params'], jnp.float32(x), jnp.float32(y))
-  got = table.export(jax.device_get(tree.flatten({'params': grads})), dgsct.ADAPTER) | dict(zip('xy', inputs))
+    grads, *inputs = jax.grad(scalar, (0, 1, 2))(
+      variables['params'], jnp.float32(x), jnp.float32(y)
+    )
+  got = table.export(jax.device_get(tree.flatten({'params': grads})), dgsct.ADAPTER) | dict(
+    zip('xy', inputs)
+  )
 
-  w = {name: torch.tensor(value, dtype=torch.float64, requires_grad='running' not in name)
-       for name, value in (state | {'x': np.float32(x), 'y': np.float32(y)}).items()}
+  w = {
+    name: torch.tensor(value, dtype=torch.float64, requires_grad='running' not in name)
+    for name, value in (state | {'x': np.float32(x), 'y': np.float32(y)}).items()
+  }
   out, pooling = formulas(w, train)
-  (torch.sum(out * torch.tensor(cotangent)) + torch.sum(pooling * torch.tensor(map_cotangent))).backward()
+  (
+    torch.sum(out * torch.tensor(cotangent)) + torch.sum(pooling * torch.tensor(map_cotangent))
+  ).backward()
   for name, ours in got.items():
     want = w[name].grad.numpy()
-    if train and name == 'ln_before.bias':  # zero in exact arithmetic: batch norm takes a constant away
+    if (
+      train and name == 'ln_before.bias'
+    ):  # zero in exact arithmetic: batch norm takes a constant away
       assert golden.rms(np.asarray(ours)) < 1e-5
       continue
     assert golden.rms(np.asarray(ours) - want) <= 1e-5 * golden.rms(want), name
@@ -94,8 +111,12 @@ def formulas(w, train):
   tokens = w['my_tokens'] + torch.softmax(w['my_tokens'] @ c.mT, -1) @ c
   z = x + w['gate_av'] * (torch.softmax(x @ tokens.mT, -1) @ tokens)
   g = c.mean(1, keepdim=True)
-  q = (torch.relu(linear('fc_affine_audio_1', g)) * torch.relu(linear('fc_affine_video_1', z))).mean(1, keepdim=True)
-  channel = torch.sigmoid(linear('fc_affine_v_c_att', torch.relu(linear('fc_affine_bottleneck', q))))
+  q = (
+    torch.relu(linear('fc_affine_audio_1', g)) * torch.relu(linear('fc_affine_video_1', z))
+  ).mean(1, keepdim=True)
+  channel = torch.sigmoid(
+    linear('fc_affine_v_c_att', torch.relu(linear('fc_affine_bottleneck', q)))
+  )
   own = torch.relu(linear('fc_affine_video_2', z * (1 + channel)))
   s = linear('fc_affine_v_s_att', own * torch.relu(linear('fc_affine_audio_2', g)))
   h = layer_norm('ln_before', z * (0.3 * channel + 0.05 * torch.sigmoid(s) + 0.7))

@@ -28,4 +28,6 @@ misread.defvjp(lambda x: (x, None), _backward)
 def misread_batch_norm(call, args, kwargs, context) -> Any:
   """Puts the fault into the gradients of an adapter; for `nn.intercept_methods`."""
   out = call(*args, **kwargs)
-  return misread(out) if context.module.name == 'bn_up' and context.method_name == '__call__' else out
+  return (
+    misread(out) if context.module.name == 'bn_up' and context.method_name == '__call__' else out
+  )

@@ -19,13 +19,17 @@ CLASSES = 28
 def clips(n: int = 6, seed: int = 0) -> tuple[dict, dict]:
   """Outputs and a batch of `n` clips, the last of which is all background."""
   rng = np.random.default_rng(seed)
-  foreground = rng.random((n, 10)) < .6
+  foreground = rng.random((n, 10)) < 0.6
   foreground[-1] = False
   label = np.where(foreground, rng.integers(1, CLASSES, (n, 1)), CLASSES).astype(np.int32)
   draw = lambda *shape: rng.normal(size=shape).astype(np.float32)
-  outputs = {'event_logits': draw(n, 10), 'gate': rng.random((n, 10)).astype(np.float32),
-             'logits': draw(n, CLASSES), 'activation_logits': draw(n, CLASSES),
-             'clip_logits': draw(n, CLASSES + 1)}
+  outputs = {
+    'event_logits': draw(n, 10),
+    'gate': rng.random((n, 10)).astype(np.float32),
+    'logits': draw(n, CLASSES),
+    'activation_logits': draw(n, CLASSES),
+    'clip_logits': draw(n, CLASSES + 1),
+  }
   return outputs, {'label': label, 'mask': np.ones(n, np.float32)}
 
 
@@ -34,8 +38,10 @@ def rows(tree_: dict, at) -> dict:
 
 
 def reduce(found: dict, mask: np.ndarray) -> dict[str, float]:
-  return {name: np.sum(value * weight * mask) / np.sum(weight * mask)
-          for name, (value, weight) in found.items()}
+  return {
+    name: np.sum(value * weight * mask) / np.sum(weight * mask)
+    for name, (value, weight) in found.items()
+  }
 
 
 # Losses.
@@ -65,10 +71,12 @@ def test_the_loss_is_the_sum_of_the_four_released_ones(gate_loss):
   label = batch['label']
   event = np.where(label < CLASSES, label, 0).max(1)
   gate = sigmoid(outputs['gate']) if gate_loss == 'logits' else outputs['gate']
-  expected = {'event': binary(sigmoid(outputs['event_logits']), label < CLASSES).mean(),
-              'gate': binary(gate, label < CLASSES).mean(),
-              'class': cross_entropy(outputs['logits'], event).mean(),
-              'activation': cross_entropy(outputs['activation_logits'], event).mean()}
+  expected = {
+    'event': binary(sigmoid(outputs['event_logits']), label < CLASSES).mean(),
+    'gate': binary(gate, label < CLASSES).mean(),
+    'class': cross_entropy(outputs['logits'], event).mean(),
+    'activation': cross_entropy(outputs['activation_logits'], event).mean(),
+  }
   total, parts = loss(outputs, batch, gate_loss=gate_loss)
   assert parts == pytest.approx(expected, rel=1e-5)
   assert total == pytest.approx(sum(expected.values()), rel=1e-5)
@@ -116,7 +124,7 @@ def test_a_clip_of_background_alone_has_class_0():
 
 def test_seconds_are_background_unless_their_event_is_likely():
   logits = np.eye(CLASSES)[[3, 7]]
-  predicted = ave.predict({'logits': logits, 'event_logits': np.array([[-1., .1], [0., 9.]])})
+  predicted = ave.predict({'logits': logits, 'event_logits': np.array([[-1.0, 0.1], [0.0, 9.0]])})
   np.testing.assert_array_equal(predicted, [[28, 3], [28, 7]])
 
 
@@ -157,8 +165,10 @@ def test_metrics_do_not_depend_on_the_split_into_batches_or_padding(sizes):
     parts.append((ave.metrics(rows(outputs, at), padded), padded['mask']))
     start += size
   mask = np.concatenate([mask for _, mask in parts])
-  together = {name: tuple(np.concatenate(x) for x in zip(*(found[name] for found, _ in parts)))
-              for name in expected}
+  together = {
+    name: tuple(np.concatenate(x) for x in zip(*(found[name] for found, _ in parts)))
+    for name in expected
+  }
   assert reduce(together, mask) == pytest.approx(expected)
 
 
@@ -187,7 +197,9 @@ def count(params: tree.Tree, *rules: str) -> int:
   return tree.count(tree.split(params, rules)[0])
 
 
-@pytest.mark.parametrize('rule, released', [
+@pytest.mark.parametrize(
+  'rule, released',
+  [
     ('encoder/visual/.*', 195_202_932),  # without the 22k-way head
     ('encoder/audio/.*', 31_325_143 - 2_708_735),  # without norm, tagging and head
     ('encoder/exchange_attn_.*/visual/.*', 60_573_432 - 12),  # each less a gate that nothing reads
@@ -195,7 +207,8 @@ def count(params: tree.Tree, *rules: str) -> int:
     ('encoder/exchange_attn_.*/audio/.*', 33_696_000 - 12),
     ('encoder/exchange_mlp_.*/audio/.*', 33_696_000 - 12),
     ('(temporal|localize)/.*', 7_881_687),
-])
+  ],
+)
 def test_the_full_model_has_the_released_number_of_parameters(full, rule, released):
   assert count(full, rule) == released
 
@@ -228,10 +241,13 @@ def tiny(variant: str = 'tiny', **changes) -> tuple[tasks.Task, dict, tree.Tree]
 MAPS = {'visual_map': (2, 3, 16), 'audio_map': (2, 3, 16)}
 
 
-@pytest.mark.parametrize('variant, expected', [
+@pytest.mark.parametrize(
+  'variant, expected',
+  [
     ('tiny', {'event_logits': (2, 3), 'logits': (2, 28), 'activation_logits': (2, 28)}),
     ('weak,tiny', {'event_logits': (2, 3), 'logits': (2, 29), 'clip_logits': (2, 29)}),
-])
+  ],
+)
 def test_outputs_have_the_shapes_that_losses_and_metrics_expect(variant, expected):
   task, outputs, _ = tiny(variant)
   assert {name: x.shape for name, x in outputs.items()} == expected | {'gate': (2, 3)} | MAPS
@@ -255,15 +271,20 @@ def test_bfloat16_ends_at_the_pooled_tokens_and_changes_no_parameter():
 def test_rematerialisation_changes_no_parameter():
   values = config.get_config('tiny')
   values.model.remat = 'blocks'
-  drawn = lazy.init(tasks.build(values).model, jax.random.key(0), batch_shapes(values, 2, 3), train=False)
+  drawn = lazy.init(
+    tasks.build(values).model, jax.random.key(0), batch_shapes(values, 2, 3), train=False
+  )
   assert tree.flatten(drawn).keys() == tree.flatten(tiny()[2]).keys()
 
 
-@pytest.mark.parametrize('changes, message', [
+@pytest.mark.parametrize(
+  'changes, message',
+  [
     ({'model.head.gate_loss': 'sigmoid'}, "gate_loss is 'sigmoid'; set 'logits' or 'probability'"),
     ({'model.head.classes': 5}, 'classes is 5; the data set ave has 28'),
     ({'task': 'dance'}, "config.task is 'dance'; choose one of ave,"),
-])
+  ],
+)
 def test_settings_that_fit_nothing_are_refused(changes, message):
   values = config.get_config('tiny')
   values.update_from_flattened_dict(changes)

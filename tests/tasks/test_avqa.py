@@ -4,8 +4,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from PIL import Image
 import pytest
+from PIL import Image
 
 from configs import avqa as avqa_config
 from configs import avqa_grounding as grounding_config
@@ -33,8 +33,11 @@ def config(folder, module=avqa_config, variant='tiny'):
 def answers(n=64, seed=0, q=3):
   """Outputs and a batch of `n` clips with `q` questions about each."""
   rng = np.random.default_rng(seed)
-  batch = {'answer': rng.integers(0, 3, (n, q)), 'kind': rng.integers(0, len(KINDS), (n, q)),
-           'mask': np.ones(n, np.float32)}
+  batch = {
+    'answer': rng.integers(0, 3, (n, q)),
+    'kind': rng.integers(0, len(KINDS), (n, q)),
+    'mask': np.ones(n, np.float32),
+  }
   logits = rng.normal(size=(n, q, 3))
   return {'logits': logits, 'match_logits': rng.normal(size=(n, 2, 4, 2))}, batch
 
@@ -57,13 +60,15 @@ def test_accuracy_is_over_questions_whatever_their_type():
     name = f'{group}_{kind}'.lower().replace('-', '_')
     assert mean(found[name]) == pytest.approx(right[batch['kind'] == i].mean())
   assert mean(found['audio']) == pytest.approx(right[batch['kind'] < 2].mean())
-  assert mean(found['visual']) == pytest.approx(right[(batch['kind'] == 2) | (batch['kind'] == 3)].mean())
+  assert mean(found['visual']) == pytest.approx(
+    right[(batch['kind'] == 2) | (batch['kind'] == 3)].mean()
+  )
   assert mean(found['audio_visual']) == pytest.approx(right[batch['kind'] > 3].mean())
   assert len(found) == 1 + 3 + 9
 
 
 def test_types_that_nobody_asked_about_are_left_out():
-  assert avqa.of_kinds_asked({'accuracy': 50., 'audio': float('nan')}) == {'accuracy': 50.}
+  assert avqa.of_kinds_asked({'accuracy': 50.0, 'audio': float('nan')}) == {'accuracy': 50.0}
 
 
 def test_the_first_frame_of_each_second_is_the_one_that_matches():
@@ -72,9 +77,9 @@ def test_the_first_frame_of_each_second_is_the_one_that_matches():
   label = np.arange(len(rows)) % 2 == 0
   wanted = optax.softmax_cross_entropy_with_integer_labels(rows, label.astype(int)).mean()
   total, parts = avqa.loss(*on_device(outputs, batch))
-  assert parts['match'] == pytest.approx(.5 * float(wanted), rel=1e-5)
+  assert parts['match'] == pytest.approx(0.5 * float(wanted), rel=1e-5)
   assert total == pytest.approx(float(parts['answer'] + parts['match']), rel=1e-6)
-  assert avqa.loss(*on_device(outputs, batch), 0.)[1]['match'] == 0
+  assert avqa.loss(*on_device(outputs, batch), 0.0)[1]['match'] == 0
 
 
 def test_padding_changes_neither_loss():
@@ -83,7 +88,8 @@ def test_padding_changes_neither_loss():
   more['mask'][4:] = 0
   for loss in (avqa.loss, avqa.grounding_loss):
     assert loss(*on_device(more, more))[0] == pytest.approx(
-        float(loss(*on_device(outputs, batch))[0]), rel=1e-6)
+      float(loss(*on_device(outputs, batch))[0]), rel=1e-6
+    )
 
 
 def test_the_pre_stage_counts_both_frames():
@@ -99,7 +105,14 @@ def test_questions_bring_frames_of_other_clips_in_training_alone(folder):
   for split, fields in (('train', {'negative'}), ('test', set())):
     with pipeline.evaluate(task.data(split), batch=4) as batches:
       assert next(batches).keys() == fields | {
-          'video', 'wave', 'question', 'answer', 'kind', 'index', 'mask'}
+        'video',
+        'wave',
+        'question',
+        'answer',
+        'kind',
+        'index',
+        'mask',
+      }
 
 
 def test_nothing_is_seen_or_heard_where_only_the_question_is_given(folder):
@@ -131,13 +144,18 @@ def test_without_data_the_folder_and_the_remedy_are_named(tmp_path):
 
 def test_fixed_differs_from_the_release_in_the_four_repairs():
   def leaves(values):
-    flat = jax.tree_util.tree_leaves_with_path(values.to_dict(), is_leaf=lambda x: not isinstance(x, dict))
+    flat = jax.tree_util.tree_leaves_with_path(
+      values.to_dict(), is_leaf=lambda x: not isinstance(x, dict)
+    )
     return {jax.tree_util.keystr(path): leaf for path, leaf in flat}
 
   released, fixed = leaves(avqa_config.get_config()), leaves(avqa_config.get_config('fixed'))
   assert {name for name in released if released[name] != fixed[name]} == {
-      "['model']['adapter']['token_init']", "['model']['adapter']['audio_gate']",
-      "['model']['head']['adapt_negatives']", "['data']['negatives']"}
+    "['model']['adapter']['token_init']",
+    "['model']['adapter']['audio_gate']",
+    "['model']['head']['adapt_negatives']",
+    "['data']['negatives']",
+  }
 
 
 @pytest.fixture(scope='module')
@@ -177,10 +195,18 @@ def test_the_pre_stage_is_asked_for_by_name(folder, tmp_path):
 def released_folder(root, videos=8, rate=1000):
   """A folder as the release has it, with questions that use every word and every answer."""
   words, names = list(music_avqa.WORDS[1:]), list(music_avqa.ANSWERS)
-  asked = [{'video_id': f'{i % videos:08d}', 'question_id': i, 'type': json.dumps(KINDS[i % 9]),
-            'question_content': ' '.join(words[14 * (i % 7):14 * (i % 7 + 1)]) + '?',
-            'templ_values': '[]', 'question_deleted': 0, 'anser': name}
-           for i, name in enumerate(names)]
+  asked = [
+    {
+      'video_id': f'{i % videos:08d}',
+      'question_id': i,
+      'type': json.dumps(KINDS[i % 9]),
+      'question_content': ' '.join(words[14 * (i % 7) : 14 * (i % 7 + 1)]) + '?',
+      'templ_values': '[]',
+      'question_deleted': 0,
+      'anser': name,
+    }
+    for i, name in enumerate(names)
+  ]
   (root / 'json').mkdir(parents=True)
   for split, some in (('train', asked), ('val', asked[:9]), ('test', asked[9:20])):
     (root / 'json' / f'avqa-{split}.json').write_text(json.dumps(some))

@@ -23,7 +23,7 @@ def test_a_tiny_run_ends_with_an_accuracy(stream, tmp_path):
 
 
 def test_of_k_classes_those_among_the_k_likeliest_are_right():
-  logits = np.array([[[3., 2, 1, 0], [0, 1, 2, 3]], [[1, 2, 3, 0], [0, 0, 0, 0]]])
+  logits = np.array([[[3.0, 2, 1, 0], [0, 1, 2, 3]], [[1, 2, 3, 0], [0, 0, 0, 0]]])
   there = np.array([[[1, 0, 1, 0], [0, 0, 0, 1]], [[1, 0, 0, 0], [0, 0, 0, 0]]], bool)
   value, weight = unimodal_task.metrics({'logits': logits}, {'seen': there}, 'seen')['accuracy']
   np.testing.assert_allclose(value, [100 * 2 / 3, 0])

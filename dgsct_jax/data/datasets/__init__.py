@@ -4,8 +4,8 @@ import os
 from typing import Any
 
 from dgsct_jax.data import records, shapes, stamps
-from dgsct_jax.data.scenes import Knobs, Source
 from dgsct_jax.data.datasets import ave, scenes
+from dgsct_jax.data.scenes import Knobs, Source
 
 SOURCES = {'shapes': lambda media: shapes.Shapes(), 'stamps': stamps.Stamps}
 
@@ -25,11 +25,19 @@ def load(split: str, name: str, dir: str | os.PathLike, **recipe: Any) -> record
   return records.load(dir, name, split)
 
 
-def compose(name: str, dir: str | os.PathLike, source: str, knobs: dict[str, Any],
-            clips: dict[str, int], seed: int = 0, media: str = '') -> None:
+def compose(
+  name: str,
+  dir: str | os.PathLike,
+  source: str,
+  knobs: dict[str, Any],
+  clips: dict[str, int],
+  seed: int = 0,
+  media: str = '',
+) -> None:
   """Composes scenes unless they are there."""
-  scenes.prepare(dir, scene_source(source, media), Knobs(**knobs), clips=clips, seed=seed,
-                   name=name)
+  scenes.prepare(
+    dir, scene_source(source, media), Knobs(**knobs), clips=clips, seed=seed, name=name
+  )
 
 
 def scene_source(source: str, media: str = '') -> Source:
@@ -43,6 +51,8 @@ def class_names(name: str, source: str = '') -> tuple[str, ...]:
   """What the classes of a data set, or of scenes of a source, are called. One more is none of them."""
   known = {'ave': ave.CLASSES, 'shapes': shapes.Shapes().classes, 'stamps': tuple(stamps.CLASSES)}
   if (source or name) not in known:
-    raise ValueError(f'The classes of the data set {source or name!r} have no names; known are '
-                     f'those of {tuple(known)}.')
+    raise ValueError(
+      f'The classes of the data set {source or name!r} have no names; known are '
+      f'those of {tuple(known)}.'
+    )
   return known[source or name]

@@ -18,17 +18,42 @@ from dgsct_jax.data import cut, records
 VERSION = '1.0.0'
 SECONDS = 10
 CLASSES = (
-    'Church bell', 'Male speech, man speaking', 'Bark', 'Fixed-wing aircraft, airplane',
-    'Race car, auto racing', 'Female speech, woman speaking', 'Helicopter', 'Violin, fiddle',
-    'Flute', 'Ukulele', 'Frying (food)', 'Truck', 'Shofar', 'Motorcycle', 'Acoustic guitar',
-    'Train horn', 'Clock', 'Banjo', 'Goat', 'Baby cry, infant cry', 'Bus', 'Chainsaw', 'Cat',
-    'Horse', 'Toilet flush', 'Rodents, rats, mice', 'Accordion', 'Mandolin')
+  'Church bell',
+  'Male speech, man speaking',
+  'Bark',
+  'Fixed-wing aircraft, airplane',
+  'Race car, auto racing',
+  'Female speech, woman speaking',
+  'Helicopter',
+  'Violin, fiddle',
+  'Flute',
+  'Ukulele',
+  'Frying (food)',
+  'Truck',
+  'Shofar',
+  'Motorcycle',
+  'Acoustic guitar',
+  'Train horn',
+  'Clock',
+  'Banjo',
+  'Goat',
+  'Baby cry, infant cry',
+  'Bus',
+  'Chainsaw',
+  'Cat',
+  'Horse',
+  'Toilet flush',
+  'Rodents, rats, mice',
+  'Accordion',
+  'Mandolin',
+)
 BACKGROUND = len(CLASSES)
 
 
 @dataclasses.dataclass(frozen=True)
 class Clip:
   """One row of Annotations.txt; 46 videos have two or more."""
+
   id: str  # of the video
   row: int
   event: int  # class
@@ -45,6 +70,7 @@ class Clip:
 @dataclasses.dataclass(frozen=True)
 class Read:
   """How a clip becomes a record."""
+
   rate: int  # of the stored sound
   side: int  # of frames taken from videos: the shorter one is at most this
   frames_per_second: int  # of which ten frames are taken, of videos
@@ -59,12 +85,19 @@ class Read:
       chosen = cut.spread(SECONDS * self.frames_per_second, SECONDS)
       frames = cut.video_frames(path, [i / self.frames_per_second for i in chosen], self.side)
       wave = cut.video_wave(path, SECONDS, self.rate)
-    return {'id': clip.id, 'row': clip.row, 'frames': frames, 'wave': wave, 'event': clip.event,
-            'label': np.array(clip.label, np.int32)}
+    return {
+      'id': clip.id,
+      'row': clip.row,
+      'frames': frames,
+      'wave': wave,
+      'event': clip.event,
+      'label': np.array(clip.label, np.int32),
+    }
 
 
-def recipe(source: str | os.PathLike, *, rate: int = 32000, side: int = 256,
-           frames_per_second: int = 16) -> records.Recipe:
+def recipe(
+  source: str | os.PathLike, *, rate: int = 32000, side: int = 256, frames_per_second: int = 16
+) -> records.Recipe:
   """The data set in a folder.
 
   Raises:
@@ -75,25 +108,32 @@ def recipe(source: str | os.PathLike, *, rate: int = 32000, side: int = 256,
   released = (root / 'frames').is_dir() and (root / 'wave').is_dir()
   videos = {} if released else cut.find_videos([root, root / 'AVE', root / 'videos'])
   if not (released or videos):
-    raise ValueError(f'{root} has neither the folders frames and wave, nor videos in AVE, videos '
-                     'or itself.')
+    raise ValueError(
+      f'{root} has neither the folders frames and wave, nor videos in AVE, videos or itself.'
+    )
   missing = str(root / 'AVE' / '{}.mp4')  # to be named as the reason
   clips = [
-      dataclasses.replace(row, files=str(root if released else videos.get(
-          row.id, missing.format(row.id)))) for row in rows]
+    dataclasses.replace(
+      row, files=str(root if released else videos.get(row.id, missing.format(row.id)))
+    )
+    for row in rows
+  ]
   features = {
-      'id': tfds.features.Text(),
-      'row': tfds.features.Scalar(np.int32),  # of Annotations.txt, from 0
-      'frames': records.IMAGES,
-      'wave': records.wave(SECONDS * rate),
-      'event': tfds.features.Scalar(np.int32),
-      'label': tfds.features.Tensor(shape=(SECONDS,), dtype=np.int32),  # 28: background
+    'id': tfds.features.Text(),
+    'row': tfds.features.Scalar(np.int32),  # of Annotations.txt, from 0
+    'frames': records.IMAGES,
+    'wave': records.wave(SECONDS * rate),
+    'event': tfds.features.Scalar(np.int32),
+    'label': tfds.features.Tensor(shape=(SECONDS,), dtype=np.int32),  # 28: background
   }
   return records.Recipe(
-      name='ave', version=VERSION, features=features,
-      splits={name: [clips[i] for i in order] for name, order in splits(root, rows).items()},
-      read=Read(rate, side, frames_per_second),
-      files={'classes.txt': '\n'.join(CLASSES)})
+    name='ave',
+    version=VERSION,
+    features=features,
+    splits={name: [clips[i] for i in order] for name, order in splits(root, rows).items()},
+    read=Read(rate, side, frames_per_second),
+    files={'classes.txt': '\n'.join(CLASSES)},
+  )
 
 
 def annotations(root: Path) -> list[Clip]:
@@ -116,15 +156,18 @@ def splits(root: Path, rows: list[Clip]) -> dict[str, list[int]]:
       with h5py.File(order) as file:
         found.append(file['order'][:].tolist())
       if outside := [i for i in found[0] if not 0 <= i < len(rows)]:
-        raise ValueError(f'{order} names the rows {outside[:5]} of Annotations.txt, which has only '
-                         f'{len(rows)}.')
+        raise ValueError(
+          f'{order} names the rows {outside[:5]} of Annotations.txt, which has only {len(rows)}.'
+        )
     if listed.exists():
       lines = listed.read_text(encoding='utf-8').splitlines()
       parsed = [_parse(listed, i, line) for i, line in enumerate(lines)]
       keys = [(row.event, row.id, row.start, row.end) for row in parsed]
       if unknown := [key for key in keys if key not in numbers]:
-        raise ValueError(f'{listed} has {len(unknown)} clips that are not in Annotations.txt, such '
-                         f'as {unknown[0][1]}.')
+        raise ValueError(
+          f'{listed} has {len(unknown)} clips that are not in Annotations.txt, such '
+          f'as {unknown[0][1]}.'
+        )
       found.append([numbers[key] for key in keys])
     if not found:
       raise ValueError(f'{root} has neither {order.name} nor {listed.name}.')
@@ -139,5 +182,7 @@ def _parse(path: Path, number: int, line: str) -> Clip:
     category, video, _, start, end = line.split('&')
     return Clip(video, number, CLASSES.index(category), int(start), int(end), '')
   except ValueError:
-    raise ValueError(f'{path}, row {number} from 0: {line!r} is not a known class, a video, a '
-                     "quality, and two seconds, with '&' in between.") from None
+    raise ValueError(
+      f'{path}, row {number} from 0: {line!r} is not a known class, a video, a '
+      "quality, and two seconds, with '&' in between."
+    ) from None

@@ -3,19 +3,19 @@
 A mask says which pixels sound; docs/data/avsbench.md has the rules.
 """
 
-from collections.abc import Mapping, Sequence
 import dataclasses
 import functools
 import io
 import os
-from pathlib import Path
 import pickle
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 import numpy as np
-from PIL import Image
 import tensorflow_datasets as tfds
+from PIL import Image
 
-from dgsct_jax.data import cut, media, records
+from dgsct_jax.data import cut, records
 
 VERSION = '1.0.0'
 SECONDS = 5
@@ -26,6 +26,7 @@ SPLITS = ('train', 'val', 'test')
 @dataclasses.dataclass(frozen=True)
 class Clip:
   """A row of the list, and where its files are."""
+
   id: str
   frames: tuple[str, ...]  # pictures, or none ...
   video: str  # ... but the video
@@ -39,6 +40,7 @@ class Clip:
 @dataclasses.dataclass(frozen=True)
 class Read:
   """How a clip becomes a record."""
+
   rate: int  # of the stored sound
   side: int  # of frames taken from videos: the shorter one is at most this
 
@@ -53,31 +55,42 @@ class Read:
       wave = _stored_waves(clip.waves).get(clip.sound)
       if wave is None:
         raise FileNotFoundError(f'{clip.waves} has no {clip.sound!r}.')
-      wave = cut.fit(np.asarray(wave, np.float32).reshape(-1), SECONDS, self.rate,
-                     f'{clip.sound} in {clip.waves}')
+      wave = cut.fit(
+        np.asarray(wave, np.float32).reshape(-1),
+        SECONDS,
+        self.rate,
+        f'{clip.sound} in {clip.waves}',
+      )
     else:
       wave = cut.video_wave(clip.video, SECONDS, self.rate, start)
     masks = [binary_mask(path) for path in clip.masks]
-    return {'id': clip.id, 'frames': frames, 'wave': wave, 'masks': masks,
-            'category': clip.category}
+    return {
+      'id': clip.id,
+      'frames': frames,
+      'wave': wave,
+      'masks': masks,
+      'category': clip.category,
+    }
 
 
-def recipe(name: str, clips: Mapping[str, list[Clip]], rate: int, side: int,
-           categories: Sequence[str] = ()) -> records.Recipe:
+def recipe(
+  name: str, clips: Mapping[str, list[Clip]], rate: int, side: int, categories: Sequence[str] = ()
+) -> records.Recipe:
   """Stored in the order of the files of sounds, so that each is read once, read in that of `clips`.
 
   (The released metrics depend on the order.)
   """
   features = {
-      'id': tfds.features.Text(),
-      'frames': records.IMAGES,
-      'wave': records.wave(SECONDS * rate),
-      'masks': records.IMAGES,  # PNG of one channel, 0 or 255
-      'category': tfds.features.Scalar(np.int32),
+    'id': tfds.features.Text(),
+    'frames': records.IMAGES,
+    'wave': records.wave(SECONDS * rate),
+    'masks': records.IMAGES,  # PNG of one channel, 0 or 255
+    'category': tfds.features.Scalar(np.int32),
   }
   stored = {split: sorted(found, key=lambda clip: clip.waves) for split, found in clips.items()}
-  files = {f'{split}.order.txt': '\n'.join(clip.id for clip in found)
-           for split, found in clips.items()}
+  files = {
+    f'{split}.order.txt': '\n'.join(clip.id for clip in found) for split, found in clips.items()
+  }
   if categories:
     files['classes.txt'] = '\n'.join(categories)
   return records.Recipe(name, VERSION, features, stored, Read(rate, side), files)
@@ -137,6 +150,7 @@ def _stored_waves(path: str) -> Mapping[str, np.ndarray]:
 
 class _Arrays(pickle.Unpickler):
   """Reads pickled numpy arrays and plain containers; everything else could run code."""
+
   harmless = ('_reconstruct', '_frombuffer', 'ndarray', 'dtype', 'scalar')
 
   def find_class(self, module: str, name: str) -> object:

@@ -25,13 +25,16 @@ def recipe(source: str | os.PathLike, *, rate: int = 32000, side: int = 256) -> 
     numbers = range(1, avsbench.SECONDS + 1)
     masks = folder / 'gt_masks' / split / name
     pictures = folder / 'visual_frames' / name
-    clips[split].append(avsbench.Clip(
+    clips[split].append(
+      avsbench.Clip(
         id=name,
         frames=() if videos else tuple(str(pictures / f'{name}.mp4_{i}.png') for i in numbers),
         video=str(videos.get(name, folder / 'raw_videos' / f'{name}.mp4')) if videos else '',
         masks=tuple(str(masks / f'{name}_{i}.png') for i in numbers),
         waves='' if videos else str(folder / 'wave' / split / 'AVS.npy'),
-        sound=f'{name}.wav'))
+        sound=f'{name}.wav',
+      )
+    )
   return avsbench.recipe('avsbench_ms3', clips, rate, side)
 
 

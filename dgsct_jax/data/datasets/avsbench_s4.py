@@ -12,12 +12,30 @@ from dgsct_jax.data import cut, records
 from dgsct_jax.data.datasets import avsbench
 
 CATEGORIES = (
-    'baby_laughter', 'female_singing', 'male_speech', 'dog_barking', 'cat_meowing',
-    'lions_roaring', 'horse_clip-clop', 'coyote_howling', 'mynah_bird_singing',
-    'playing_acoustic_guitar', 'playing_tabla', 'playing_violin', 'playing_piano',
-    'playing_ukulele', 'playing_glockenspiel', 'helicopter', 'race_car', 'driving_buses',
-    'ambulance_siren', 'typing_on_computer_keyboard', 'chainsawing_trees', 'cap_gun_shooting',
-    'lawn_mowing')
+  'baby_laughter',
+  'female_singing',
+  'male_speech',
+  'dog_barking',
+  'cat_meowing',
+  'lions_roaring',
+  'horse_clip-clop',
+  'coyote_howling',
+  'mynah_bird_singing',
+  'playing_acoustic_guitar',
+  'playing_tabla',
+  'playing_violin',
+  'playing_piano',
+  'playing_ukulele',
+  'playing_glockenspiel',
+  'helicopter',
+  'race_car',
+  'driving_buses',
+  'ambulance_siren',
+  'typing_on_computer_keyboard',
+  'chainsawing_trees',
+  'cap_gun_shooting',
+  'lawn_mowing',
+)
 
 
 def recipe(source: str | os.PathLike, *, rate: int = 32000, side: int = 256) -> records.Recipe:
@@ -37,7 +55,8 @@ def recipe(source: str | os.PathLike, *, rate: int = 32000, side: int = 256) -> 
     waves = folder / 'wave' / split / category / 'AVS.npy'
     pictures = tuple(str(folder / 'visual_frames' / inside / f'{name}_{i}.png') for i in numbers)
     masked = numbers[:1] if split == 'train' else numbers
-    clips[split].append(avsbench.Clip(
+    clips[split].append(
+      avsbench.Clip(
         id=f'{category}/{name}',
         frames=() if videos else pictures,
         video=str(video) if videos else '',
@@ -45,7 +64,9 @@ def recipe(source: str | os.PathLike, *, rate: int = 32000, side: int = 256) -> 
         waves='' if videos else str(waves),
         sound=f'{name}.wav',
         start=row['start'],
-        category=CATEGORIES.index(category)))
+        category=CATEGORIES.index(category),
+      )
+    )
   return avsbench.recipe('avsbench_s4', clips, rate, side, CATEGORIES)
 
 
@@ -61,6 +82,7 @@ def rows(path: Path) -> list[dict]:
     if line[category] not in CATEGORIES or line[split] not in avsbench.SPLITS:
       raise ValueError(f'{path}, line {number}: {line} has an unknown category or split.')
     start = line[1] if line[1].replace('.', '', 1).isdigit() else 0
-    found.append({'name': line[0], 'start': float(start), 'category': line[category],
-                  'split': line[split]})
+    found.append(
+      {'name': line[0], 'start': float(start), 'category': line[category], 'split': line[split]}
+    )
   return found

@@ -22,6 +22,7 @@ CLASSES = ('NEU', 'HAP', 'SAD', 'FEA', 'DIS', 'ANG')
 @dataclasses.dataclass(frozen=True)
 class Clip:
   """One sentence of an actor."""
+
   id: str  # actor_sentence_emotion_level
   label: int
   video: str  # or ...
@@ -32,6 +33,7 @@ class Clip:
 @dataclasses.dataclass(frozen=True)
 class Read:
   """How a clip becomes a record."""
+
   rate: int  # of the stored sound
   side: int  # of frames taken from videos: the shorter one is at most this
 
@@ -40,14 +42,16 @@ class Read:
       frames = cut.first_files(clip.frames, SECONDS, 1)
     else:
       seconds = max(1, round(media.probe(clip.video).duration or 1))
-      frames = cut.video_frames(clip.video, [i + 0.5 for i in range(min(seconds, SECONDS))],
-                                self.side)
+      frames = cut.video_frames(
+        clip.video, [i + 0.5 for i in range(min(seconds, SECONDS))], self.side
+      )
     wave = cut.sound_looped(clip.sound or clip.video, SECONDS, self.rate)
     return {'id': clip.id, 'frames': frames, 'wave': wave, 'label': clip.label}
 
 
-def recipe(source: str | os.PathLike, *, rate: int = 22050, side: int = 256,
-           split: str = 'released') -> records.Recipe:
+def recipe(
+  source: str | os.PathLike, *, rate: int = 22050, side: int = 256, split: str = 'released'
+) -> records.Recipe:
   """The data set in a folder.
 
   Args:
@@ -64,25 +68,33 @@ def recipe(source: str | os.PathLike, *, rate: int = 22050, side: int = 256,
   pictures = root / 'frames' / 'Image-01-FPS'
   videos = {} if pictures.is_dir() else cut.find_videos([root, root / 'VideoFlash'])
   if not (pictures.is_dir() or videos):
-    raise ValueError(f'{root} has neither the folder frames/Image-01-FPS, nor videos in '
-                     'VideoFlash.')
+    raise ValueError(
+      f'{root} has neither the folder frames/Image-01-FPS, nor videos in VideoFlash.'
+    )
   sounds = root / 'AudioWAV'
   splits = {
-      name: [Clip(
-          clip, label,
-          video=str(videos.get(clip, root / 'VideoFlash' / f'{clip}.flv')) if videos else '',
-          frames='' if videos else str(pictures / clip),
-          sound=str(sounds / f'{clip}.wav') if sounds.is_dir() else '')
-             for clip, label in found] for name, found in listed.items()}
+    name: [
+      Clip(
+        clip,
+        label,
+        video=str(videos.get(clip, root / 'VideoFlash' / f'{clip}.flv')) if videos else '',
+        frames='' if videos else str(pictures / clip),
+        sound=str(sounds / f'{clip}.wav') if sounds.is_dir() else '',
+      )
+      for clip, label in found
+    ]
+    for name, found in listed.items()
+  }
   features = {
-      'id': tfds.features.Text(),
-      'frames': records.IMAGES,  # one each second, up to three
-      'wave': records.wave(SECONDS * rate),
-      'label': tfds.features.Scalar(np.int32),
+    'id': tfds.features.Text(),
+    'frames': records.IMAGES,  # one each second, up to three
+    'wave': records.wave(SECONDS * rate),
+    'label': tfds.features.Scalar(np.int32),
   }
   name = 'cremad' if split == 'released' else 'cremad_actors'
-  return records.Recipe(name, VERSION, features, splits, Read(rate, side),
-                        {'classes.txt': '\n'.join(CLASSES)})
+  return records.Recipe(
+    name, VERSION, features, splits, Read(rate, side), {'classes.txt': '\n'.join(CLASSES)}
+  )
 
 
 def released_split(root: Path) -> dict[str, list[tuple[str, int]]]:
@@ -95,8 +107,10 @@ def released_split(root: Path) -> dict[str, list[tuple[str, int]]]:
     with open(path, newline='', encoding='utf-8-sig') as file:
       rows = [row for row in csv.reader(file) if row]
     if wrong := [row for row in rows if len(row) < 2 or row[1] not in CLASSES]:
-      raise ValueError(f'{path} has {len(wrong)} rows such as {wrong[0]}, which are not a clip and '
-                       f'one of {CLASSES}.')
+      raise ValueError(
+        f'{path} has {len(wrong)} rows such as {wrong[0]}, which are not a clip and '
+        f'one of {CLASSES}.'
+      )
     splits[name] = [(row[0], CLASSES.index(row[1])) for row in rows]
   return splits
 

@@ -5,15 +5,15 @@ Read from the folder of the DG-SCT release (`LLP_dataset/frame/<id>/*.jpg`, `LLP
 AVVP_*.csv files lie in both. docs/data/llp.md has the rules by which clips are cut.
 """
 
-from collections.abc import Mapping
 import csv
 import dataclasses
 import os
+from collections.abc import Mapping
 from pathlib import Path
 
-from jaxtyping import Float32
 import numpy as np
 import tensorflow_datasets as tfds
+from jaxtyping import Float32
 
 from dgsct_jax.data import cut, records
 
@@ -21,10 +21,32 @@ VERSION = '1.0.0'
 SECONDS = 10
 MOTION = 512  # features of R(2+1)D a second
 CLASSES = (
-    'Speech', 'Car', 'Cheering', 'Dog', 'Cat', 'Frying_(food)', 'Basketball_bounce', 'Fire_alarm',
-    'Chainsaw', 'Cello', 'Banjo', 'Singing', 'Chicken_rooster', 'Violin_fiddle', 'Vacuum_cleaner',
-    'Baby_laughter', 'Accordion', 'Lawn_mower', 'Motorcycle', 'Helicopter', 'Acoustic_guitar',
-    'Telephone_bell_ringing', 'Baby_cry_infant_cry', 'Blender', 'Clapping')
+  'Speech',
+  'Car',
+  'Cheering',
+  'Dog',
+  'Cat',
+  'Frying_(food)',
+  'Basketball_bounce',
+  'Fire_alarm',
+  'Chainsaw',
+  'Cello',
+  'Banjo',
+  'Singing',
+  'Chicken_rooster',
+  'Violin_fiddle',
+  'Vacuum_cleaner',
+  'Baby_laughter',
+  'Accordion',
+  'Lawn_mower',
+  'Motorcycle',
+  'Helicopter',
+  'Acoustic_guitar',
+  'Telephone_bell_ringing',
+  'Baby_cry_infant_cry',
+  'Blender',
+  'Clapping',
+)
 SPLITS = {'train': 'AVVP_train.csv', 'val': 'AVVP_val_pd.csv', 'test': 'AVVP_test_pd.csv'}
 
 Spans = tuple[tuple[int, int, int], ...]  # class, first second, second after the last
@@ -33,6 +55,7 @@ Spans = tuple[tuple[int, int, int], ...]  # class, first second, second after th
 @dataclasses.dataclass(frozen=True)
 class Clip:
   """One row of a split's file, and what is known of its seconds."""
+
   id: str  # as in the file: video, start and end
   events: tuple[int, ...]  # classes seen or heard at some time
   heard: Spans  # val and test only
@@ -52,6 +75,7 @@ class Clip:
 @dataclasses.dataclass(frozen=True)
 class Read:
   """How a clip becomes a record."""
+
   rate: int  # of the stored sound
   side: int  # of frames taken from videos: the shorter one is at most this
 
@@ -64,8 +88,14 @@ class Read:
       start = cut.start_of(path, clip.start, SECONDS)
       frames = cut.video_frames(path, [start + i + 0.5 for i in range(SECONDS)], self.side)
       wave = cut.video_wave(path, SECONDS, self.rate, start)
-    record = {'id': clip.id, 'frames': frames, 'wave': wave, 'audio': raster(clip.heard),
-              'visual': raster(clip.seen), 'label': np.zeros(len(CLASSES), np.float32)}
+    record = {
+      'id': clip.id,
+      'frames': frames,
+      'wave': wave,
+      'audio': raster(clip.heard),
+      'visual': raster(clip.seen),
+      'label': np.zeros(len(CLASSES), np.float32),
+    }
     record['label'][list(clip.events)] = 1
     if clip.motion:
       record['motion'] = _motion(path / f'feats/r2plus1d_18/{clip.video}.npy')
@@ -85,8 +115,10 @@ def recipe(source: str | os.PathLike, *, rate: int = 32000, side: int = 256) -> 
   places = [root, root / 'video', root / 'videos', folder / 'video']
   videos = {} if released else cut.find_videos(places)
   if not (released or videos):
-    raise ValueError(f'{root} has neither the folders frame and wave in LLP_dataset, nor videos in '
-                     'video, videos, LLP_dataset/video or itself.')
+    raise ValueError(
+      f'{root} has neither the folders frame and wave in LLP_dataset, nor videos in '
+      'video, videos, LLP_dataset/video or itself.'
+    )
   splits = {}
   for split, clips in labels(root).items():
     splits[split] = []
@@ -96,18 +128,20 @@ def recipe(source: str | os.PathLike, *, rate: int = 32000, side: int = 256) -> 
       splits[split].append(dataclasses.replace(clip, files=files, motion=motion))
   seconds = tfds.features.Tensor(shape=(SECONDS, len(CLASSES)), dtype=np.float32)
   features = {
-      'id': tfds.features.Text(),
-      'frames': records.IMAGES,
-      'wave': records.wave(SECONDS * rate),
-      'label': tfds.features.Tensor(shape=(len(CLASSES),), dtype=np.float32),  # of the clip
-      'audio': seconds,  # heard; zeros in train
-      'visual': seconds,  # seen; zeros in train
+    'id': tfds.features.Text(),
+    'frames': records.IMAGES,
+    'wave': records.wave(SECONDS * rate),
+    'label': tfds.features.Tensor(shape=(len(CLASSES),), dtype=np.float32),  # of the clip
+    'audio': seconds,  # heard; zeros in train
+    'visual': seconds,  # seen; zeros in train
   }
   if motion:
-    features['motion'] = tfds.features.Tensor(shape=(SECONDS, MOTION), dtype=np.float32,
-                                              encoding='bytes')
-  return records.Recipe('llp', VERSION, features, splits, Read(rate, side),
-                        {'classes.txt': '\n'.join(CLASSES)})
+    features['motion'] = tfds.features.Tensor(
+      shape=(SECONDS, MOTION), dtype=np.float32, encoding='bytes'
+    )
+  return records.Recipe(
+    'llp', VERSION, features, splits, Read(rate, side), {'classes.txt': '\n'.join(CLASSES)}
+  )
 
 
 def labels(root: Path) -> dict[str, list[Clip]]:
@@ -120,8 +154,16 @@ def labels(root: Path) -> dict[str, list[Clip]]:
       events = {_class(root / name, label) for label in row['event_labels'].split(',')}
       clip = row['filename']
       known = split != 'train'
-      splits[split].append(Clip(clip, tuple(sorted(events)), heard.get(clip, ()) if known else (),
-                                seen.get(clip, ()) if known else (), '', False))
+      splits[split].append(
+        Clip(
+          clip,
+          tuple(sorted(events)),
+          heard.get(clip, ()) if known else (),
+          seen.get(clip, ()) if known else (),
+          '',
+          False,
+        )
+      )
   return splits
 
 
@@ -157,6 +199,8 @@ def _class(path: Path, label: str) -> int:
 def _motion(path: Path) -> Float32[np.ndarray, 't 512']:
   features = np.load(path)
   if features.shape != (SECONDS, MOTION) or not np.isfinite(features).all():
-    raise cut.WrongLength(f'{path} has the shape {features.shape}, or is not finite; it should '
-                          f'hold {(SECONDS, MOTION)} numbers.')
+    raise cut.WrongLength(
+      f'{path} has the shape {features.shape}, or is not finite; it should '
+      f'hold {(SECONDS, MOTION)} numbers.'
+    )
   return features.astype(np.float32)

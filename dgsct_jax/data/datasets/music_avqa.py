@@ -10,9 +10,9 @@ import json
 import os
 from pathlib import Path
 
-from absl import logging
 import numpy as np
 import tensorflow_datasets as tfds
+from absl import logging
 
 from dgsct_jax.data import cut, media, questions, records
 
@@ -24,25 +24,66 @@ ANNOTATIONS = {'original': ('json', '.'), 'update': ('json_update', 'update')}
 SUBSETS = ('all', 'real', 'synthetic')
 
 # In the order in which they first appear in the training questions, as weights are stored.
-WORDS = tuple('''
+WORDS = tuple(
+  """
 <pad> How many instruments are sounding in the video What kind of instrument is leftest musical it
 did not sound from beginning to end Is on left louder than right guzheng types accordion always
 playing clarinet there a voiceover this cello violin flute pipa piano Which that sounds at same time
 as acoustic_guitar Where first electric_bass drum more rhythmic ukulele banjo saxophone trumpet erhu
 middle congas entire tuba bagpipe loudest comes xylophone bassoon suona second appeared performance
 rightest coming third last Are and makes before after lowest fourth longer fifth were heard
-throughout'''.split())
+throughout""".split()
+)
 ANSWERS = (
-    'two', 'cello', 'congas', 'zero', 'no', 'pipa', 'six', 'yes', 'one', 'four', 'three', 'seven',
-    'five', 'ukulele', 'right', 'piano', 'left', 'accordion', 'clarinet', 'guzheng',
-    'more than ten', 'nine', 'indoor', 'saxophone', 'drum', 'violin', 'middle', 'outdoor',
-    'bagpipe', 'bassoon', 'acoustic_guitar', 'banjo', 'electric_bass', 'ten', 'eight', 'flute',
-    'simultaneously', 'trumpet', 'erhu', 'xylophone', 'tuba', 'suona')
+  'two',
+  'cello',
+  'congas',
+  'zero',
+  'no',
+  'pipa',
+  'six',
+  'yes',
+  'one',
+  'four',
+  'three',
+  'seven',
+  'five',
+  'ukulele',
+  'right',
+  'piano',
+  'left',
+  'accordion',
+  'clarinet',
+  'guzheng',
+  'more than ten',
+  'nine',
+  'indoor',
+  'saxophone',
+  'drum',
+  'violin',
+  'middle',
+  'outdoor',
+  'bagpipe',
+  'bassoon',
+  'acoustic_guitar',
+  'banjo',
+  'electric_bass',
+  'ten',
+  'eight',
+  'flute',
+  'simultaneously',
+  'trumpet',
+  'erhu',
+  'xylophone',
+  'tuba',
+  'suona',
+)
 
 
 @dataclasses.dataclass(frozen=True)
 class Clip:
   """A video."""
+
   id: str
   files: str  # the video, or the released folder
 
@@ -50,6 +91,7 @@ class Clip:
 @dataclasses.dataclass(frozen=True)
 class Read:
   """How a video becomes a record."""
+
   rate: int  # of the stored sound
   side: int  # of frames taken from videos: the shorter one is at most this
   frame_at: float  # in its second, of frames taken from videos
@@ -64,9 +106,12 @@ class Read:
     starts = seconds(cut.length_of(path, least=SECONDS - 1) or len(sound) / self.rate)
     frames = cut.video_frames(path, [start + self.frame_at for start in starts], self.side)
     sound = np.pad(sound, (0, self.rate))  # it may end within the last second
-    wave = np.concatenate([sound[i * self.rate:(i + 1) * self.rate] for i in starts])
-    return {'id': clip.id, 'frames': frames,
-            'wave': cut.fit(wave, SECONDS, self.rate, f'the sound of {path}')}
+    wave = np.concatenate([sound[i * self.rate : (i + 1) * self.rate] for i in starts])
+    return {
+      'id': clip.id,
+      'frames': frames,
+      'wave': cut.fit(wave, SECONDS, self.rate, f'the sound of {path}'),
+    }
 
 
 def seconds(length: float | int) -> list[int]:
@@ -77,8 +122,9 @@ def seconds(length: float | int) -> list[int]:
   return cut.spread(max(1, int(length)), SECONDS)
 
 
-def recipe(source: str | os.PathLike, *, rate: int = 32000, side: int = 256,
-           frame_at: float = 0.5) -> records.Recipe:
+def recipe(
+  source: str | os.PathLike, *, rate: int = 32000, side: int = 256, frame_at: float = 0.5
+) -> records.Recipe:
   """All videos that the label files ask about, and the label files.
 
   Raises:
@@ -88,21 +134,30 @@ def recipe(source: str | os.PathLike, *, rate: int = 32000, side: int = 256,
   files = label_files(root)
   if train := files.get('original-train.json'):
     if questions.vocabulary(json.loads(train)) != (list(WORDS), list(ANSWERS)):
-      raise ValueError(f'The words or answers of avqa-train.json under {root} are not the known 93 '
-                       'and 42 in their order, by which the weights of trained models are stored.')
+      raise ValueError(
+        f'The words or answers of avqa-train.json under {root} are not the known 93 '
+        'and 42 in their order, by which the weights of trained models are stored.'
+      )
   names = dict.fromkeys(q['video_id'] for text in files.values() for q in json.loads(text))
   released = (root / 'frames').is_dir() and (root / 'audio_wave').is_dir()
   videos = {} if released else cut.find_videos([root, *sorted(root.glob('*[vV]ideo*'))])
   if not (released or videos):
-    raise ValueError(f'{root} has neither the folders frames and audio_wave, nor videos in itself '
-                     'or in a folder with "video" in its name.')
+    raise ValueError(
+      f'{root} has neither the folders frames and audio_wave, nor videos in itself '
+      'or in a folder with "video" in its name.'
+    )
   missing = str(root / 'videos' / '{}.mp4')  # to be named as the reason
-  clips = [Clip(name, str(root if released else videos.get(name, missing.format(name))))
-           for name in names]
-  features = {'id': tfds.features.Text(), 'frames': records.IMAGES,
-              'wave': records.wave(SECONDS * rate)}
-  return records.Recipe('music_avqa', VERSION, features, {'videos': clips},
-                        Read(rate, side, frame_at), files)
+  clips = [
+    Clip(name, str(root if released else videos.get(name, missing.format(name)))) for name in names
+  ]
+  features = {
+    'id': tfds.features.Text(),
+    'frames': records.IMAGES,
+    'wave': records.wave(SECONDS * rate),
+  }
+  return records.Recipe(
+    'music_avqa', VERSION, features, {'videos': clips}, Read(rate, side, frame_at), files
+  )
 
 
 def label_files(root: Path) -> dict[str, str]:
@@ -116,8 +171,9 @@ def label_files(root: Path) -> dict[str, str]:
   return found
 
 
-def load(directory: str | os.PathLike, split: str, *, annotations: str = 'original',
-         subset: str = 'all') -> questions.Asked:
+def load(
+  directory: str | os.PathLike, split: str, *, annotations: str = 'original', subset: str = 'all'
+) -> questions.Asked:
   """The questions of 'train', 'val' or 'test', each with its video, in the order of the file.
 
   `clips` of the result are the videos that are asked about, each once.
@@ -133,17 +189,31 @@ def load(directory: str | os.PathLike, split: str, *, annotations: str = 'origin
   path = videos.folder / f'{annotations}-{split}.json'
   if not path.exists() or subset not in SUBSETS:
     there = sorted(p.stem for p in videos.folder.glob('*-*.json'))
-    raise ValueError(f'There are no {subset} {annotations}-{split} questions in {videos.folder}, '
-                     f'only {there}, of which {SUBSETS} can be had.')
-  asked = [q for q in json.loads(path.read_text(encoding='utf-8'))
-           if subset == 'all' or (subset == 'real') == q['video_id'].isdigit()]
+    raise ValueError(
+      f'There are no {subset} {annotations}-{split} questions in {videos.folder}, '
+      f'only {there}, of which {SUBSETS} can be had.'
+    )
+  asked = [
+    q
+    for q in json.loads(path.read_text(encoding='utf-8'))
+    if subset == 'all' or (subset == 'real') == q['video_id'].isdigit()
+  ]
   stored = {name: i for i, name in enumerate(videos.ids)}
   found = [q for q in asked if q['video_id'] in stored]
   if len(found) < len(asked):
-    logging.warning('%d of %d %s questions are about videos that %s lacks (see skipped.json): left '
-                    'out.', len(asked) - len(found), len(asked), split, videos.folder)
+    logging.warning(
+      '%d of %d %s questions are about videos that %s lacks (see skipped.json): left out.',
+      len(asked) - len(found),
+      len(asked),
+      split,
+      videos.folder,
+    )
   names = list(dict.fromkeys(q['video_id'] for q in found))
   place = {name: i for i, name in enumerate(names)}
   return questions.Asked(
-      records.Selection(videos, tuple(stored[name] for name in names)), found,
-      [place[q['video_id']] for q in found], list(WORDS), list(ANSWERS))
+    records.Selection(videos, tuple(stored[name] for name in names)),
+    found,
+    [place[q['video_id']] for q in found],
+    list(WORDS),
+    list(ANSWERS),
+  )

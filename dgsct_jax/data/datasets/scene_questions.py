@@ -1,8 +1,8 @@
 """Composed clips with a question each, in the form and of the nine types of MUSIC-AVQA."""
 
-from collections.abc import Sequence
 import json
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -11,8 +11,15 @@ from dgsct_jax.data import records, scene_questions
 from dgsct_jax.data.questions import Asked
 
 
-def write(directory: str | os.PathLike, name: str, split: str, classes: Sequence[str], width: int,
-          seed: int = 0, each: int = 1) -> Path:
+def write(
+  directory: str | os.PathLike,
+  name: str,
+  split: str,
+  classes: Sequence[str],
+  width: int,
+  seed: int = 0,
+  each: int = 1,
+) -> Path:
   """Asks about every clip of `datasets/scenes.py`; writes `directory/name/avqa-<split>.json`.
 
   The file has the released form; a `video_id` is the id of a record. One that is there already is
@@ -38,8 +45,15 @@ def write(directory: str | os.PathLike, name: str, split: str, classes: Sequence
   return path
 
 
-def load(directory: str | os.PathLike, name: str, split: str, classes: Sequence[str], width: int,
-         seed: int = 0, each: int = 1) -> Asked:
+def load(
+  directory: str | os.PathLike,
+  name: str,
+  split: str,
+  classes: Sequence[str],
+  width: int,
+  seed: int = 0,
+  each: int = 1,
+) -> Asked:
   """Random access to the questions of a split, each with its clip; asks them if nobody has yet."""
   path = write(directory, name, split, classes, width, seed, each)
   questions = json.loads(path.read_text())
@@ -47,7 +61,13 @@ def load(directory: str | os.PathLike, name: str, split: str, classes: Sequence[
   place = {clip: i for i, clip in enumerate(clips.ids)}
   unknown = sorted({question['video_id'] for question in questions} - place.keys())
   if unknown:
-    raise ValueError(f'{path} asks about {len(unknown)} clips that {name!r} does not have, first '
-                     f'{unknown[0]!r}: it belongs to other clips. Remove it.')
-  return Asked(clips, questions, [place[question['video_id']] for question in questions],
-               *scene_questions.vocabulary(classes))
+    raise ValueError(
+      f'{path} asks about {len(unknown)} clips that {name!r} does not have, first '
+      f'{unknown[0]!r}: it belongs to other clips. Remove it.'
+    )
+  return Asked(
+    clips,
+    questions,
+    [place[question['video_id']] for question in questions],
+    *scene_questions.vocabulary(classes),
+  )

@@ -5,10 +5,10 @@ Read from the folder of the MA-AVT release (`frames/<split>/Image-01-FPS/<clip>.
 the second of its start in six digits; vggsound.csv lies in both.
 """
 
-from collections.abc import Mapping
 import csv
 import dataclasses
 import os
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +25,7 @@ SPLITS = ('train', 'test')
 @dataclasses.dataclass(frozen=True)
 class Clip:
   """A row of vggsound.csv."""
+
   id: str  # video and start
   label: int  # place of its class in the alphabet
   start: int  # seconds
@@ -36,6 +37,7 @@ class Clip:
 @dataclasses.dataclass(frozen=True)
 class Read:
   """How a clip becomes a record."""
+
   rate: int  # of the stored sound
   side: int  # of frames taken from videos: the shorter one is at most this
 
@@ -50,8 +52,9 @@ class Read:
     return {'id': clip.id, 'frames': frames, 'wave': wave, 'label': clip.label}
 
 
-def recipe(source: str | os.PathLike, *, rate: int = 32000, side: int = 256,
-           ids: str = '') -> records.Recipe:
+def recipe(
+  source: str | os.PathLike, *, rate: int = 32000, side: int = 256, ids: str = ''
+) -> records.Recipe:
   """The data set in a folder. Its file classes.txt has the names of the classes in their order.
 
   Args:
@@ -65,26 +68,31 @@ def recipe(source: str | os.PathLike, *, rate: int = 32000, side: int = 256,
   wanted = set(Path(ids).read_text(encoding='utf-8').split()) if ids else None
   there = {row.id for found in rows.values() for row in found}
   if unknown := (wanted or set()) - there:
-    raise ValueError(f'{ids} names {len(unknown)} clips that are not in vggsound.csv, such as '
-                     f'{min(unknown)}.')
+    raise ValueError(
+      f'{ids} names {len(unknown)} clips that are not in vggsound.csv, such as {min(unknown)}.'
+    )
   released = (root / 'frames').is_dir() and (root / 'audio').is_dir()
-  videos = {} if released else cut.find_videos(
-      path for path in (root, *root.rglob('*')) if path.is_dir())
+  videos = (
+    {} if released else cut.find_videos(path for path in (root, *root.rglob('*')) if path.is_dir())
+  )
   if not (released or videos):
     raise ValueError(f'{root} has neither the folders frames and audio, nor any video.')
   splits = {}
   for split, clips in rows.items():
     splits[split] = [
-        _located(clip, root, split, None if released else videos) for clip in clips
-        if wanted is None or clip.id in wanted]
+      _located(clip, root, split, None if released else videos)
+      for clip in clips
+      if wanted is None or clip.id in wanted
+    ]
   features = {
-      'id': tfds.features.Text(),
-      'frames': records.IMAGES,  # one each second; the released folders have 4 to 10
-      'wave': records.wave(SECONDS * rate),
-      'label': tfds.features.Scalar(np.int32),
+    'id': tfds.features.Text(),
+    'frames': records.IMAGES,  # one each second; the released folders have 4 to 10
+    'wave': records.wave(SECONDS * rate),
+    'label': tfds.features.Scalar(np.int32),
   }
-  return records.Recipe('vggsound', VERSION, features, splits, Read(rate, side),
-                        {'classes.txt': '\n'.join(classes)})
+  return records.Recipe(
+    'vggsound', VERSION, features, splits, Read(rate, side), {'classes.txt': '\n'.join(classes)}
+  )
 
 
 def labels(path: Path) -> tuple[dict[str, list[Clip]], list[str]]:
@@ -93,12 +101,19 @@ def labels(path: Path) -> tuple[dict[str, list[Clip]], list[str]]:
     lines = [line for line in csv.reader(file) if line]
   for number, line in enumerate(lines, 1):
     if len(line) != 4 or not line[1].isdigit() or line[3] not in SPLITS:
-      raise ValueError(f'{path}, line {number}: {line} is not a video, a second, a class and one '
-                       f'of {SPLITS}.')
+      raise ValueError(
+        f'{path}, line {number}: {line} is not a video, a second, a class and one of {SPLITS}.'
+      )
   # The names of the full list: those of the clips that one has would number the classes anew.
   classes = sorted({line[2] for line in lines})
-  splits = {split: [Clip(f'{video}_{int(start):06d}', classes.index(name), int(start), '', '', '')
-                    for video, start, name, own in lines if own == split] for split in SPLITS}
+  splits = {
+    split: [
+      Clip(f'{video}_{int(start):06d}', classes.index(name), int(start), '', '', '')
+      for video, start, name, own in lines
+      if own == split
+    ]
+    for split in SPLITS
+  }
   counts = {split: len({clip.label for clip in clips}) for split, clips in splits.items()}
   if len(set(counts.values())) > 1:
     raise ValueError(f'{path} has {counts} different classes in its splits.')
@@ -108,7 +123,10 @@ def labels(path: Path) -> tuple[dict[str, list[Clip]], list[str]]:
 def _located(clip: Clip, root: Path, split: str, videos: Mapping[str, Path] | None) -> Clip:
   if videos is None:
     return dataclasses.replace(
-        clip, frames=str(root / 'frames' / split / 'Image-01-FPS' / f'{clip.id}.mp4'),
-        sound=str(root / 'audio' / split / f'{clip.id}.wav'))
+      clip,
+      frames=str(root / 'frames' / split / 'Image-01-FPS' / f'{clip.id}.mp4'),
+      sound=str(root / 'audio' / split / f'{clip.id}.wav'),
+    )
   return dataclasses.replace(
-      clip, files=str(videos.get(clip.id, root / 'videos' / f'{clip.id}.mp4')))
+    clip, files=str(videos.get(clip.id, root / 'videos' / f'{clip.id}.mp4'))
+  )

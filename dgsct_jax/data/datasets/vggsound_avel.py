@@ -24,6 +24,7 @@ LABELS = 'vggsound-avel40k_labels.csv'
 @dataclasses.dataclass(frozen=True)
 class Clip:
   """A row of the labels."""
+
   id: str
   event: int  # class
   on: tuple[int, ...]  # 1 for the seconds of the event
@@ -34,6 +35,7 @@ class Clip:
 @dataclasses.dataclass(frozen=True)
 class Read:
   """How a clip becomes a record."""
+
   rate: int  # of the stored sound
   side: int  # of frames taken from videos: the shorter one is at most this
 
@@ -60,22 +62,35 @@ def recipe(source: str | os.PathLike, *, rate: int = 32000, side: int = 256) -> 
   released = (root / 'frames').is_dir() and (root / 'wave').is_dir()
   videos = {} if released else cut.find_videos([root, *sorted(root.glob('*[vV]ideo*'))])
   if not (released or videos):
-    raise ValueError(f'{root} has neither the folders frames and wave, nor videos in itself or in '
-                     'a folder with "video" in its name.')
+    raise ValueError(
+      f'{root} has neither the folders frames and wave, nor videos in itself or in '
+      'a folder with "video" in its name.'
+    )
   missing = str(root / 'videos' / '{}.mp4')
   splits = {
-      split: [dataclasses.replace(clip, files=str(
-          root if released else videos.get(clip.id, missing.format(clip.id)))) for clip in clips]
-      for split, clips in labels(root).items()}
-  features = {
-      'id': tfds.features.Text(),
-      'frames': records.IMAGES,
-      'wave': records.wave(SECONDS * rate),
-      'event': tfds.features.Scalar(np.int32),
-      'label': tfds.features.Tensor(shape=(SECONDS,), dtype=np.int32),
+    split: [
+      dataclasses.replace(
+        clip, files=str(root if released else videos.get(clip.id, missing.format(clip.id)))
+      )
+      for clip in clips
+    ]
+    for split, clips in labels(root).items()
   }
-  return records.Recipe('vggsound_avel', VERSION, features, splits, Read(rate, side),
-                        {'classes.txt': '\n'.join(categories(root))})
+  features = {
+    'id': tfds.features.Text(),
+    'frames': records.IMAGES,
+    'wave': records.wave(SECONDS * rate),
+    'event': tfds.features.Scalar(np.int32),
+    'label': tfds.features.Tensor(shape=(SECONDS,), dtype=np.int32),
+  }
+  return records.Recipe(
+    'vggsound_avel',
+    VERSION,
+    features,
+    splits,
+    Read(rate, side),
+    {'classes.txt': '\n'.join(categories(root))},
+  )
 
 
 def categories(root: Path) -> list[str]:
@@ -92,11 +107,13 @@ def labels(root: Path) -> dict[str, list[Clip]]:
         on = tuple(int(second) for second in json.loads(row['label']))
         if len(on) != SECONDS or not set(on) <= {0, 1}:
           raise ValueError
-        clip = Clip(f"{int(row['video_id']):06d}", classes.index(row['category']), on,
-                    len(classes), '')
+        clip = Clip(
+          f'{int(row["video_id"]):06d}', classes.index(row['category']), on, len(classes), ''
+        )
       except (ValueError, KeyError, TypeError):
-        raise ValueError(f'{root / LABELS}, line {number}: {row} is not a split, a category of '
-                         'VggsoundAVEL40kCategories.txt, a video_id and a label of ten 0 or 1.'
-                         ) from None
+        raise ValueError(
+          f'{root / LABELS}, line {number}: {row} is not a split, a category of '
+          'VggsoundAVEL40kCategories.txt, a video_id and a label of ten 0 or 1.'
+        ) from None
       splits.setdefault(row['split'], []).append(clip)
   return splits

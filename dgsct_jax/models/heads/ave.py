@@ -25,13 +25,17 @@ class Localizer(nn.Module):
   activation_weight: float = 0.3
 
   @nn.compact
-  def __call__(self, visual: Float[Array, 'b t d'], audio: Float[Array, 'b t d']) -> dict[str, Float[Array, '...']]:
+  def __call__(
+    self, visual: Float[Array, 'b t d'], audio: Float[Array, 'b t d']
+  ) -> dict[str, Float[Array, '...']]:
     visual_top = strongest(Dense(self.classes, name='visual_cas')(visual), self.top)
     audio_top = strongest(Dense(self.classes, name='audio_cas')(audio), self.top)
     activation = (visual_top + audio_top) / 2
     fused = (visual + audio) / 2
     event = Dense(1, name='is_event')(fused)[..., 0]
-    logits = Dense(self.classes, name='event')(strongest(fused, 1)) + self.activation_weight * activation
+    logits = (
+      Dense(self.classes, name='event')(strongest(fused, 1)) + self.activation_weight * activation
+    )
     return {'event_logits': event, 'logits': logits, 'activation_logits': activation}
 
 
@@ -46,7 +50,9 @@ class WeakLocalizer(nn.Module):
   classes: int = 28
 
   @nn.compact
-  def __call__(self, visual: Float[Array, 'b t d'], audio: Float[Array, 'b t d']) -> dict[str, Float[Array, '...']]:
+  def __call__(
+    self, visual: Float[Array, 'b t d'], audio: Float[Array, 'b t d']
+  ) -> dict[str, Float[Array, '...']]:
     fused = (visual + audio) / 2
     event = Dense(1, name='is_event')(fused)[..., 0]
     logits = Dense(self.classes + 1, name='event')(strongest(fused, 1))
@@ -78,8 +84,12 @@ class AVE(nn.Module):
   def __call__(self, batch: dict[str, Any], train: bool = False) -> dict[str, Float[Array, '...']]:
     video, wave = batch['video'], batch['wave']
     t = video.shape[1]
-    encoded = self.encoder(rearrange(video, 'b t h w c -> (b t) h w c'), rearrange(wave, 'b t s -> (b t) s'), train)
-    pool = lambda weights, tokens: rearrange((weights @ tokens)[:, 0], '(b t) d -> b t d', t=t).astype(jnp.float32)
+    encoded = self.encoder(
+      rearrange(video, 'b t h w c -> (b t) h w c'), rearrange(wave, 'b t s -> (b t) s'), train
+    )
+    pool = lambda weights, tokens: rearrange(
+      (weights @ tokens)[:, 0], '(b t) d -> b t d', t=t
+    ).astype(jnp.float32)
     visual = pool(encoded.visual_map, encoded.visual)
     audio = pool(encoded.audio_map, encoded.audio)
     visual, audio, gate = self.temporal(visual, audio, train)

@@ -65,8 +65,9 @@ class Recall(nn.Module):
   dropout: float = 0.1
 
   @nn.compact
-  def __call__(self, question: Float[Array, 'b q d'], memory: Float[Array, 'b t d'],
-               train: bool) -> tuple[Float[Array, 'b q d'], Float[Array, 'b q t']]:
+  def __call__(
+    self, question: Float[Array, 'b q d'], memory: Float[Array, 'b t d'], train: bool
+  ) -> tuple[Float[Array, 'b q d'], Float[Array, 'b q t']]:
     drop = nn.Dropout(self.dropout, deterministic=not train)
     # As released: the question is not added to what it asked for.
     x, weights = Attention(dropout=self.dropout, name='attn').attend(question, memory, train)
@@ -86,12 +87,18 @@ class Answerer(nn.Module):
   dropout: float = 0.1
 
   @nn.compact
-  def __call__(self, question: Float[Array, 'b q d'], heard: Float[Array, 'b t d'],
-               seen: Float[Array, 'b t d'], train: bool) -> Outputs:
+  def __call__(
+    self,
+    question: Float[Array, 'b q d'],
+    heard: Float[Array, 'b t d'],
+    seen: Float[Array, 'b t d'],
+    train: bool,
+  ) -> Outputs:
     audio, audio_seconds = Recall(self.dropout, name='audio')(question, heard, train)
     visual, visual_seconds = Recall(self.dropout, name='visual')(question, seen, train)
     both = jnp.concatenate(
-        [audio + heard.mean(1, keepdims=True), visual + seen.mean(1, keepdims=True)], -1)
+      [audio + heard.mean(1, keepdims=True), visual + seen.mean(1, keepdims=True)], -1
+    )
     fused = Dense(question.shape[-1], name='fusion')(jnp.tanh(both))
     logits = Dense(self.answers, name='answer')(jnp.tanh(fused * question))
     return {'logits': logits, 'audio_seconds': audio_seconds, 'visual_seconds': visual_seconds}
@@ -119,16 +126,24 @@ class AVQA(nn.Module):
     negative = batch['negative'] if train else None
     clip = self.perceive(batch['video'], batch['wave'], negative, train)
     return self.reply(clip, batch['question'], train) | {
-        name: clip[name] for name in ('looks', 'audio_map', 'match_logits')}
+      name: clip[name] for name in ('looks', 'audio_map', 'match_logits')
+    }
 
-  def perceive(self, video: Float[Array, 'b t h w 3'], wave: Float[Array, 'b t s'],
-               negative: Float[Array, 'b t h w 3'] | None = None, train: bool = False) -> Outputs:
+  def perceive(
+    self,
+    video: Float[Array, 'b t h w 3'],
+    wave: Float[Array, 'b t s'],
+    negative: Float[Array, 'b t h w 3'] | None = None,
+    train: bool = False,
+  ) -> Outputs:
     """All that does not depend on the question."""
     adapted = [video] if negative is None or not self.adapt_negatives else [video, negative]
     p, t = len(adapted), video.shape[1]
     encoded = self.encoder(
-        rearrange(adapted, 'p b t h w c -> (b p t) h w c'),
-        repeat(wave, 'b t s -> (b p t) s', p=p), train)
+      rearrange(adapted, 'p b t h w c -> (b p t) h w c'),
+      repeat(wave, 'b t s -> (b p t) s', p=p),
+      train,
+    )
     unfold = lambda x: rearrange(x, '(b p t) n d -> b p t n d', p=p, t=t)
     pictures, audio = unfold(encoded.visual), unfold(encoded.audio_map @ encoded.audio)
     if negative is not None and not self.adapt_negatives:
@@ -137,8 +152,11 @@ class AVQA(nn.Module):
       pictures = jnp.concatenate([pictures, other], 1)
     # As released: a sound is pooled by the attention of the last adapter, a picture is not.
     found = self.matching(audio[:, 0, :, 0].astype(jnp.float32), pictures.astype(jnp.float32))
-    own = {'seen': found['seen'][:, 0], 'looks': found['looks'][:, 0],
-           'audio_map': unfold(encoded.audio_map)[:, 0, :, 0]}
+    own = {
+      'seen': found['seen'][:, 0],
+      'looks': found['looks'][:, 0],
+      'audio_map': unfold(encoded.audio_map)[:, 0, :, 0],
+    }
     return found | own
 
   def reply(self, clip: Outputs, question: Int[Array, 'b q l'], train: bool = False) -> Outputs:

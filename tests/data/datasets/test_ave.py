@@ -5,22 +5,27 @@ import shutil
 
 import h5py
 import numpy as np
-from PIL import Image
 import pytest
+from PIL import Image
 
 from dgsct_jax.data import pipeline, records, transforms
 from dgsct_jax.data.datasets import ave
 from tests import annotations, clips
 
 RATE = 800  # Hz, of all sound here
-ROWS = ['Bark&aaaaaaaaaaa&good&0&10', 'Flute&bbbbbbbbbbb&good&2&5', 'Bark&ccccccccccc&good&6&8',
-        'Mandolin&bbbbbbbbbbb&good&3&10']
+ROWS = [
+  'Bark&aaaaaaaaaaa&good&0&10',
+  'Flute&bbbbbbbbbbb&good&2&5',
+  'Bark&ccccccccccc&good&6&8',
+  'Mandolin&bbbbbbbbbbb&good&3&10',
+]
 SPLITS = {'train': [3, 0], 'val': [1], 'test': [2]}
 
 
 def prepare(source, out, skip_bad=False, workers=0, **cutting):
-  return records.write(ave.recipe(source, rate=RATE, **cutting), out, workers=workers,
-                       skip_bad=skip_bad)
+  return records.write(
+    ave.recipe(source, rate=RATE, **cutting), out, workers=workers, skip_bad=skip_bad
+  )
 
 
 def load(out, split):
@@ -58,8 +63,12 @@ def released(root, frames=20):
 def video(tmp_path_factory):
   """Ten seconds: the grey of a picture is its second times 20, the pitch of the sound 100 Hz."""
   pictures = clips.counter(10, size=(300, 400), step=20)
-  return clips.write(tmp_path_factory.mktemp('video') / 'a.mp4', np.repeat(pictures, 5, 0),
-                     np.arange(50) / 5, clips.tone(32000, 10, 100.0))
+  return clips.write(
+    tmp_path_factory.mktemp('video') / 'a.mp4',
+    np.repeat(pictures, 5, 0),
+    np.arange(50) / 5,
+    clips.tone(32000, 10, 100.0),
+  )
 
 
 def raw(root, video):
@@ -105,22 +114,33 @@ def test_raw_videos_give_a_frame_of_every_second_and_its_sound(tmp_path, video):
 def test_a_batch_has_the_fields_that_the_task_expects(tmp_path):
   released(tmp_path / 'AVE')
   prepare(tmp_path, tmp_path / 'out')
-  decode = (transforms.DecodeFrames(16), transforms.DecodeWave(10, RATE),
-            transforms.Keep(('video', 'wave', 'label')))
+  decode = (
+    transforms.DecodeFrames(16),
+    transforms.DecodeWave(10, RATE),
+    transforms.Keep(('video', 'wave', 'label')),
+  )
   dataset = pipeline.Dataset(load(tmp_path / 'out', 'train'), decode)
   batch = next(pipeline.train(dataset, batch=2, seed=0))
   assert {key: (value.shape, value.dtype.name) for key, value in batch.items()} == {
-      'video': ((2, 10, 16, 16, 3), 'float32'), 'wave': ((2, 10, RATE), 'float32'),
-      'label': ((2, 10), 'int32'), 'index': ((2,), 'int32'), 'mask': ((2,), 'float32')}
+    'video': ((2, 10, 16, 16, 3), 'float32'),
+    'wave': ((2, 10, RATE), 'float32'),
+    'label': ((2, 10), 'int32'),
+    'index': ((2,), 'int32'),
+    'mask': ((2,), 'float32'),
+  }
 
 
 def test_all_faults_of_a_released_folder_are_listed_and_the_rest_built_on_request(tmp_path):
   root = released(tmp_path / 'AVE')
   (root / 'frames/aaaaaaaaaaa/00000009.jpg').write_bytes(b'broken')
   np.save(root / 'wave/ccccccccccc.npy', np.zeros(5 * RATE, np.float32))
-  with pytest.raises(ValueError, match=(
+  with pytest.raises(
+    ValueError,
+    match=(
       r'(?s)2 clips of ave cannot be used:.*aaaaaaaaaaa: .*00000009.jpg is not a readable picture.*'
-      r'ccccccccccc: .*5.00 s at 800 Hz; 10 s are needed')):
+      r'ccccccccccc: .*5.00 s at 800 Hz; 10 s are needed'
+    ),
+  ):
     prepare(root, tmp_path / 'out')
   with pytest.raises(ValueError, match=r"no data set 'ave'.*data.prepare ave"):
     load(tmp_path / 'out', 'train')
@@ -136,10 +156,14 @@ def test_all_faults_of_raw_videos_are_listed(tmp_path, video):
   (root / 'AVE/aaaaaaaaaaa.mp4').unlink()
   (root / 'AVE/bbbbbbbbbbb.mp4').write_bytes(b'broken')
   clips.write(root / 'AVE/ccccccccccc.mp4', clips.counter(3), [0, 0.1, 0.2])
-  with pytest.raises(ValueError, match=(
+  with pytest.raises(
+    ValueError,
+    match=(
       r'(?s)4 clips of ave.*bbbbbbbbbbb: .*cannot be read as video.*'
       r'aaaaaaaaaaa: .*No such file.*aaaaaaaaaaa.mp4.*bbbbbbbbbbb: .*'
-      r'ccccccccccc: .*lasts 0\.\d+ s; more than 9 s are needed')):
+      r'ccccccccccc: .*lasts 0\.\d+ s; more than 9 s are needed'
+    ),
+  ):
     prepare(root, tmp_path / 'out')
 
 
@@ -196,10 +220,15 @@ def test_the_real_splits_have_the_published_sizes_and_agree():
   rows = ave.annotations(root)
   splits = ave.splits(root, rows)  # order files and lists are compared there
   assert {name: len(found) for name, found in splits.items()} == {
-      'train': 3339, 'val': 402, 'test': 402}
+    'train': 3339,
+    'val': 402,
+    'test': 402,
+  }
   assert sorted(sum(splits.values(), [])) == list(range(4143))
-  foreground = {name: np.mean([np.array(rows[i].label) != ave.BACKGROUND for i in found])
-                for name, found in splits.items()}
+  foreground = {
+    name: np.mean([np.array(rows[i].label) != ave.BACKGROUND for i in found])
+    for name, found in splits.items()
+  }
   assert round(100 * foreground['train'], 2) == 83.14
   assert round(100 * foreground['test'], 2) == 82.21
   videos = {name: {rows[i].id for i in found} for name, found in splits.items()}

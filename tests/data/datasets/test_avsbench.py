@@ -3,17 +3,22 @@
 import io
 
 import numpy as np
-from PIL import Image
 import pytest
+from PIL import Image
 
 from dgsct_jax.data import records
 from dgsct_jax.data.datasets import avsbench, avsbench_ms3, avsbench_s4
 from tests import clips
 
 RATE = 800  # Hz, of all sound here
-S4 = [('aa_1', '0', 'helicopter', 'train'), ('bb_2', '30', 'cat_meowing', 'train'),
-      ('cc', '0', 'lawn_mowing', 'val'), ('dd', '1', 'helicopter', 'test'),
-      ('ee', '2', 'cat_meowing', 'test'), ('ff', '3', 'helicopter', 'test')]
+S4 = [
+  ('aa_1', '0', 'helicopter', 'train'),
+  ('bb_2', '30', 'cat_meowing', 'train'),
+  ('cc', '0', 'lawn_mowing', 'val'),
+  ('dd', '1', 'helicopter', 'test'),
+  ('ee', '2', 'cat_meowing', 'test'),
+  ('ff', '3', 'helicopter', 'test'),
+]
 MS3 = [('x-y_z', 'train'), ('uu', 'val'), ('vv', 'test')]
 
 
@@ -52,8 +57,9 @@ def s4(root, released=True, mode='L'):
         picture = Image.fromarray(np.full((24, 24, 3), 40 * i, np.uint8))
         save(picture, data / 'visual_frames' / inside / f'{name}_{i}.png')
       if i == 1 or split != 'train':
-        save(square(1 if mode == 'P' else 255, mode),
-             data / 'gt_masks' / inside / f'{name}_{i}.png')
+        save(
+          square(1 if mode == 'P' else 255, mode), data / 'gt_masks' / inside / f'{name}_{i}.png'
+        )
   for split, category in {(row[3], row[2]) for row in S4} if released else ():
     names = [row[0] for row in S4 if row[2:] == (category, split)]
     save_waves(data / 'wave' / split / category / 'AVS.npy', names)
@@ -105,8 +111,9 @@ def test_ms3_is_read_with_masks_of_every_second(tmp_path):
   build(avsbench_ms3.recipe(tmp_path, rate=RATE), tmp_path / 'out')
   train = records.load(tmp_path / 'out', 'avsbench_ms3', 'train')
   assert [decode(mask).any() for mask in train[0]['masks']] == [False, True, True, True, True]
-  assert train[0]['frames'][2] == (
-      root / 'ms3_data/visual_frames/x-y_z/x-y_z.mp4_3.png').read_bytes()
+  assert (
+    train[0]['frames'][2] == (root / 'ms3_data/visual_frames/x-y_z/x-y_z.mp4_3.png').read_bytes()
+  )
 
 
 @pytest.fixture(scope='session')
@@ -170,16 +177,22 @@ class Command:
 
 def test_files_of_sounds_cannot_run_code_and_faults_are_listed(tmp_path):
   root = s4(tmp_path)
-  for split, category, content in (('val', 'lawn_mowing', {'x.wav': Command()}),
-                                   ('test', 'cat_meowing', {'other.wav': np.zeros(5 * RATE)})):
+  for split, category, content in (
+    ('val', 'lawn_mowing', {'x.wav': Command()}),
+    ('test', 'cat_meowing', {'other.wav': np.zeros(5 * RATE)}),
+  ):
     np.save(root / f's4_data/wave/{split}/{category}/AVS.npy', np.array(content, dtype=object))
   np.save(root / 's4_data/wave/train/cat_meowing/AVS.npy', np.zeros(3))
   (root / 's4_data/gt_masks/train/helicopter/aa_1/aa_1_1.png').unlink()
-  with pytest.raises(ValueError, match=(
-      r"(?s)4 clips of avsbench_s4.*cat_meowing/bb_2: .*AVS.npy holds an array of shape \(3,\).*"
-      r"helicopter/aa_1: .*No such file.*aa_1_1.png.*"
-      r"lawn_mowing/cc: .*not a readable dictionary of waves .it asks for builtins.exec.*"
-      r"cat_meowing/ee: .*AVS.npy has no 'ee.wav'")):
+  with pytest.raises(
+    ValueError,
+    match=(
+      r'(?s)4 clips of avsbench_s4.*cat_meowing/bb_2: .*AVS.npy holds an array of shape \(3,\).*'
+      r'helicopter/aa_1: .*No such file.*aa_1_1.png.*'
+      r'lawn_mowing/cc: .*not a readable dictionary of waves .it asks for builtins.exec.*'
+      r"cat_meowing/ee: .*AVS.npy has no 'ee.wav'"
+    ),
+  ):
     build(avsbench_s4.recipe(root, rate=RATE), tmp_path / 'out')
 
 

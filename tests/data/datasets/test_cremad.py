@@ -4,8 +4,8 @@ import io
 import shutil
 
 import numpy as np
-from PIL import Image
 import pytest
+from PIL import Image
 
 from dgsct_jax.data import records
 from dgsct_jax.data.datasets import cremad
@@ -51,8 +51,10 @@ def test_the_released_folder_is_read_and_sounds_are_looped(tmp_path):
 def test_no_actor_is_in_two_splits(tmp_path):
   root = released(tmp_path)
   records.write(cremad.recipe(root, rate=RATE, split='actors'), tmp_path / 'out')
-  splits = {split: records.load(tmp_path / 'out', 'cremad_actors', split)
-            for split in ('train', 'val', 'test')}
+  splits = {
+    split: records.load(tmp_path / 'out', 'cremad_actors', split)
+    for split in ('train', 'val', 'test')
+  }
   actors = {split: {clip[:4] for clip in found.ids} for split, found in splits.items()}
   assert {split: len(found) for split, found in actors.items()} == {'train': 9, 'val': 1, 'test': 2}
   assert len(set.union(*actors.values())) == 12
@@ -62,8 +64,9 @@ def test_no_actor_is_in_two_splits(tmp_path):
 def test_videos_are_read_too(tmp_path):
   root = lists(tmp_path / 'in')
   (root / 'VideoFlash').mkdir()
-  path = clips.write(tmp_path / 'a.mkv', clips.counter(25), np.arange(25) / 10,
-                     clips.tone(2000, 2.5, 100.0), 2000)
+  path = clips.write(
+    tmp_path / 'a.mkv', clips.counter(25), np.arange(25) / 10, clips.tone(2000, 2.5, 100.0), 2000
+  )
   for clip in CLIPS[1:]:
     shutil.copy(path, root / f'VideoFlash/{clip}.mkv')
   with pytest.raises(ValueError, match=f'1 clips of cremad.*\n.*{CLIPS[0]}: .*No such file'):

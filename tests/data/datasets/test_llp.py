@@ -5,8 +5,8 @@ import io
 import shutil
 
 import numpy as np
-from PIL import Image
 import pytest
+from PIL import Image
 
 from dgsct_jax.data import records
 from dgsct_jax.data.datasets import llp
@@ -19,16 +19,17 @@ VIDEOS = ('aaaaaaaaaaa', 'b_bb-bbbbb_', 'ccccccccccc', 'ddddddddddd')
 def label_files(root):
   root.mkdir(parents=True, exist_ok=True)
   tables = {
-      'AVVP_train.csv': 'filename\tevent_labels\naaaaaaaaaaa_20_30\tSpeech,Dog\n'
-                        'b_bb-bbbbb__101.8_111.8\tCat\n',
-      'AVVP_val_pd.csv': 'filename\tevent_labels\nccccccccccc_0_10\tClapping,Clapping\n',
-      'AVVP_test_pd.csv': 'filename\tevent_labels\nddddddddddd_30_40\tCar\n',
-      'AVVP_eval_audio.csv': 'filename\tonset\toffset\tevent_labels\n'
-                             'ccccccccccc_0_10\t0\t3\tClapping\nccccccccccc_0_10\t2\t5\tClapping\n'
-                             'ddddddddddd_30_40\t9\t0\tCar\nnowhere\t0\t10\tCar\n'
-                             'aaaaaaaaaaa_20_30\t0\t10\tDog\n',
-      'AVVP_eval_visual.csv': 'filename\tonset\toffset\tevent_labels\n'
-                              'ddddddddddd_30_40\t8\t10\tCar\n'}
+    'AVVP_train.csv': 'filename\tevent_labels\naaaaaaaaaaa_20_30\tSpeech,Dog\n'
+    'b_bb-bbbbb__101.8_111.8\tCat\n',
+    'AVVP_val_pd.csv': 'filename\tevent_labels\nccccccccccc_0_10\tClapping,Clapping\n',
+    'AVVP_test_pd.csv': 'filename\tevent_labels\nddddddddddd_30_40\tCar\n',
+    'AVVP_eval_audio.csv': 'filename\tonset\toffset\tevent_labels\n'
+    'ccccccccccc_0_10\t0\t3\tClapping\nccccccccccc_0_10\t2\t5\tClapping\n'
+    'ddddddddddd_30_40\t9\t0\tCar\nnowhere\t0\t10\tCar\n'
+    'aaaaaaaaaaa_20_30\t0\t10\tDog\n',
+    'AVVP_eval_visual.csv': 'filename\tonset\toffset\tevent_labels\n'
+    'ddddddddddd_30_40\t8\t10\tCar\n',
+  }
   for name, text in tables.items():
     (root / name).write_text(text)
   return root
@@ -41,8 +42,10 @@ def released(root, motion=False):
     folder.mkdir(parents=True)
     for i in range(1, 11):
       Image.fromarray(np.full((20, 30, 3), 20 * i, np.uint8)).save(folder / f'{i:08d}.jpg')
-    for name, array in {'wave': np.full((10, RATE), number / 8, np.float32),
-                        'feats/r2plus1d_18': np.full((10, 512), number, np.float32)}.items():
+    for name, array in {
+      'wave': np.full((10, RATE), number / 8, np.float32),
+      'feats/r2plus1d_18': np.full((10, 512), number, np.float32),
+    }.items():
       if name == 'wave' or motion:
         (root / 'LLP_dataset' / name).mkdir(parents=True, exist_ok=True)
         np.save(root / 'LLP_dataset' / name / f'{video}.npy', array)
@@ -84,7 +87,8 @@ def test_motion_features_are_kept_where_there_are_any(tmp_path):
   root = released(tmp_path, motion=True)
   build(tmp_path, tmp_path / 'out')
   np.testing.assert_array_equal(
-      records.load(tmp_path / 'out', 'llp', 'test')[0]['motion'], np.full((10, 512), 3))
+    records.load(tmp_path / 'out', 'llp', 'test')[0]['motion'], np.full((10, 512), 3)
+  )
   np.save(root / 'LLP_dataset/feats/r2plus1d_18/ccccccccccc.npy', np.zeros((9, 512)))
   with pytest.raises(ValueError, match=r'1 clips.*\n.*ccccccccccc.npy has the shape \(9, 512\)'):
     build(tmp_path, tmp_path / 'again')
@@ -121,9 +125,13 @@ def test_all_bad_clips_are_listed(tmp_path, long_video):
   label_files(tmp_path)
   for name in ('aaaaaaaaaaa', 'b_bb-bbbbb_', 'ccccccccccc'):
     shutil.copy(long_video, tmp_path / f'{name}.mkv')
-  with pytest.raises(ValueError, match=(
+  with pytest.raises(
+    ValueError,
+    match=(
       r'(?s)2 clips of llp.*b_bb-bbbbb__101.8_111.8: .*lasts 42.00 s: .*taken at 101.8 s.*'
-      r'ddddddddddd_30_40: .*No such file')):
+      r'ddddddddddd_30_40: .*No such file'
+    ),
+  ):
     build(tmp_path, tmp_path / 'out')
 
 
@@ -142,7 +150,10 @@ def test_what_is_missing_or_unknown_is_said(tmp_path):
 def test_the_real_splits_have_the_published_sizes_and_are_disjoint():
   splits = llp.labels(annotations.folder('llp'))
   assert {split: len(found) for split, found in splits.items()} == {
-      'train': 10000, 'val': 649, 'test': 1200}
+    'train': 10000,
+    'val': 649,
+    'test': 1200,
+  }
   videos = collections.Counter(clip.video for found in splits.values() for clip in found)
   assert len(videos) == 11849 and set(videos.values()) == {1}
   assert sum('.' in clip.id[11:] for clip in splits['train']) == 5  # parts of seconds
@@ -153,10 +164,17 @@ def test_the_real_splits_have_the_published_sizes_and_are_disjoint():
 
 def test_the_real_annotations_of_seconds_cover_what_they_should():
   splits = llp.labels(annotations.folder('llp'))
-  covered = {(split, kind): sum(bool(getattr(clip, kind)) for clip in splits[split])
-             for split in ('val', 'test') for kind in ('heard', 'seen')}
-  assert covered == {('val', 'heard'): 645, ('test', 'heard'): 1195,
-                     ('val', 'seen'): 579, ('test', 'seen'): 1079}
+  covered = {
+    (split, kind): sum(bool(getattr(clip, kind)) for clip in splits[split])
+    for split in ('val', 'test')
+    for kind in ('heard', 'seen')
+  }
+  assert covered == {
+    ('val', 'heard'): 645,
+    ('test', 'heard'): 1195,
+    ('val', 'seen'): 579,
+    ('test', 'seen'): 1079,
+  }
   backwards = unlike = 0
   for split in ('val', 'test'):
     for clip in splits[split]:

@@ -6,8 +6,8 @@ import json
 import shutil
 
 import numpy as np
-from PIL import Image
 import pytest
+from PIL import Image
 
 from dgsct_jax.data import pipeline, prepare, questions, records, transforms
 from dgsct_jax.data.datasets import music_avqa
@@ -17,14 +17,22 @@ RATE = 800  # Hz, of all sound here
 
 
 def question(video, number, text='Is there a voiceover?', answer='yes', values=()):
-  return {'video_id': video, 'question_id': number, 'type': '["Audio-Visual", "Existential"]',
-          'question_content': text, 'templ_values': json.dumps(values), 'question_deleted': 0,
-          'anser': answer}
+  return {
+    'video_id': video,
+    'question_id': number,
+    'type': '["Audio-Visual", "Existential"]',
+    'question_content': text,
+    'templ_values': json.dumps(values),
+    'question_deleted': 0,
+    'anser': answer,
+  }
 
 
-VAL = [question('00000001', 1),
-       question('vv00000002', 2, 'Where is the <LL> instrument？ ', 'left', ['loudest']),
-       question('00000001', 3, answer='no')]
+VAL = [
+  question('00000001', 1),
+  question('vv00000002', 2, 'Where is the <LL> instrument？ ', 'left', ['loudest']),
+  question('00000001', 3, answer='no'),
+]
 TEST = [question('00000003', 4), question('00000001', 5)]
 
 
@@ -32,7 +40,7 @@ def label_files(root, original='json', update='json_update'):
   for folder in (original, update):
     (root / folder).mkdir(parents=True, exist_ok=True)
     (root / folder / 'avqa-val.json').write_text(json.dumps(VAL))
-    (root / folder / 'avqa-test.json').write_text(json.dumps(TEST[folder == update:]))
+    (root / folder / 'avqa-test.json').write_text(json.dumps(TEST[folder == update :]))
   (root / original / 'avqa-train.json').touch()  # empty, as in some copies
   return root
 
@@ -80,7 +88,8 @@ def test_videos_are_stored_once_and_asked_in_the_order_of_the_file(tmp_path):
   assert val.clips.ids == ['00000001', 'vv00000002']
   record = val[1]
   assert [val.words[i] for i in record['question'][0]] == (
-      'Where is the loudest instrument'.split() + ['<pad>'] * 9)
+    'Where is the loudest instrument'.split() + ['<pad>'] * 9
+  )
   assert music_avqa.ANSWERS[record['answer'][0]] == 'left'
   assert questions.KINDS[record['kind'][0]] == ('Audio-Visual', 'Existential')
   numbers = [1, 7, 14, 20, 27, 33, 40, 46, 53, 60]
@@ -94,8 +103,10 @@ def test_videos_are_stored_once_and_asked_in_the_order_of_the_file(tmp_path):
 def test_real_and_synthetic_videos_can_be_asked_about_alone(tmp_path):
   released(tmp_path / 'AVQA')
   build(tmp_path, tmp_path / 'out')
-  sizes = {subset: len(music_avqa.load(tmp_path / 'out', 'val', subset=subset))
-           for subset in music_avqa.SUBSETS}
+  sizes = {
+    subset: len(music_avqa.load(tmp_path / 'out', 'val', subset=subset))
+    for subset in music_avqa.SUBSETS
+  }
   assert sizes == {'all': 3, 'real': 2, 'synthetic': 1}
   for options in ({'subset': 'fake'}, {'annotations': 'new'}, {}):
     with pytest.raises(ValueError, match='There are no .*questions.*original-test.*original-val'):
@@ -125,9 +136,13 @@ def test_all_bad_videos_are_listed_and_their_questions_left_out_on_request(tmp_p
   (root / 'MUSIC-AVQA-videos-Real/00000003.mkv').unlink()
   short = root / 'MUSIC-AVQA-videos-Synthetic/vv00000002.mkv'
   clips.write(short, clips.counter(3), [0, 1, 2], clips.tone(4000, 3), 4000)
-  with pytest.raises(ValueError, match=(
+  with pytest.raises(
+    ValueError,
+    match=(
       r'(?s)2 clips of music_avqa.*vv00000002: .*lasts 3.0\d s; more than 9 s are.*'
-      r'00000003: .*No such file')):
+      r'00000003: .*No such file'
+    ),
+  ):
     build(root, tmp_path / 'out')
   build(root, tmp_path / 'out', skip_bad=True)
   val = music_avqa.load(tmp_path / 'out', 'val')
@@ -171,8 +186,12 @@ def test_the_shipped_lists_are_the_released_ones():
 
 def test_the_real_label_files_have_the_published_counts_and_no_unknown_word():
   files = music_avqa.label_files(annotations.folder('music_avqa'))
-  counts = {'original-val.json': (4595, 3815), 'original-test.json': (9185, 6399),
-            'update-val.json': (4568, 3815), 'update-test.json': (9129, 6399)}
+  counts = {
+    'original-val.json': (4595, 3815),
+    'original-test.json': (9185, 6399),
+    'update-val.json': (4568, 3815),
+    'update-test.json': (9129, 6399),
+  }
   assert files.keys() == counts.keys()
   by_kind = {}
   for name, text in files.items():
@@ -184,15 +203,18 @@ def test_the_real_label_files_have_the_published_counts_and_no_unknown_word():
     kinds = collections.Counter(tuple(json.loads(q['type'])) for q in asked)
     by_kind[name] = [kinds[kind] for kind in questions.KINDS]
   assert by_kind == {
-      'original-val.json': [515, 299, 600, 614, 499, 635, 462, 557, 414],
-      'original-test.json': [1022, 601, 1199, 1228, 995, 1274, 927, 1115, 824],
-      'update-val.json': [511, 295, 600, 613, 495, 633, 461, 549, 411],
-      'update-test.json': [1017, 594, 1197, 1225, 988, 1265, 920, 1101, 822]}
+    'original-val.json': [515, 299, 600, 614, 499, 635, 462, 557, 414],
+    'original-test.json': [1022, 601, 1199, 1228, 995, 1274, 927, 1115, 824],
+    'update-val.json': [511, 295, 600, 613, 495, 633, 461, 549, 411],
+    'update-test.json': [1017, 594, 1197, 1225, 988, 1265, 920, 1101, 822],
+  }
 
 
 def test_the_real_test_file_has_the_published_share_of_synthetic_videos():
   files = music_avqa.label_files(annotations.folder('music_avqa'))
-  for name, (real, synthetic) in {'original-val.json': (3698, 897),
-                                  'original-test.json': (7402, 1783)}.items():
+  for name, (real, synthetic) in {
+    'original-val.json': (3698, 897),
+    'original-test.json': (7402, 1783),
+  }.items():
     is_real = [q['video_id'].isdigit() for q in json.loads(files[name])]
     assert (is_real.count(True), is_real.count(False)) == (real, synthetic)

@@ -55,8 +55,14 @@ def test_questions_of_other_clips_are_refused(built):
 
 def test_the_pipeline_makes_batches_of_questions(built):
   source = dataset.load(built, 'scenes', 'train', CLASSES, 32)
-  given = pipeline.Dataset(source, (transforms.DecodeFrames(32), transforms.DecodeWave(4, 1000),
-                                    transforms.Keep(('video', 'wave', 'question', 'answer'))))
+  given = pipeline.Dataset(
+    source,
+    (
+      transforms.DecodeFrames(32),
+      transforms.DecodeWave(4, 1000),
+      transforms.Keep(('video', 'wave', 'question', 'answer')),
+    ),
+  )
   batch = next(pipeline.train(given, batch=4, seed=0))
   assert batch['question'].shape == (4, 1, 14) and batch['answer'].shape == (4, 1)
   assert batch['video'].shape == (4, 4, 32, 32, 3) and batch['wave'].shape == (4, 4, 1000)

@@ -6,8 +6,8 @@ import textwrap
 
 import grain
 import numpy as np
-from PIL import Image
 import pytest
+from PIL import Image
 
 from dgsct_jax.data import records
 from dgsct_jax.data.datasets import scenes as dataset
@@ -49,9 +49,12 @@ def test_the_same_command_builds_nothing_anew_and_another_one_is_refused(built):
   before = {file: file.stat().st_mtime_ns for file in built.rglob('*')}
   dataset.prepare(built, Shapes(), KNOBS, clips=CLIPS, seed=7)
   assert {file: file.stat().st_mtime_ns for file in built.rglob('*')} == before
-  for change in ({'seed': 8}, {'clips': CLIPS | {'train': 6}},
-                 {'knobs': dataclasses.replace(KNOBS, hiss=.5)},
-                 {'source': Shapes(Shapes().classes[::-1])}):
+  for change in (
+    {'seed': 8},
+    {'clips': CLIPS | {'train': 6}},
+    {'knobs': dataclasses.replace(KNOBS, hiss=0.5)},
+    {'source': Shapes(Shapes().classes[::-1])},
+  ):
     given = {'source': Shapes(), 'knobs': KNOBS, 'clips': CLIPS, 'seed': 7} | change
     with pytest.raises(ValueError, match='other clips or settings'):
       dataset.prepare(built, **given)
@@ -70,12 +73,12 @@ def test_grain_shuffles_and_batches_the_records(built):
 
 
 def test_reading_imports_neither_tensorflow_nor_jax(built):
-  code = f'''
+  code = f"""
       import sys
       from dgsct_jax.data import records
       assert len(records.load({str(built)!r}, 'scenes', 'val')[0]['frames']) == 6
       assert not {{'tensorflow', 'jax'}} & set(sys.modules), 'imported'
-  '''
+  """
   subprocess.run([sys.executable, '-c', textwrap.dedent(code)], check=True, timeout=120)
 
 

@@ -4,18 +4,24 @@ import io
 import shutil
 
 import numpy as np
-from PIL import Image
 import pytest
+from PIL import Image
 
 from dgsct_jax.data import records
 from dgsct_jax.data.datasets import vggsound, vggsound_avel
 from tests import clips
 
 RATE = 800  # Hz, of all sound here
-ROWS = ['a_aa-aaaaaa,30,"people, laughing",train', 'bbbbbbbbbbb,0,dog barking,train',
-        'ccccccccccc,100,dog barking,test', 'ddddddddddd,7,"people, laughing",test']
-CLIPS = {'train': ('a_aa-aaaaaa_000030', 'bbbbbbbbbbb_000000'),
-         'test': ('ccccccccccc_000100', 'ddddddddddd_000007')}
+ROWS = [
+  'a_aa-aaaaaa,30,"people, laughing",train',
+  'bbbbbbbbbbb,0,dog barking,train',
+  'ccccccccccc,100,dog barking,test',
+  'ddddddddddd,7,"people, laughing",test',
+]
+CLIPS = {
+  'train': ('a_aa-aaaaaa_000030', 'bbbbbbbbbbb_000000'),
+  'test': ('ccccccccccc_000100', 'ddddddddddd_000007'),
+}
 
 
 def pictures(folder, count):
@@ -60,7 +66,7 @@ def test_the_released_folder_is_read_and_short_sounds_are_looped(tmp_path):
   assert [len(train[i]['frames']) for i in range(2)] == [10, 4]
   np.testing.assert_allclose(train[0]['wave'] / 32768, np.linspace(0, 0.5, 10 * RATE), atol=1e-4)
   ramp = np.linspace(0, 0.5, 4 * RATE)
-  expected = np.concatenate([ramp, ramp, ramp[:2 * RATE]])
+  expected = np.concatenate([ramp, ramp, ramp[: 2 * RATE]])
   np.testing.assert_allclose(train[1]['wave'] / 32768, expected, atol=1e-4)
 
 
@@ -115,8 +121,11 @@ def test_rows_and_folders_that_are_wrong_are_said(tmp_path):
     vggsound.labels(path)
 
 
-AVEL = ['split,category,video_id,label', 'train,dog barking,12,"[0, 0, 1, 1, 1, 1, 1, 1, 1, 0]"',
-        'test,"people, laughing",345678,"[1, 1, 1, 1, 1, 1, 1, 1, 1, 1]"']
+AVEL = [
+  'split,category,video_id,label',
+  'train,dog barking,12,"[0, 0, 1, 1, 1, 1, 1, 1, 1, 0]"',
+  'test,"people, laughing",345678,"[1, 1, 1, 1, 1, 1, 1, 1, 1, 1]"',
+]
 
 
 def avel(root):

@@ -19,8 +19,9 @@ def normal(*shape: int, seed: int = 0) -> jax.Array:
 VISUAL, AUDIO = normal(2, 10, 6), normal(2, 10, 6, seed=1)
 
 
-def run(model: nn.Module, values: dict, visual: jax.Array = VISUAL,
-        audio: jax.Array = AUDIO) -> dict[str, np.ndarray]:
+def run(
+  model: nn.Module, values: dict, visual: jax.Array = VISUAL, audio: jax.Array = AUDIO
+) -> dict[str, np.ndarray]:
   return jax.tree.map(np.asarray, jax.jit(model.apply)(values, visual, audio))
 
 
@@ -50,10 +51,13 @@ def test_the_localizer_computes_the_released_formulas():
   activation = (top(linear('visual_cas', VISUAL)) + top(linear('audio_cas', AUDIO))) / 2
   fused = (VISUAL + AUDIO) / 2
   assert {name: x.shape for name, x in found.items()} == {
-      'event_logits': (2, 10), 'logits': (2, 3), 'activation_logits': (2, 3)}
+    'event_logits': (2, 10),
+    'logits': (2, 3),
+    'activation_logits': (2, 3),
+  }
   np.testing.assert_allclose(found['activation_logits'], activation, atol=1e-5)
   np.testing.assert_allclose(found['event_logits'], linear('is_event', fused)[..., 0], atol=1e-5)
-  logits = linear('event', fused.max(1)) + .3 * activation
+  logits = linear('event', fused.max(1)) + 0.3 * activation
   np.testing.assert_allclose(found['logits'], logits, atol=1e-5)
 
 
@@ -62,7 +66,10 @@ def test_the_weak_localizer_scores_seconds_by_event_and_class():
   values = filled.variables(model, VISUAL, AUDIO)
   found = run(model, values)
   assert {name: x.shape for name, x in found.items()} == {
-      'event_logits': (2, 10), 'logits': (2, 4), 'clip_logits': (2, 4)}
+    'event_logits': (2, 10),
+    'logits': (2, 4),
+    'clip_logits': (2, 4),
+  }
   event = 1 / (1 + np.exp(-found['event_logits']))
   scores = event[:, :, None] * found['logits'][:, None]
   np.testing.assert_allclose(found['clip_logits'], scores.max(1), atol=1e-5)
@@ -101,7 +108,6 @@ class Sum(TemporalAttention):
 
 
 class Show(nn.Module):
-
   def __call__(self, visual, audio):
     return {'visual': visual, 'audio': audio}
 

@@ -24,8 +24,7 @@ def encoder(exchange=NoExchange):
 def model(**fields):
   adapter = functools.partial(DGSCTAdapter, reduction=2, groups=2, tokens=2, batch_norm=False)
   exchange = functools.partial(Exchange, adapter, functools.partial(adapter, gate=False))
-  return AVQA(encoder(exchange), Matching((8, 4)),
-              QuestionEncoder(WORDS), Answerer(5), **fields)
+  return AVQA(encoder(exchange), Matching((8, 4)), QuestionEncoder(WORDS), Answerer(5), **fields)
 
 
 def batch():
@@ -52,8 +51,9 @@ def test_evaluation_neither_needs_nor_sees_frames_of_other_clips(variables):
   del clips['negative']
   assert jax.tree.map(jnp.shape, run(variables, clips)) == jax.tree.map(jnp.shape, with_negatives)
   assert with_negatives['match_logits'].shape == (B, 1, T, 2)
-  products = lambda batch, train: str(jax.make_jaxpr(functools.partial(
-      model().apply, train=train, rngs=RNGS))(variables, batch)).count('dot_general')
+  products = lambda batch, train: str(
+    jax.make_jaxpr(functools.partial(model().apply, train=train, rngs=RNGS))(variables, batch)
+  ).count('dot_general')
   assert products(batch(), False) == products(clips, False) < products(batch(), True)
 
 
@@ -89,16 +89,20 @@ def test_one_encoding_answers_many_questions(variables):
   clip = perceive(variables, clips['video'], clips['wave'])
   whole = run(variables, clips)
   for q in range(Q):
-    reply = reply_to(variables, clip, clips['question'][:, q:q + 1])
+    reply = reply_to(variables, clip, clips['question'][:, q : q + 1])
     for name in reply:
-      np.testing.assert_allclose(reply[name], whole[name][:, q:q + 1], atol=1e-5)
+      np.testing.assert_allclose(reply[name], whole[name][:, q : q + 1], atol=1e-5)
 
 
 def test_attention_over_seconds_and_regions_is_shares_of_one(variables):
   outputs = run(variables, batch())
   assert outputs['logits'].shape == (B, Q, 5)
-  for name, shape in (('looks', (B, T, 64)), ('audio_map', (B, T, 64)),
-                      ('audio_seconds', (B, Q, T)), ('visual_seconds', (B, Q, T))):
+  for name, shape in (
+    ('looks', (B, T, 64)),
+    ('audio_map', (B, T, 64)),
+    ('audio_seconds', (B, Q, T)),
+    ('visual_seconds', (B, Q, T)),
+  ):
     assert outputs[name].shape == shape
     np.testing.assert_allclose(outputs[name].sum(-1), 1, atol=1e-5)
 
@@ -128,7 +132,7 @@ def test_where_a_sound_is_looked_for_depends_on_the_direction_of_features_alone(
   pictures = jnp.float32(rng.normal(size=(1, 1, 2, 5, 6)))
   net = Matching((8,))
   variables = filled.variables(net, audio, pictures)
-  scale = rng.uniform(.5, 2, (1, 1, 2, 5, 1)).astype(np.float32)
+  scale = rng.uniform(0.5, 2, (1, 1, 2, 5, 1)).astype(np.float32)
   a, b = net.apply(variables, audio, pictures), net.apply(variables, audio, scale * pictures)
   np.testing.assert_allclose(a['looks'], b['looks'], atol=1e-6)
   assert not np.allclose(a['match_logits'], b['match_logits'], atol=1e-4)
@@ -148,17 +152,20 @@ def test_the_pre_stage_has_the_encoders_and_the_matching_of_the_main_model(varia
   shapes = tree.flatten(jax.eval_shape(net.init, jax.random.key(0), clips))
   whole = tree.flatten(variables)
   assert {name: x.shape for name, x in shapes.items()} == {
-      name: x.shape for name, x in whole.items()
-      if re.match('[a-z_]+/(matching|encoder/visual|encoder/audio)/', name)}
+    name: x.shape
+    for name, x in whole.items()
+    if re.match('[a-z_]+/(matching|encoder/visual|encoder/audio)/', name)
+  }
 
 
 def test_without_adapters_the_pre_stage_judges_like_the_main_model(variables):
   clips = batch()
-  main = AVQA(encoder(), Matching((8, 4)), QuestionEncoder(WORDS),
-              Answerer(5))
+  main = AVQA(encoder(), Matching((8, 4)), QuestionEncoder(WORDS), Answerer(5))
   pre = Grounding(encoder(), Matching((8, 4)))
   video, negative, wave = (clips[name][:, :1] for name in ('video', 'negative', 'wave'))
-  whole = jax.jit(functools.partial(main.apply, method='perceive'))(variables, video, wave, negative)
+  whole = jax.jit(functools.partial(main.apply, method='perceive'))(
+    variables, video, wave, negative
+  )
   pairs = {'video': np.concatenate([video, negative], 1), 'wave': wave}
   found = jax.jit(pre.apply)(variables, pairs)
   assert found['match_logits'].shape == (B, 2, 1, 2)
