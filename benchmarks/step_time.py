@@ -10,7 +10,7 @@ import importlib.util
 import resource
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +19,9 @@ import numpy as np
 from absl import app, flags
 from ml_collections import config_flags
 
-from dgsct_jax import evaluate, optim, sharding, state, tasks, train
-from dgsct_jax.data.questions import LENGTH
+from dgsct_jax import optim, sharding, state, train, trained
+from dgsct_jax.tasks import registry
+from dgsct_jax.tasks.task import Task
 
 CONFIG = config_flags.DEFINE_config_file('config', 'configs/ave.py', 'Config whose model is timed.')
 CLIPS = flags.DEFINE_integer('clips', 1, 'Clips in a batch, over all devices.')
@@ -44,13 +45,17 @@ PEAKS = {
 
 def main(argv: list[str]) -> None:
   del argv
-  config = CONFIG.value
+  measure(CONFIG.value, registry.build(CONFIG.value))
+
+
+def measure(config: Any, task: Task) -> None:
+  """Prints time, memory and FLOPs of a task."""
   config.init.update({name: 'random' for name in config.init if name != 'all'})
   mesh = sharding.make_mesh(config.mesh)
   sharding.check_batch(CLIPS.value, mesh)
-  task = tasks.build(config)
-  batch = random_batch(config)
-  variables = state.variables(task.model, batch, config, mesh)
+  batch = random_batch(task.inputs.spec)
+  layout = state.layout(task.model, task.inputs.spec, config, mesh)
+  variables = state.fill(layout)
   on_device = sharding.global_batch(batch, mesh)
   print(
     f'{jax.device_count()} × {jax.devices()[0].device_kind}, {CLIPS.value} clips, {config.model.dtype}, '
@@ -60,8 +65,8 @@ def main(argv: list[str]) -> None:
 
   if PHASE.value != 'step':
     since = time.perf_counter()
-    forward = evaluate.predictor(task, mesh)
-    arguments = variables.params, variables.batch_stats, variables.frozen, on_device
+    forward = trained.compile_forward(task, mesh)
+    arguments = *variables, on_device
     forward = forward.lower(*arguments).compile()
     report(
       'forward',
@@ -85,30 +90,16 @@ def main(argv: list[str]) -> None:
     report('training step', run, theirs[1], step, seconds, config)
 
 
-def random_batch(config: Any) -> dict[str, np.ndarray]:
-  """A batch as the data set of an audio-visual task gives it."""
-  rng, b, t, size = (
-    np.random.default_rng(0),
-    CLIPS.value,
-    config.data.segments,
-    config.model.visual.image,
-  )
-  frames = lambda: rng.standard_normal((b, t, size, size, 3), np.float32)
-  below = lambda number, *shape: rng.integers(0, number, (b, *shape)).astype(np.int32)
-  batch = {
-    'video': frames(),
-    'wave': 0.1 * rng.standard_normal((b, t, config.model.audio.sample_rate), np.float32),
-    'index': np.arange(b, dtype=np.int32),
-    'mask': np.ones(b, np.float32),
-  }
-  if config.task == 'avqa':
-    head, q = config.model.head, config.data.questions_at_once
-    return batch | {
-      'negative': frames(),
-      'question': below(head.words, q, LENGTH),
-      'answer': below(head.answers, q),
-    }
-  return batch | {'label': below(config.model.head.classes + 1, t)}
+def random_batch(spec: Mapping[str, jax.ShapeDtypeStruct]) -> dict[str, np.ndarray]:
+  """A batch as a task describes it: noise, and the first of all labels."""
+  rng, b = np.random.default_rng(0), CLIPS.value
+  batch = {'index': np.arange(b, dtype=np.int32), 'valid': np.ones(b, np.float32)}
+  for name, leaf in spec.items():
+    if np.issubdtype(leaf.dtype, np.floating):
+      batch[name] = (0.1 * rng.standard_normal((b, *leaf.shape))).astype(leaf.dtype)
+    else:
+      batch[name] = np.zeros((b, *leaf.shape), leaf.dtype)
+  return batch
 
 
 def report(

@@ -1,20 +1,22 @@
-"""AVE with DG-SCT at full size: Swin-V2-L (192 px) × HTS-AT, supervised event localisation.
+"""AVE with DG-SCT at full size: Swin-V2-L (192 px) × HTS-AT, event localisation.
 
 python -m dgsct_jax.main --config=configs/ave.py --config.data.dir=DIR \
     --config.init.visual=swin.safetensors --config.init.audio=htsat.safetensors
 
-DIR: `python -m dgsct_jax.data.prepare ave --source FOLDER --out DIR`. Weights: `python -m dgsct_jax.convert`, see README.
-Paper: 82.2 % segment accuracy on the test split (selected on the test split, one run). Verified here: every module and
-the whole model agree with the released code on stand-in weights (tests/parity). Not verified: the accuracy, for want of
-the data and the weights.
+DIR: `python -m dgsct_jax.data.prepare ave --source FOLDER --out DIR`. Weights:
+`python -m dgsct_jax.convert`, see README.
+Paper: 82.2 % segment accuracy on the test split (selected on the test split, one run). Verified
+here: every module and the whole model agree with the released code on stand-in weights
+(tests/parity). Not verified: the accuracy, for want of the data and the weights.
 
-`configs/ave.py:released` trains as the release does, its mistakes included: half of the batches thrown away, selection
-on the test split, live drop-path, SpecAugment and `bn0` statistics in the frozen backbones.
+`configs/ave.py:released` trains as the release does, its mistakes included: half of the batches
+thrown away, selection on the test split, live drop-path, SpecAugment and `bn0` statistics in the
+frozen backbones.
 `configs/ave.py:weak` learns from the class of each clip alone.
 `configs/ave.py:tiny` is the same model at toy size with random weights, for tests.
 """
 
-from configs import common
+from configs import common, composed
 
 
 def get_config(variant: str = ''):
@@ -25,12 +27,9 @@ def get_config(variant: str = ''):
   config.init = {'visual': '', 'audio': '', 'all': ''}
 
   config.model = {
-    'visual': {'variant': 'large_window12_192', 'image': 192},
-    'audio': {
-      'variant': 'audioset',
-      'tile': 10,
-      'sample_rate': 32000,
-    },  # each second is heard ten times, as released
+    'visual': {'kind': 'swin_v2', 'variant': 'large_window12_192', 'image': 192},
+    # Each second is heard ten times, as released.
+    'audio': {'kind': 'htsat', 'variant': 'audioset', 'tile': 10, 'sample_rate': 32000},
     'adapter': {
       'name': 'dgsct',
       'alpha': 0.3,
@@ -45,7 +44,15 @@ def get_config(variant: str = ''):
     'dtype': 'float32',
     'remat': 'blocks',  # a fifth of the memory
   }
-  config.data = {'name': 'ave', 'dir': '', 'batch': 8, 'workers': 2, 'segments': 10, 'blank': ()}
+  config.data = {
+    'kind': 'ave',
+    'name': 'ave',
+    'dir': '',
+    'batch': 8,
+    'workers': 2,
+    'segments': 10,
+    'blank': (),
+  }
   config.optim.lr = 5e-4
   config.optim.schedule = 'step'
   config.optim.decay_epochs = 3
@@ -54,14 +61,7 @@ def get_config(variant: str = ''):
   config.optim.patience = 20
   config.optim.accumulate = 1
 
-  variants = {'released': released, 'weak': weak, 'tiny': tiny}
-  for name in filter(None, variant.split(',')):
-    if name not in variants:
-      raise ValueError(
-        f'configs/ave.py has no variant {name!r}; choose from {", ".join(variants)}.'
-      )
-    variants[name](config)
-  return config
+  return common.variant(config, variant, released=released, weak=weak, tiny=tiny)
 
 
 def released(config):
@@ -76,27 +76,14 @@ def weak(config):
 
 def tiny(config):
   config.init.visual = config.init.audio = 'random'
-  config.model.visual = {
-    'variant': 'custom',
-    'image': 32,
-    'width': 8,
-    'depths': (1, 2),
-    'heads': (1, 2),
-    'window': 4,
-  }
-  config.model.audio = {
-    'variant': 'audioset',
-    'size': 32,
-    'mel_bins': 16,
-    'width': 8,
+  config.model.visual = composed.TINY_VISUAL | {'depths': (1, 2), 'heads': (1, 2)}
+  config.model.audio = composed.TINY_AUDIO | {
     'depths': (1, 1),
     'heads': (1, 2),
-    'window': 4,
     'sample_rate': 4000,
     'n_fft': 128,
     'hop': 64,
     'fmax': 2000.0,
-    'tile': 1,
   }
   config.model.remat = 'none'
   config.model.adapter.tokens = 2

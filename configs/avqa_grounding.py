@@ -1,13 +1,14 @@
-"""The pre-stage of MUSIC-AVQA: which frames and sounds belong together. Frozen encoders without adapters, one head.
+"""The pre-stage of MUSIC-AVQA: which frames and sounds belong together, with frozen encoders.
 
 python -m dgsct_jax.main --config=configs/avqa_grounding.py --config.data.dir=DIR \
     --config.init.visual=swin.safetensors --config.init.audio=htsat.safetensors
 python -m dgsct_jax.convert run runs/avqa_grounding ground.safetensors --part matching
 
-The second command writes the file that configs/avqa.py takes as --config.init.ground. Settings are as released; but the
-accuracy that picks the best checkpoint is on other clips, where the release takes those that it learns from.
+The second command writes the file that configs/avqa.py takes as --config.init.ground. The best
+checkpoint is picked on clips of the val split; the release takes those that it learns from.
 
-`configs/avqa_grounding.py:scenes` and `:tiny` belong to the variants of configs/avqa.py of that name.
+The variants are those of configs/avqa.py: with `released` the frozen backbones do what the
+release's do; `scenes` and `tiny` belong to its variants of that name.
 """
 
 from configs import avqa, common

@@ -12,10 +12,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
-import jax
 import ml_collections
 import orbax.checkpoint as ocp
-from etils import epath
 from flax import traverse_util
 
 State = TypeVar('State')
@@ -54,8 +52,8 @@ def find(workdir: Path, primary: str) -> ocp.CheckpointManager:
   )
 
 
-def _folder(workdir: Path) -> epath.Path:
-  return epath.Path(workdir).absolute() / 'checkpoints'
+def _folder(workdir: Path) -> Path:
+  return Path(workdir).absolute() / 'checkpoints'
 
 
 def _rank(primary: str) -> Callable[[dict[str, float]], float]:
@@ -127,28 +125,22 @@ def best(manager: ocp.CheckpointManager) -> tuple[int | None, dict[str, float]]:
 
 
 def restore_latest(
-  manager: ocp.CheckpointManager, state: State, run: Run
-) -> tuple[State, dict[str, int] | None]:
-  """(state, place) of the latest checkpoint; (the given state, None) if there is none.
+  manager: ocp.CheckpointManager, abstract: State, run: Run
+) -> tuple[State, dict[str, int]] | None:
+  """(state, place) of the latest checkpoint, or None if there is none.
 
-  The arrays of the given state are freed.
+  Args:
+    abstract: shapes, types and shardings of the state.
 
   Raises:
     ValueError: the checkpoint is of another run.
   """
   step = manager.latest_step()
   if step is None:
-    return state, None
+    return None
   then = read_run(manager, step)
-  _check_same(
-    manager,
-    step,
-    then,
-    run,
-    ('task', 'seed', 'model', 'trainable', 'frozen_dtype', 'optim', 'data'),
-  )
-  abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, state)
-  jax.tree.map(lambda array: array.delete(), state)
+  sections = ('task', 'seed', 'model', 'trainable', 'frozen_dtype', 'optim', 'data')
+  _check_same(manager, step, then, run, sections)
   found = manager.restore(
     step,
     args=ocp.args.Composite(
@@ -156,22 +148,21 @@ def restore_latest(
       optimizer=ocp.args.StandardRestore(_optimizer(abstract)),
     ),
   )
-  return state.replace(**found['model'], **found['optimizer']), then['place']
+  return abstract.replace(**found['model'], **found['optimizer']), then['place']
 
 
 def restore_model(
-  manager: ocp.CheckpointManager, step: int, params: Any, batch_stats: Any, run: Run
+  manager: ocp.CheckpointManager, step: int, abstract: Any, run: Run
 ) -> tuple[Any, Any]:
-  """(params, batch_stats) of a checkpoint, laid out like the given ones, which are freed."""
-  _check_same(
-    manager, step, read_run(manager, step), run, ('task', 'model', 'trainable', 'frozen_dtype')
-  )
-  given = {'params': params, 'batch_stats': batch_stats}
-  abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, given)
-  jax.tree.map(lambda array: array.delete(), given)
-  found = manager.restore(step, args=ocp.args.Composite(model=ocp.args.StandardRestore(abstract)))[
-    'model'
-  ]
+  """(params, batch_stats) of a checkpoint.
+
+  Args:
+    abstract: anything with the shapes, types and shardings of both as `params`, `batch_stats`.
+  """
+  sections = ('task', 'model', 'trainable', 'frozen_dtype')
+  _check_same(manager, step, read_run(manager, step), run, sections)
+  restore = ocp.args.StandardRestore(_model(abstract))
+  found = manager.restore(step, args=ocp.args.Composite(model=restore))['model']
   return found['params'], found['batch_stats']
 
 
@@ -182,7 +173,8 @@ def read_model(manager: ocp.CheckpointManager, step: int) -> dict[str, Any]:
 
 def read_run(manager: ocp.CheckpointManager, step: int) -> Run:
   """The config and all else that a checkpoint says of its run."""
-  return manager.restore(step, args=ocp.args.Composite(run=ocp.args.JsonRestore()))['run']
+  run = manager.restore(step, args=ocp.args.Composite(run=ocp.args.JsonRestore()))['run']
+  return run | {'config': _of_today(run['config'])}
 
 
 def config_of(run: Run) -> ml_collections.ConfigDict:
@@ -194,6 +186,26 @@ def config_of(run: Run) -> ml_collections.ConfigDict:
     return tuple(map(tuples, value)) if isinstance(value, list) else value
 
   return ml_collections.ConfigDict(tuples(run['config']))
+
+
+def _of_today(config: dict[str, Any]) -> dict[str, Any]:
+  """The config of a run that was made before data sets and backbones had kinds."""
+  if 'parts' in config:
+    return config
+  data, model, avqa = dict(config['data']), dict(config['model']), config['task'].startswith('avqa')
+  composed = 'scene_questions' if avqa else 'scenes'
+  data['kind'] = composed if 'source' in data else data['name']
+  for stream, kind in (('visual', 'swin_v2'), ('audio', 'htsat')):
+    if stream in model:
+      model[stream] = {'kind': kind} | model[stream]
+  paths = {
+    'visual': 'encoder/visual',
+    'audio': 'encoder/audio',
+    'ground': 'matching',
+    'backbone': 'backbone',
+  }
+  parts = {name: path for name, path in paths.items() if name in config['init']}
+  return config | {'data': data, 'model': model, 'parts': parts}
 
 
 def _model(state: Any) -> dict[str, Any]:

@@ -1,132 +1,103 @@
 """Scores a model on a split: every clip once, each metric a weighted mean over clips."""
 
 import json
-import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import ml_collections
 import numpy as np
 from jax.experimental import multihost_utils
-from jax.sharding import Mesh
 
-from dgsct_jax import checkpoint, report, sharding, tasks, tree, writer
+from dgsct_jax import checkpoint, figures, report, sharding, trained, writer
 from dgsct_jax import state as states
-from dgsct_jax.data import pipeline
+from dgsct_jax.data import clips, pipeline
+from dgsct_jax.tasks import registry
+from dgsct_jax.tasks.task import Batch, Outputs, Task, View
+from dgsct_jax.trained import Trained
 
-Predict = Callable[[tree.Tree, tree.Tree, tree.Tree, tasks.Batch], tasks.Outputs]
 FIGURES = 8  # clips that are drawn
+Model = Callable[[Batch], Outputs]
 
 
 def run(
-  config: ml_collections.ConfigDict, workdir: Path, task: tasks.Task | None = None
+  config: ml_collections.ConfigDict, workdir: Path, task: Task | None = None
 ) -> dict[str, float]:
   """Scores the best checkpoint of a run on the test split; the latest if none was evaluated."""
   mesh = sharding.make_mesh(config.mesh)
   sharding.check_batch(config.data.batch, mesh)
-  task = task or tasks.build(config)
+  task = task or registry.build(config)
   manager = checkpoint.find(workdir, task.primary)
-  with batches(task, 'test', config) as examples:
-    variables = states.variables(task.model, next(examples), config, mesh)
-  return finish(manager, task, variables, predictor(task, mesh), config, workdir, mesh)
+  layout = states.layout(task.model, task.inputs.spec, config, mesh)
+  frozen = states.fill(layout, frozen_only=True).frozen
+  return finish(trained.restore(manager, config, task, layout, frozen, mesh), workdir)
 
 
-def finish(
-  manager: checkpoint.ocp.CheckpointManager,
-  task: tasks.Task,
-  variables: states.Variables,
-  predict: Predict,
-  config: ml_collections.ConfigDict,
-  workdir: Path,
-  mesh: Mesh,
-) -> dict[str, float]:
-  """Scores the best checkpoint on the test split: metrics.json, figures, a page."""
-  step, selected = checkpoint.best(manager)
-  run_now = checkpoint.identity(config, variables.weights)
-  params, batch_stats = checkpoint.restore_model(
-    manager, step, variables.params, variables.batch_stats, run_now
-  )
-  model = params, batch_stats, variables.frozen
-  rows: list[dict[str, Any]] = []
-  metrics = evaluate(predict, model, task, 'test', config, mesh, rows)
-  if rows:
-    host = f'_{jax.process_index()}' if jax.process_count() > 1 else ''
-    lines = ''.join(json.dumps(row, ensure_ascii=False) + '\n' for row in rows)
-    (workdir / f'predictions{host}.jsonl').write_text(lines, encoding='utf-8')
+def finish(model: Trained, workdir: Path) -> dict[str, float]:
+  """Scores a model on the test split: metrics.json, predictions.jsonl, figures, a page."""
+  config, task = model.config, model.task
+  records: list[dict[str, Any]] = []
+  folder = workdir / report.FIGURES
+
+  def keep(index: int, view: View) -> None:
+    if len(records) < FIGURES and jax.process_index() == 0:
+      folder.mkdir(parents=True, exist_ok=True)
+      figures.draw(view.tracks, view.title).savefig(folder / f'clip_{index}.png')
+    records.append({'index': index} | view.record)
+
+  metrics = evaluate(model, task, 'test', config, keep if task.show else None)
+  records = _of_all_hosts(records)
   if jax.process_index() == 0:
-    chosen = f'best {task.primary} on {config.select_on}' if selected else 'latest'
-    found = {'task': config.task, 'step': step, 'chosen': chosen, config.select_on: selected}
+    if records:
+      lines = ''.join(json.dumps(record, ensure_ascii=False) + '\n' for record in records)
+      (workdir / 'predictions.jsonl').write_text(lines, encoding='utf-8')
+    chosen = f'best {task.primary} on {config.select_on}' if model.selected else 'latest'
+    found = {'task': config.task, 'step': model.step, 'chosen': chosen}
+    found[config.select_on] = model.selected
     found['test'] = metrics  # last: it may be the split that was selected on
-    print(writer.table(metrics, f'test, checkpoint of step {step} ({chosen})'))
+    print(writer.table(metrics, f'test, checkpoint of step {model.step} ({chosen})'))
     print(json.dumps(found))
     (workdir / 'metrics.json').write_text(json.dumps(found, indent=2) + '\n')
-  if task.figures:
-    draw(predict, model, task, config, workdir, mesh)
-  if jax.process_index() == 0:
     report.curves(workdir)
     print(f'metrics and figures: {report.page(workdir)}')
   return metrics
 
 
-def predictor(task: tasks.Task, mesh: Mesh) -> Predict:
-  """(params, batch_stats, frozen, batch) -> outputs, float32, clips where the batch has them."""
-
-  def predict(params, batch_stats, frozen, batch):
-    variables = {'params': tree.merge(params, frozen), 'batch_stats': batch_stats}
-    outputs = task.model.apply(variables, batch, False)
-    clips = len(batch['mask'])
-
-    def place(x: jax.Array) -> jax.Array:
-      if jnp.issubdtype(x.dtype, jnp.floating):
-        x = x.astype(jnp.float32)
-      spread = x.ndim and x.shape[0] % clips == 0
-      return jax.lax.with_sharding_constraint(
-        x, sharding.of_batch(mesh) if spread else sharding.replicated(mesh)
-      )
-
-    return jax.tree.map(place, outputs)
-
-  return jax.jit(predict)
-
-
 def evaluate(
-  predict: Predict,
-  model: tuple[tree.Tree, tree.Tree, tree.Tree],
-  task: tasks.Task,
+  model: Model,
+  task: Task,
   split: str,
   config: ml_collections.ConfigDict,
-  mesh: Mesh,
-  rows: list[dict[str, Any]] | None = None,
+  keep: Callable[[int, View], None] | None = None,
 ) -> dict[str, float]:
   """The metrics of a split, the same for any batch size, padding and number of hosts.
 
-  `NAME_batch_mean` of `task.batch_means` is the plain mean over batches, which is not, as released.
+  `NAME_batch_mean`, what `task.released` tells, is a plain mean over batches, which is not.
 
   Args:
-    model: (params, batch_stats, frozen).
-    rows: to which `task.rows` of the clips that this host reads are added.
+    keep: gets the index and the view of every clip that this host reads, in order.
   """
-  sums: dict[str, list[tuple[float, float]]] = {}  # metric -> (Σ value·weight, Σ weight)s
+  sums: list[dict[str, tuple[np.ndarray, float]]] = []  # of each batch: Σ value·weight, Σ weight
   with batches(task, split, config) as host_batches:
     for batch in host_batches:
-      outputs = _to_host(predict(*model, sharding.global_batch(batch, mesh)))
-      if rows is not None and task.rows:
-        rows += [row for row, mask in zip(task.rows(outputs, batch), batch['mask']) if mask]
+      outputs = model(batch)
+      if keep:
+        for i in np.flatnonzero(batch['valid']):
+          keep(int(batch['index'][i]), show(task, batch, outputs, i))
+      found = {}
       for name, (value, weight) in task.metrics(outputs, batch).items():
-        weight = weight * batch['mask']
-        total = np.sum(np.where(weight > 0, value, 0) * weight, dtype=np.float64)
-        sums.setdefault(name, []).append((total, np.sum(weight, dtype=np.float64)))
-  # [metric, batch, 2]
-  pairs = _over_hosts(np.array(list(sums.values()), np.float64))
-  means = {name: _ratio(*pair.sum(0)) for name, pair in zip(sums, pairs)}
-  results = dict(task.summarize(means))
-  for name, pair in zip(sums, pairs):
-    if name in task.batch_means:
-      of_batches = [_ratio(*p) for p in pair if p[1] > 0]
-      results[f'{name}_batch_mean'] = _ratio(sum(of_batches), len(of_batches))
+        value, weight = np.asarray(value, np.float64), weight * batch['valid']
+        counted = np.where(weight.reshape(-1, *[1] * (value.ndim - 1)) > 0, value, 0)
+        found[name] = np.tensordot(weight, counted, 1), np.sum(weight, dtype=np.float64)
+      sums.append(found)
+  sums = _over_hosts(sums)
+  results = dict(task.summarize(_means(sums)))
+  if task.released:
+    of_batches = [task.released(_means([found])) for found in sums]
+    for name in of_batches[0]:
+      values = [batch[name] for batch in of_batches if not np.isnan(batch[name])]
+      results[f'{name}_batch_mean'] = float(np.mean(values)) if values else np.nan
   if task.primary not in results:
     raise ValueError(
       f'The task picks its best checkpoint by {task.primary!r}, which is none of its metrics'
@@ -135,32 +106,17 @@ def evaluate(
   return results
 
 
-def draw(
-  predict: Predict,
-  model: tuple[tree.Tree, tree.Tree, tree.Tree],
-  task: tasks.Task,
-  config: ml_collections.ConfigDict,
-  workdir: Path,
-  mesh: Mesh,
-) -> None:
-  """Draws the first clips of the test split that this host reads into workdir/figures."""
-  clips, found = 0, []
-  steps = range(-(-FIGURES * jax.process_count() // config.data.batch))  # the same on all hosts
-  with batches(task, 'test', config) as host_batches:
-    for _, batch in zip(steps, host_batches):
-      outputs = _to_host(predict(*model, sharding.global_batch(batch, mesh)))
-      count = min(int(batch['mask'].sum()), FIGURES - clips)  # padding comes last
-      take = lambda x: x[: count * (len(x) // len(batch['mask']))] if np.ndim(x) else x
-      found.append(jax.tree.map(take, (outputs, batch)))
-      clips += count
-  if jax.process_index() == 0:
-    folder = workdir / 'figures'
-    folder.mkdir(parents=True, exist_ok=True)
-    join = lambda *parts: np.concatenate(parts) if np.ndim(parts[0]) else parts[0]
-    task.figures(*jax.tree.map(join, *found), folder)
+def show(task: Task, batch: Batch, outputs: Outputs, i: int) -> View:
+  """The view of one clip of a batch."""
+  row = {name: np.asarray(values[i]) for name, values in batch.items()}
+  video, wave = row.get('video'), row.get('wave')
+  frames = None if video is None else clips.pixels(video, *task.inputs.pixels)
+  seconds = tuple(range(0 if wave is None else len(wave)))
+  clip = clips.Clip(f'clip {row["index"]}', seconds, frames, wave, known=row)
+  return task.show(clip, {name: values[i : i + 1] for name, values in outputs.items()})
 
 
-def batches(task: tasks.Task, split: str, config: ml_collections.ConfigDict) -> pipeline.Batches:
+def batches(task: Task, split: str, config: ml_collections.ConfigDict) -> pipeline.Batches:
   """The batches of a split on this host, every clip once."""
   return pipeline.evaluate(
     task.data(split),
@@ -171,17 +127,36 @@ def batches(task: tasks.Task, split: str, config: ml_collections.ConfigDict) -> 
   )
 
 
-def _to_host(outputs: tasks.Outputs) -> dict[str, Any]:
-  return jax.tree.map(sharding.local, outputs)
+def _means(sums: list[dict[str, tuple[np.ndarray, float]]]) -> dict[str, np.ndarray]:
+  """Of each metric over some batches; nan where nothing was counted."""
+  means = {}
+  for name in sums[0]:
+    total, weight = (sum(found[name][k] for found in sums) for k in (0, 1))
+    means[name] = total / weight if weight else np.full_like(total, np.nan)
+  return means
 
 
-def _ratio(total: float, weight: float | int) -> float:
-  return float(total / weight) if weight else math.nan
-
-
-def _over_hosts(pairs: np.ndarray) -> np.ndarray:
-  """The sum over hosts in double precision, which arrays on devices do not have."""
+def _over_hosts(
+  sums: list[dict[str, tuple[np.ndarray, float]]],
+) -> list[dict[str, tuple[np.ndarray, float]]]:
+  """The sums over hosts in double precision, which arrays on devices do not have."""
   if jax.process_count() == 1:
-    return pairs
-  bits = multihost_utils.process_allgather(pairs.view(np.uint32))
-  return np.ascontiguousarray(bits).view(np.float64).sum(0)
+    return sums
+  leaves, treedef = jax.tree.flatten(sums)
+  flat = np.concatenate([np.ravel(leaf) for leaf in leaves])
+  bits = multihost_utils.process_allgather(flat.view(np.uint32))
+  flat = np.ascontiguousarray(bits).view(np.float64).sum(0)
+  ends = np.cumsum([np.size(leaf) for leaf in leaves])[:-1]
+  parts = np.split(flat, ends)
+  return treedef.unflatten([part.reshape(np.shape(leaf)) for part, leaf in zip(parts, leaves)])
+
+
+def _of_all_hosts(records: list[dict[str, Any]]) -> list[dict[str, Any]]:
+  """The records of all hosts in the order of the data."""
+  if jax.process_count() == 1:
+    return records
+  text = np.frombuffer(json.dumps(records).encode(), np.uint8)
+  longest = int(multihost_utils.process_allgather(np.int64(len(text))).max())
+  texts = multihost_utils.process_allgather(np.pad(text, (0, longest - len(text))))
+  found = [record for part in texts for record in json.loads(part.tobytes().rstrip(b'\0'))]
+  return sorted(found, key=lambda record: record['index'])

@@ -1,34 +1,35 @@
-"""A clip as a figure: frames, sound, attention over both, and what was predicted when."""
+"""Tracks as a figure: what was seen, heard and said of a clip, on one axis of time."""
 
-import dataclasses
 import itertools
 import math
 import textwrap
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
 import numpy as np
 from einops import rearrange
-from jaxtyping import Float, Float32, Int, UInt8
+from jaxtyping import Float, Float32, UInt8
 from matplotlib import cm, colormaps, colors, patches
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from PIL import Image
 
-from dgsct_jax.data.transforms import IMAGENET_MEAN, IMAGENET_STD
 from dgsct_jax.models import mel
+from dgsct_jax.tracks import Bars, Frames, Heat, Mask, Spectrum, Steps, Track
 
 STRIP = 10  # frames side by side; a longer clip goes on in the next strip
 STRIPS = 12  # where a clip is too long for so many, not every second has its frame
 SECOND = 1.34  # inches
+TALLEST = 4.0  # inches, of a frame
 HEAT = colormaps['inferno']
 INK, FAINT = '#222222', '#e9e9e9'
+SOUNDING = np.float32([255, 64, 32])  # the colour of masks
+
+Picture = UInt8[np.ndarray, 'h w 3']
 
 
-@dataclasses.dataclass(frozen=True)
-class _Row:
-  """One kind of picture in every strip: `draw` draws some seconds; x is time, y is 0..1."""
+class _Row(NamedTuple):
+  """One track in every strip: `draw` draws some seconds; x is time, y is 0..1."""
 
   name: str
   height: float  # inches
@@ -36,107 +37,71 @@ class _Row:
   scale: colors.Normalize | None = None
 
 
-def clip(
-  frames: UInt8[np.ndarray, 't h w 3'],
-  wave: Float[np.ndarray, 't s'],
-  timelines: Mapping[str, Int[np.ndarray, 't']],
-  names: Sequence[str],
-  *,
-  visual_map: Float[np.ndarray, 't n'] | None = None,
-  audio_map: Float[np.ndarray, 't f u'] | None = None,
-  event: Float[np.ndarray, 't'] | None = None,
-  shares: Mapping[str, Float[np.ndarray, 't']] | None = None,
-  title: str = '',
-) -> Figure:
-  """Frames, sound, attention and timelines of t seconds, above each other on one axis of time.
-
-  Args:
-    wave: s samples per second.
-    timelines: title -> class of every second; `len(names)` is none of them.
-    visual_map: weights over a square grid of tokens, drawn over the frames.
-    audio_map: weights over f bands, from low to high, and u parts of each second (see `unfold`),
-      drawn over the spectrogram.
-    event: probability that something is seen and heard at all.
-    shares: title -> how much of the whole each second has.
-  """
-  every = math.ceil(len(frames) / (STRIP * STRIPS))  # seconds from one frame to the next
-  long = min(len(frames), STRIP * every)
-  strips = [range(i, min(i + long, len(frames))) for i in range(0, len(frames), long)]
-  sounds = dict(zip(strips, _spectra(wave, strips)))
-  height = SECOND * frames.shape[1] / frames.shape[2]
-
-  def look(axes: Axes, span: range) -> None:
-    drawn = span[::every]
-    _film(axes, {i: over_frame(frames[i], visual_map[i], looks) for i in drawn}, drawn, every)
-
-  def listen(axes: Axes, span: range) -> None:
-    weights = rearrange(_relative(audio_map[span.start : span.stop]), 't f u -> f (t u)')
-    sound = _shade(sounds[span])
-    _image(axes, blend(sound, *tint(weights[::-1], hears, sound.shape[:2])), span)
-
-  rows = [_Row('frames', height, lambda axes, span: _film(axes, frames, span[::every], every))]
-  if visual_map is not None:
-    looks = attention_scale(visual_map)
-    rows.append(_Row('looks at', height, look, looks))
-  rows.append(_Row('sound', 0.9, lambda axes, span: _image(axes, _shade(sounds[span]), span)))
-  if audio_map is not None:
-    hears = attention_scale(audio_map)
-    rows.append(_Row('listens to', 0.9, listen, hears))
-  if event is not None:
-    rows.append(_Row('event', 0.4, lambda axes, span: _steps(axes, event, span, 0.5)))
-  for name, share in (shares or {}).items():
-    rows.append(
-      _Row(
-        name,
-        0.4,
-        lambda axes, span, share=share: _steps(
-          axes, share / share.max(), span, float(1 / (len(share) * share.max()))
-        ),
-      )
-    )
-  for name, line in timelines.items():
-    rows.append(
-      _Row(name, 0.27, lambda axes, span, line=line: _bars(axes, line, names, span, SECOND / every))
-    )
-  present = sorted({int(c) for line in timelines.values() for c in line if c < len(names)})
-  legend = {names[c]: colour(c) for c in present} if every > 1 else {}
+def draw(tracks: Sequence[Track], title: str = '') -> Figure:
+  """Tracks of the same seconds above each other."""
+  seconds = _seconds(tracks[0])
+  every = math.ceil(seconds / (STRIP * STRIPS))  # seconds from one frame to the next
+  long = min(seconds, STRIP * every)
+  strips = [range(i, min(i + long, seconds)) for i in range(0, seconds, long)]
+  rows = [_row(track, strips, every) for track in tracks]
+  bars = [track for track in tracks if isinstance(track, Bars)]
+  present = {(int(c), t.names[c]) for t in bars for c in t.labels if c < len(t.names)}
+  legend = {name: colour(c) for c, name in sorted(present)} if every > 1 else {}
   return _assemble(rows, strips, SECOND * long / every, title, legend)
 
 
-def event_clips(
-  outputs: Mapping[str, Any],
-  batch: Mapping[str, Any],
-  folder: Path,
-  *,
-  predicted: Int[np.ndarray, 'b t'],
-  names: Sequence[str],
-  audio: Any,
-) -> None:
-  """Draws the clips of an AVE batch as folder/clip_I.png.
+def _seconds(track: Track) -> int:
+  return len(track[1])  # every kind of track: its name, then a value for each second
 
-  Args:
-    audio: the audio backbone; see `unfold`.
+
+def _row(track: Track, strips: Sequence[range], every: int) -> _Row:
+  match track:
+    case Frames(name, frames):
+      return _Row(
+        name, _height(frames), lambda axes, span: _film(axes, frames.__getitem__, span, every)
+      )
+    case Heat(name, _, Frames(_, frames)) | Mask(name, _, Frames(_, frames)):
+      picture = lambda i: over(track, i, frames.shape[1:3])(frames[i])
+      scale = attention_scale(track.weights) if isinstance(track, Heat) else None
+      return _Row(
+        name, _height(frames), lambda axes, span: _film(axes, picture, span, every), scale
+      )
+    case Spectrum(name, wave):
+      sounds = _spectra(wave, strips)
+      return _Row(name, 0.9, lambda axes, span: _image(axes, _shade(sounds[span]), span))
+    case Heat(name, weights, Spectrum(_, wave)):
+      sounds, scale = _spectra(wave, strips), attention_scale(weights)
+
+      def listen(axes: Axes, span: range) -> None:
+        parts = rearrange(_relative(weights[span.start : span.stop]), 't y x -> y (t x)')
+        sound = _shade(sounds[span])
+        _image(axes, blend(sound, *tint(parts[::-1], scale, sound.shape[:2])), span)
+
+      return _Row(name, 0.9, listen, scale)
+    case Steps(name, values, line):
+      return _Row(name, 0.4, lambda axes, span: _steps(axes, values, span, line))
+    case Bars(name, labels, names):
+      inches = SECOND / every
+      return _Row(name, 0.27, lambda axes, span: _bars(axes, labels, names, span, inches))
+  raise TypeError(f'{track!r} is no track.')
+
+
+def over(track: Heat | Mask, second: int, shape: tuple[int, int]) -> Callable[[Picture], Picture]:
+  """What lays a track over the pictures of one of its seconds, which have the given size.
+
+  Attention glows on a grey picture; a mask is coloured and has an outline.
   """
-  event = 1 / (1 + np.exp(-np.asarray(outputs['event_logits'], np.float64)))
-  for i in np.flatnonzero(batch['mask']):
-    wave, label = np.asarray(batch['wave'][i]), np.asarray(batch['label'][i])
-    right = np.sum(label == predicted[i])
-    figure = clip(
-      pixels(np.asarray(batch['video'][i])),
-      wave,
-      {'true': label, 'predicted': predicted[i]},
-      names,
-      visual_map=np.asarray(outputs['visual_map'][i]),
-      event=event[i],
-      audio_map=unfold(np.asarray(outputs['audio_map'][i]), wave.shape[1], audio),
-      title=f'clip {i}: {right} of {len(label)} seconds right',
-    )
-    figure.savefig(folder / f'clip_{i}.png')
-
-
-def pixels(video: Float[np.ndarray, '*t h w 3']) -> UInt8[np.ndarray, '*t h w 3']:
-  """Frames as a model gets them, as pictures again."""
-  return np.rint(255 * np.clip(video * IMAGENET_STD + IMAGENET_MEAN, 0, 1)).astype(np.uint8)
+  if isinstance(track, Heat):
+    weights = _relative(track.weights[second : second + 1])[0]
+    light, through = tint(weights, attention_scale(track.weights), shape)
+    return lambda picture: blend(picture, light, through)
+  probability = np.clip(_enlarge(track.probability[second], shape), 0, 1)
+  inside = np.pad(probability > 0.5, 1)
+  edge = inside[1:-1, 1:-1] & ~(
+    inside[:-2, 1:-1] & inside[2:, 1:-1] & inside[1:-1, :-2] & inside[1:-1, 2:]
+  )
+  strength = np.where(edge, 1, 0.5 * np.where(probability > 0.5, probability, 0))[..., None]
+  return lambda picture: (picture * (1 - strength) + SOUNDING * strength).astype(np.uint8)
 
 
 def colour(label: int) -> str:
@@ -145,7 +110,7 @@ def colour(label: int) -> str:
   return colors.to_hex(colors.hsv_to_rgb((hue, 0.62, 0.72 - 0.16 * (label % 2))))
 
 
-def attention_scale(weights: Float[np.ndarray, 't ...']) -> colors.Normalize:
+def attention_scale(weights: Float[np.ndarray, 't y x']) -> colors.Normalize:
   """From the least to the most attention in a clip, over its mean within each second.
 
   Wide enough that equal attention leaves frames grey: mere rounding does not show.
@@ -155,23 +120,6 @@ def attention_scale(weights: Float[np.ndarray, 't ...']) -> colors.Normalize:
   return colors.Normalize(low, max(high, low + 0.02))
 
 
-def over_frame(
-  frame: UInt8[np.ndarray, 'h w 3'], weights: Float[np.ndarray, 'n'], scale: colors.Normalize
-) -> UInt8[np.ndarray, 'h w 3']:
-  """A frame under the attention of its tokens: grey where there is little, glowing where much."""
-  return blend(frame, *tint(square(weights), scale, frame.shape[:2]))
-
-
-def square(weights: Float[np.ndarray, 'n']) -> Float32[np.ndarray, 'g g']:
-  """The attention of a grid of tokens over its mean."""
-  side = math.isqrt(weights.size)
-  if side**2 != weights.size:
-    raise ValueError(
-      f'{weights.size} weights are no square grid of tokens; they cannot be drawn over a frame.'
-    )
-  return _relative(weights[None])[0].reshape(side, side)
-
-
 def tint(
   weights: Float[np.ndarray, 'y x'], scale: colors.Normalize, shape: tuple[int, int]
 ) -> tuple[Float[np.ndarray, 'h w 3'], Float[np.ndarray, 'h w 1']]:
@@ -179,51 +127,27 @@ def tint(
 
   Where they are nan there is no light.
   """
-
-  def enlarge(x: np.ndarray) -> np.ndarray:
-    image = Image.fromarray(np.asarray(x, np.float32))
-    return np.asarray(image.resize(shape[::-1], Image.Resampling.BICUBIC))
-
   known = np.isfinite(weights)
-  value = np.clip(scale(enlarge(np.where(known, weights, scale.vmin))), 0, 1)
-  strength = (0.75 * value * np.clip(enlarge(known), 0, 1))[..., None]
+  value = np.clip(scale(_enlarge(np.where(known, weights, scale.vmin), shape)), 0, 1)
+  strength = (0.75 * value * np.clip(_enlarge(known, shape), 0, 1))[..., None]
   return 255 * strength * HEAT(value)[..., :3], 1 - strength
 
 
 def blend(
-  frame: UInt8[np.ndarray, 'h w 3'],
-  light: Float[np.ndarray, 'h w 3'],
-  through: Float[np.ndarray, 'h w 1'],
-) -> UInt8[np.ndarray, 'h w 3']:
-  """A frame, without its colours, under a tint."""
-  grey = frame @ np.float32([[0.27], [0.53], [0.1]])  # of the luminance, nine tenths
+  picture: Picture, light: Float[np.ndarray, 'h w 3'], through: Float[np.ndarray, 'h w 1']
+) -> Picture:
+  """A picture, without its colours, under a tint."""
+  grey = picture @ np.float32([[0.27], [0.53], [0.1]])  # of the luminance, nine tenths
   return (through * grey + light).astype(np.uint8)
 
 
-def unfold(
-  audio_map: Float[np.ndarray, 't m'], samples: int, audio: Any
-) -> Float[np.ndarray, 't f u']:
-  """Attention over the tokens of a folded spectrogram -> over mel bands and parts of the second.
+def _enlarge(x: np.ndarray, shape: tuple[int, int]) -> Float32[np.ndarray, 'h w']:
+  image = Image.fromarray(np.asarray(x, np.float32))
+  return np.asarray(image.resize(shape[::-1], Image.Resampling.BICUBIC))
 
-  The model hears a second `audio.tile` times in a row: what its tokens say of the same moment is
-  averaged. Moments that it does not hear, since the image holds less than that, are nan.
 
-  Args:
-    samples: of a second.
-    audio: the audio backbone; its `size`, `mel_bins`, `hop` and `tile` are those of `LogMel`.
-  """
-  side, chunks = math.isqrt(audio_map.shape[1]), audio.size // audio.mel_bins
-  tokens = rearrange(audio_map, 't (q f u) -> t f (q u)', q=chunks, u=side)
-  frames = samples * audio.tile // audio.hop + 1
-  held = min(frames, audio.size**2 // audio.mel_bins)
-  skipped = (frames - held) // 2  # as `LogMel.crop` does in evaluation
-  parts = tokens.shape[-1]
-  part = (np.arange(parts) + 0.5) / parts
-  moment = (np.arange(audio.tile)[:, None] + part) * samples / audio.hop  # in frames
-  index = np.floor((moment - skipped) / held * parts).astype(int)
-  heard = (index >= 0) & (index < parts)
-  found = np.where(heard, tokens[:, :, index.clip(0, parts - 1)], 0).sum(2)
-  return np.where(heard.any(0), found / np.maximum(heard.sum(0), 1), np.nan)
+def _height(frames: UInt8[np.ndarray, 't h w 3']) -> float:
+  return min(TALLEST, SECOND * frames.shape[1] / frames.shape[2])
 
 
 def _relative(weights: Float[np.ndarray, 't ...']) -> Float32[np.ndarray, 't ...']:
@@ -238,7 +162,7 @@ def _shade(sound: Float[np.ndarray, 'f x']) -> UInt8[np.ndarray, 'f x 3']:
 
 def _spectra(
   wave: Float[np.ndarray, 't s'], strips: Sequence[range]
-) -> list[Float[np.ndarray, 'f x']]:
+) -> dict[range, Float[np.ndarray, 'f x']]:
   """Log-mel spectrograms of strips, high bands first: 1 is the loudest, 0 is 70 dB below it."""
   rate = wave.shape[1]
   n_fft = 2 ** round(math.log2(rate * 0.032))
@@ -252,7 +176,8 @@ def _spectra(
     power = np.square(windows @ real) + np.square(windows @ imag)
     spectra.append(10 * np.log10(np.maximum(power @ filters, 1e-10)).T[::-1])
   loudest = max(-20.0, *(spectrum.max() for spectrum in spectra))  # silence stays dark
-  return [np.clip(1 + (spectrum - loudest) / 70, 0, 1) for spectrum in spectra]
+  shown = [np.clip(1 + (spectrum - loudest) / 70, 0, 1) for spectrum in spectra]
+  return dict(zip(strips, shown))
 
 
 def _assemble(
@@ -303,11 +228,9 @@ def _assemble(
   return figure
 
 
-def _film(
-  axes: Axes, frames: Mapping[int, np.ndarray] | np.ndarray, drawn: range, every: int
-) -> None:
-  for i in drawn:
-    axes.imshow(frames[i], extent=(i + 0.015 * every, i + 0.985 * every, 0, 1), aspect='auto')
+def _film(axes: Axes, picture: Callable[[int], Picture], span: range, every: int) -> None:
+  for i in span[::every]:
+    axes.imshow(picture(i), extent=(i + 0.015 * every, i + 0.985 * every, 0, 1), aspect='auto')
 
 
 def _image(axes: Axes, image: np.ndarray, span: range) -> None:

@@ -3,8 +3,6 @@
 import math
 import os
 from collections.abc import Iterator, Sequence
-from fractions import Fraction
-from typing import NamedTuple
 
 import av
 import numpy as np
@@ -14,85 +12,67 @@ from PIL import Image, ImageDraw, ImageFont
 
 from dgsct_jax import figures
 from dgsct_jax.data import media
+from dgsct_jax.data.clips import Length
+from dgsct_jax.tracks import Heat, Mask
 
 LONGER = 640  # pixels: the longer side of a film is at most this
-SLOWEST, FASTEST = Fraction(5), Fraction(30)  # pictures per second
 SOUND = 48000  # Hz, of sound that has to be encoded anew
 COPIED = ('aac', 'mp3', 'ac3', 'eac3', 'opus', 'flac', 'alac')  # sound that mp4 takes as it is
-
-
-class Length(NamedTuple):
-  """How long a file really is: what its packets say, not its header."""
-
-  seconds: float
-  pictures: int  # 0: there is no video track
-  rate: Fraction  # pictures per second that a film of it should have
-
-
-def measure(path: str | os.PathLike) -> Length:
-  """Reads a file to its end without decoding it. Raises MediaError; OSError if it is not there."""
-  media.probe(path)  # for its error messages
-  with media.reading(path) as container:
-    cover = av.stream.Disposition.attached_pic
-    video = [s for s in container.streams.video if not s.disposition & cover][:1]
-    end, pictures = 0.0, 0
-    start = (container.start_time or 0) / av.time_base
-    rate = Fraction(video[0].average_rate or 25) if video else Fraction(25)
-    for packet in _packets(container, [*video, *container.streams.audio[:1]]):
-      stamp = packet.dts if packet.pts is None else packet.pts
-      if packet.stream.type == 'video':
-        pictures += 1
-        end = max(end, float(pictures / rate)) if stamp is None else end
-      if stamp is not None:
-        time = float((stamp + (packet.duration or 0)) * packet.time_base) - start
-        if time - end < media.LEAP:  # else the clock has jumped
-          end = max(end, time)
-    return Length(end, pictures, min(max(rate, SLOWEST), FASTEST))
 
 
 def draw(
   source: str | os.PathLike,
   target: str | os.PathLike,
-  seconds: float,
-  rate: Fraction,
-  visual_map: Float[np.ndarray, 't n'],
-  captions: Sequence[str],
+  length: Length,
+  starts: Sequence[int],
+  overlay: Heat | Mask | None = None,
+  captions: Sequence[str] = (),
 ) -> None:
-  """Writes an mp4 of `seconds` with the attention and the caption of each second of t.
+  """Writes a file's video again, as an mp4, with what a model says of it drawn over it.
+
+  Args:
+    starts: where each second of the overlay begins in the file; between them the nearest one is
+      shown.
+    captions: one for each second of the overlay, or none.
 
   Raises:
     MediaError, av.FFmpegError: the source cannot be decoded, or the film not written.
   """
+  seconds = range(max(1, math.ceil(length.seconds)))
+  nearest = [int(np.abs(np.subtract(starts, second)).argmin()) for second in seconds]
   try:
-    _write(source, target, seconds, rate, visual_map, captions, copy=True)
+    _write(source, target, length, nearest, overlay, captions, copy=True)
   except av.FFmpegError:  # some containers hold sound in a form that another does not take
-    _write(source, target, seconds, rate, visual_map, captions, copy=False)
+    _write(source, target, length, nearest, overlay, captions, copy=False)
 
 
 def _write(
   source: str | os.PathLike,
   target: str | os.PathLike,
-  seconds: float,
-  rate: Fraction,
-  visual_map: Float[np.ndarray, 't n'],
+  length: Length,
+  nearest: Sequence[int],
+  overlay: Heat | Mask | None,
   captions: Sequence[str],
   copy: bool,
 ) -> None:
-  scale = figures.attention_scale(visual_map)
-  times = [float(i / rate) for i in range(max(1, math.ceil(seconds * rate)))]
+  rate = length.rate
+  times = [float(i / rate) for i in range(max(1, math.ceil(length.seconds * rate)))]
   with av.open(os.fspath(target), 'w', options={'movflags': 'faststart'}) as container:
     video = container.add_stream('libx264', rate=rate, options={'crf': '20', 'preset': 'veryfast'})
     video.pix_fmt = 'yuv420p'
     sound = _sound(source, container, copy)
-    packet, now = next(sound, None), -1
+    packet, drawn = next(sound, None), -1
     for i, (time, picture) in enumerate(zip(times, media.each_frame(source, times))):
       picture = _fit(picture)
       if not i:
         video.height, video.width = picture.shape[:2]
-      if (second := min(int(time), len(captions) - 1)) > now:
-        now = second
-        tint = figures.tint(figures.square(visual_map[now]), scale, picture.shape[:2])
-      picture = _caption(figures.blend(picture, *tint), captions[now])
+      if overlay and (second := nearest[int(time)]) != drawn:
+        drawn = second
+        lay_over = figures.over(overlay, second, picture.shape[:2])
+      if overlay:
+        picture = lay_over(picture)
+      if captions:
+        picture = _caption(picture, captions[nearest[int(time)]])
       frame = av.VideoFrame.from_ndarray(picture, format='rgb24')
       frame.pts, frame.time_base = i, 1 / rate
       container.mux(video.encode(frame))
@@ -122,7 +102,7 @@ def _sound(
 def _copied(source: str | os.PathLike, stream: av.AudioStream) -> Iterator[av.Packet]:
   with media.reading(source) as container:
     late = (container.start_time or 0) / av.time_base
-    for packet in _packets(container, [container.streams.audio[0]]):
+    for packet in media.packets(container, [container.streams.audio[0]]):
       if packet.pts is None or packet.dts is None:
         continue
       packet.pts -= round(late / packet.time_base)
@@ -138,16 +118,6 @@ def _encoded(wave: Float[np.ndarray, 's'], stream: av.AudioStream) -> Iterator[a
     frame.sample_rate, frame.pts = SOUND, start
     yield from stream.encode(frame)
   yield from stream.encode()
-
-
-def _packets(
-  container: av.container.InputContainer, streams: Sequence[av.stream.Stream]
-) -> Iterator[av.Packet]:
-  """The packets of some streams up to the end, or to where the file breaks off."""
-  try:
-    yield from (packet for packet in container.demux(list(streams)) if packet.size)
-  except av.FFmpegError:
-    return
 
 
 def _time(packet: av.Packet) -> float:

@@ -1,6 +1,7 @@
 """The mesh, where arrays lie on it, and batches from hosts to devices."""
 
 import math
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -44,18 +45,28 @@ def replicated(mesh: Mesh) -> NamedSharding:
 
 
 def of_leaf(leaf: Any, mesh: Mesh) -> NamedSharding:
-  """A leaf over 4 MB is split along its largest dimension that the 'fsdp' axis divides."""
+  """A leaf over 4 MB is split along its largest dimension that the 'fsdp' axis divides, if any."""
   fsdp = mesh.shape['fsdp']
-  if fsdp > 1 and leaf.size * leaf.dtype.itemsize > SPLIT_BYTES:
+  if fsdp > 1 and _is_large(leaf):
     for i in sorted(range(leaf.ndim), key=lambda i: -leaf.shape[i]):
       if leaf.shape[i] % fsdp == 0:
         return NamedSharding(mesh, PartitionSpec(*[None] * i, 'fsdp'))
   return replicated(mesh)
 
 
+def is_whole(leaf: Any) -> bool:
+  """Whether every device holds all of a large leaf though there is an 'fsdp' axis to split it."""
+  fsdp = leaf.sharding.mesh.shape['fsdp']
+  return fsdp > 1 and _is_large(leaf) and leaf.sharding.is_fully_replicated
+
+
 def of_tree(tree: Any, mesh: Mesh) -> Any:
   """The sharding of every leaf of parameters or of a train state, from shapes."""
   return jax.tree.map(lambda leaf: of_leaf(leaf, mesh), tree)
+
+
+def _is_large(leaf: Any) -> bool:
+  return leaf.size * leaf.dtype.itemsize > SPLIT_BYTES
 
 
 def put(array: np.ndarray, sharding: NamedSharding) -> jax.Array:
@@ -68,6 +79,20 @@ def global_batch(batch: dict[str, np.ndarray], mesh: Mesh) -> dict[str, jax.Arra
   sharding = of_batch(mesh)
   with jax.transfer_guard_host_to_device('allow'):  # the one transfer that a step is meant to make
     return {k: jax.make_array_from_process_local_data(sharding, v) for k, v in batch.items()}
+
+
+def abstract_batch(
+  spec: Mapping[str, jax.ShapeDtypeStruct], clips: int, mesh: Mesh
+) -> dict[str, jax.ShapeDtypeStruct]:
+  """The shapes of a global batch of clips, with the `index` and `valid` that every batch has."""
+  marks = {
+    'index': jax.ShapeDtypeStruct((), np.int32),
+    'valid': jax.ShapeDtypeStruct((), np.float32),
+  }
+  return {
+    name: jax.ShapeDtypeStruct((clips, *leaf.shape), leaf.dtype, sharding=of_batch(mesh))
+    for name, leaf in (marks | dict(spec)).items()
+  }
 
 
 def local(array: jax.Array) -> np.ndarray:

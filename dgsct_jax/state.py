@@ -1,9 +1,10 @@
-"""The state of a run: made from a model, a seed and converted weights."""
+"""The state of a run: laid out from shapes, then filled from converted weights and a seed."""
 
 import dataclasses
 import hashlib
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -19,15 +20,8 @@ from jaxtyping import Array, Int, UInt32
 from dgsct_jax import sharding, tree
 from dgsct_jax.models import lazy
 
-PREFIXES = {  # of config.init
-  'visual': 'encoder/visual',
-  'audio': 'encoder/audio',
-  'ground': 'matching',
-  'backbone': 'backbone',
-  'all': '',
-}
 CONVERT = 'python -m dgsct_jax.convert SOURCE CHECKPOINT OUT.safetensors'
-PACKAGED = Path(__file__).parent / 'weights'
+PACKAGED = Path(__file__).parent / 'scenes' / 'weights'
 
 
 @struct.dataclass
@@ -42,20 +36,134 @@ class TrainState:
   rng: Any  # uint32 [words]: the key of the run, from which each step derives its own
 
 
-@dataclasses.dataclass(frozen=True)
-class Variables:
-  """A model's variables in two halves, and where they came from."""
+class Variables(NamedTuple):
+  """A model's variables in two halves, as arrays or as their shapes."""
 
-  params: tree.Tree
-  frozen: tree.Tree
+  params: tree.Tree  # the trainable half
   batch_stats: tree.Tree
-  weights: dict[str, str]  # field of config.init -> hash
+  frozen: tree.Tree
+
+
+@dataclasses.dataclass(frozen=True)
+class Layout:
+  """All variables of a model before there are any: shapes, places on the mesh, sources.
+
+  leaves: path -> shape, type and sharding. sources: path -> the tensor of a file, of those that
+    come from one. weights: field of config.init -> the hash of its file.
+  """
+
+  model: nn.Module
+  batch: Mapping[str, jax.ShapeDtypeStruct]  # one clip, for initial values
+  seed: int
+  trainable: frozenset[str]  # paths
+  leaves: Mapping[str, jax.ShapeDtypeStruct]
+  sources: Mapping[str, '_Tensor']
+  weights: Mapping[str, str]
+
+  def split(self, leaves: Mapping[str, Any]) -> Variables:
+    """Values by path as the variables of the model; there may be some only."""
+    found: dict[str, dict[str, Any]] = {'params': {}, 'batch_stats': {}, 'frozen': {}}
+    for path, leaf in leaves.items():
+      collection, _, rest = path.partition('/')
+      part = 'frozen' if collection == 'params' and path not in self.trainable else collection
+      found[part][rest] = leaf
+    return Variables(**{name: tree.unflatten(part) for name, part in found.items()})
+
+  @property
+  def whole(self) -> list[str]:
+    """Large leaves that the mesh cannot split, so that every device holds all of them."""
+    return [path for path, leaf in self.leaves.items() if sharding.is_whole(leaf)]
+
+
+def layout(
+  model: nn.Module,
+  spec: Mapping[str, jax.ShapeDtypeStruct],
+  config: ml_collections.ConfigDict,
+  mesh: Mesh,
+) -> Layout:
+  """Where every variable comes from and goes to; of files only their headers are read.
+
+  Args:
+    spec: one clip as the model takes it, without the leading b.
+
+  Raises:
+    ValueError: a file that is needed is not given or not there; or what it holds is not what the
+      model needs: all missing, surplus and misshapen names of all files at once.
+  """
+  if config.frozen_dtype not in ('float32', 'bfloat16'):
+    raise ValueError(
+      f"config.frozen_dtype={config.frozen_dtype!r}; choose 'float32' or 'bfloat16'."
+    )
+  batch = {name: jax.ShapeDtypeStruct((1, *x.shape), x.dtype) for name, x in spec.items()}
+  shapes = tree.flatten(jax.eval_shape(lambda b: model.init(jax.random.key(0), b, False), batch))
+  trained, _ = tree.split(tree.unflatten(shapes)['params'], config.trainable)
+  trainable = frozenset(f'params/{path}' for path in tree.flatten(trained))
+  leaves = {}
+  for path, shape in shapes.items():
+    # Tables and STFT need all digits.
+    compact = path.startswith('params/') and path.endswith('/kernel') and path not in trainable
+    dtype = config.frozen_dtype if compact else shape.dtype
+    leaf = jax.ShapeDtypeStruct(shape.shape, jnp.dtype(dtype))
+    leaves[path] = jax.ShapeDtypeStruct(
+      leaf.shape, leaf.dtype, sharding=sharding.of_leaf(leaf, mesh)
+    )
+  sources, weights = _sources(shapes, config)
+  return Layout(model, batch, config.seed, trainable, leaves, sources, weights)
+
+
+def abstract(layout: Layout) -> Variables:
+  """The shapes of all variables: what a checkpoint is restored to, and a step compiled for."""
+  return layout.split(layout.leaves)
+
+
+def fill(layout: Layout, frozen_only: bool = False) -> Variables:
+  """The arrays on the mesh: read from their files, the others drawn.
+
+  Args:
+    frozen_only: without what a checkpoint holds, which is left empty.
+  """
+  wanted = dict(layout.leaves)
+  if frozen_only:
+    wanted = {f'params/{path}' for path in tree.flatten(abstract(layout).frozen)}
+  drawn = tree.flatten(
+    lazy.init(
+      layout.model,
+      jax.random.key(layout.seed),
+      layout.batch,
+      train=False,
+      keep=lambda path: path in wanted and path not in layout.sources,
+    )
+  )
+  leaves = {}
+  for path, leaf in layout.leaves.items():  # One at a time: nothing is held twice but a leaf.
+    if path in wanted:
+      source = layout.sources.get(path)
+      value = source.read() if source else np.asarray(drawn.pop(path))
+      leaves[path] = sharding.put(value.astype(leaf.dtype), leaf.sharding)
+  return layout.split(leaves)
+
+
+def abstract_state(
+  variables: Variables, tx: optax.GradientTransformation, mesh: Mesh
+) -> TrainState:
+  """The shapes of a training state; the optimiser's is laid out like the parameters."""
+  at = lambda leaf, place: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place)
+  opt_state = jax.eval_shape(tx.init, variables.params)
+  key = jax.eval_shape(lambda: jax.random.key_data(jax.random.key(0)))
+  replicated = sharding.replicated(mesh)
+  return TrainState(
+    step=jax.ShapeDtypeStruct((), jnp.int32, sharding=replicated),
+    params=variables.params,
+    batch_stats=variables.batch_stats,
+    opt_state=jax.tree.map(at, opt_state, sharding.of_tree(opt_state, mesh)),
+    rng=at(key, replicated),
+  )
 
 
 def create(
   variables: Variables, tx: optax.GradientTransformation, seed: int, mesh: Mesh
 ) -> TrainState:
-  """The state before the first step; the optimiser's is laid out like the parameters."""
+  """The state before the first step."""
   where = sharding.of_tree(jax.eval_shape(tx.init, variables.params), mesh)
   rng = np.asarray(jax.random.key_data(jax.random.key(seed)))
   return TrainState(
@@ -71,45 +179,6 @@ def step_keys(rng: UInt32[Array, 'words'], step: Int[Array, '']) -> dict[str, Ar
   """The keys of one step, a function of (seed, step)."""
   key = jax.random.fold_in(jax.random.wrap_key_data(rng), step)
   return dict(zip(('dropout', 'drop_path', 'augment'), jax.random.split(key, 3)))
-
-
-def variables(
-  model: nn.Module, batch: dict[str, np.ndarray], config: ml_collections.ConfigDict, mesh: Mesh
-) -> Variables:
-  """Parameters and statistics on the mesh: from the files of `config.init`, the others drawn.
-
-  Args:
-    batch: any batch of the data, for its shapes.
-
-  Raises:
-    ValueError: a file that is needed is not given or not there; or what it holds is not what the
-      model needs: all missing, surplus and misshapen names of all files at once.
-  """
-  if config.frozen_dtype not in ('float32', 'bfloat16'):
-    raise ValueError(
-      f"config.frozen_dtype={config.frozen_dtype!r}; choose 'float32' or 'bfloat16'."
-    )
-  batch = jax.eval_shape(lambda: jax.tree.map(jnp.asarray, batch))
-  shapes = tree.flatten(jax.eval_shape(lambda b: model.init(jax.random.key(0), b, False), batch))
-  params = tree.unflatten({p: s for p, s in shapes.items() if p.startswith('params/')})['params']
-  _, frozen = tree.split(params, config.trainable)
-  frozen = {f'params/{path}' for path in tree.flatten(frozen)}
-
-  sources, weights = _sources(shapes, config)
-  drawn = tree.flatten(
-    lazy.init(
-      model, jax.random.key(config.seed), batch, train=False, keep=lambda path: path not in sources
-    )
-  )
-  leaves = {}
-  for path, shape in shapes.items():  # One at a time: nothing is held twice but a single leaf.
-    value = sources[path].read() if path in sources else np.asarray(drawn.pop(path))
-    compact = path in frozen and path.endswith('/kernel')  # Tables and STFT need all digits.
-    value = value.astype(config.frozen_dtype if compact else shape.dtype)
-    leaves[path] = sharding.put(value, sharding.of_leaf(value, mesh))
-  found = tree.unflatten(leaves)
-  trainable, frozen = tree.split(found['params'], config.trainable)
-  return Variables(trainable, frozen, found.get('batch_stats', {}), weights)
 
 
 class _Tensor:
@@ -130,17 +199,21 @@ def _sources(
   shapes: dict[str, Any], config: ml_collections.ConfigDict
 ) -> tuple[dict[str, _Tensor], dict[str, str]]:
   """(path -> tensor) of every variable that comes from a file, and the hash of each file."""
-  init = config.init
+  init, parts = config.init, dict(config.parts) | {'all': ''}
+  if unknown := set(init) - set(parts):
+    raise ValueError(
+      f'config.init names {", ".join(sorted(unknown))}; config.parts has {", ".join(parts)}.'
+    )
   sources, weights, faults = {}, {}, []
-  for name in ('all',) if init.all else [name for name in PREFIXES if name in init][:-1]:
-    prefix, given = PREFIXES[name], init[name]
+  for name in ('all',) if init.all else config.parts:
+    prefix, given = parts[name], init[name]
     targets = {path for path in shapes if _below(path, prefix)}
     if given == 'random':
       weights[name] = f'random, seed {config.seed}'
       continue
     if not targets and not given:
       continue  # LAVISH has one backbone for both streams.
-    file, path = _open(name, given, sum(shapes[target].size for target in targets))
+    file, path = _open(name, given, prefix, sum(shapes[target].size for target in targets))
     with path.open('rb') as stream:
       weights[name] = 'sha256 ' + hashlib.file_digest(stream, 'sha256').hexdigest()
     held = {join(tensor, prefix): _Tensor(file, tensor) for tensor in file.keys()}
@@ -158,14 +231,14 @@ def _sources(
   return sources, weights
 
 
-def _open(name: str, given: str, size: int) -> tuple[Any, Path]:
+def _open(name: str, given: str, prefix: str, size: int) -> tuple[Any, Path]:
   """The file that a field of config.init names."""
   remedy = (
     f'make it with `{CONVERT}`, or ask for random weights by name: --config.init.{name}=random'
   )
   if not given:
     raise ValueError(
-      f'config.init.{name} is not given: the {size:,} values of {PREFIXES[name] or "the model"}'
+      f'config.init.{name} is not given: the {size:,} values of {prefix or "the model"}'
       f' come from a converted file; {remedy}.'
     )
   path = locate(given)

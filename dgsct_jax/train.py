@@ -1,7 +1,6 @@
 """Training, from the first batch to the figures, as one story."""
 
 import contextlib
-import dataclasses
 import functools
 import resource
 import signal
@@ -19,10 +18,12 @@ import optax
 from jax.experimental import multihost_utils
 from jaxtyping import Array
 
-from dgsct_jax import checkpoint, evaluate, optim, sharding, tasks, tree
+from dgsct_jax import checkpoint, evaluate, optim, sharding, trained, tree
 from dgsct_jax import state as states
 from dgsct_jax import writer as writers
 from dgsct_jax.data import pipeline
+from dgsct_jax.tasks import registry
+from dgsct_jax.tasks.task import Batch, Task, check_fields
 
 Scalars = dict[str, Array]
 
@@ -35,7 +36,7 @@ CPU_OPTIONS = {
 
 
 def train(
-  config: ml_collections.ConfigDict, workdir: Path, task: tasks.Task | None = None
+  config: ml_collections.ConfigDict, workdir: Path, task: Task | None = None
 ) -> dict[str, float] | None:
   """Trains one task to the end, from its latest checkpoint if there is one.
 
@@ -46,32 +47,26 @@ def train(
   _check(config)
   mesh = sharding.make_mesh(config.mesh)
   sharding.check_batch(config.data.batch, mesh)
-  task = task or tasks.build(config)
+  task = task or registry.build(config)
   dataset = task.data('train')
   epoch_steps = -(-len(dataset.source) // config.data.batch)  # an epoch shows every clip
   eval_steps, num_steps = config.eval_epochs * epoch_steps, config.optim.epochs * epoch_steps
-  read = functools.partial(
-    pipeline.train,
-    dataset,
-    batch=config.data.batch,
-    seed=config.seed,
-    host=jax.process_index(),
-    hosts=jax.process_count(),
-  )
-  with read() as batches:
-    example = next(batches)
 
-  # The state: drawn and read, then replaced by that of the latest checkpoint.
+  # The state: that of the latest checkpoint, or read from files and drawn.
   tx, schedule = optim.build(config.optim, epoch_steps)
-  variables = states.variables(task.model, example, config, mesh)
-  run = checkpoint.identity(config, variables.weights, epoch_steps)
+  layout = states.layout(task.model, task.inputs.spec, config, mesh)
+  abstract = states.abstract(layout)
+  run = checkpoint.identity(config, layout.weights, epoch_steps)
   manager = checkpoint.open(workdir, config.keep, task.primary)
-  state, place = checkpoint.restore_latest(
-    manager, states.create(variables, tx, config.seed, mesh), run
-  )
+  found = checkpoint.restore_latest(manager, states.abstract_state(abstract, tx, mesh), run)
+  variables = states.fill(layout, frozen_only=bool(found))
+  frozen = variables.frozen
+  state, place = found or (states.create(variables, tx, config.seed, mesh), None)
   start = int(state.step)
   writer = writers.Writer(workdir, start)
-  writer.say(tree.table(state.params, variables.frozen))
+  writer.say(tree.table(state.params, frozen))
+  for path in layout.whole:
+    writer.say(f'every device holds all of {path} {layout.leaves[path].shape}: no axis divides')
   writer.say(
     f'{len(dataset.source)} clips, {epoch_steps} batches of {config.data.batch} in an epoch,'
     f' {mesh.size} {jax.devices()[0].device_kind} devices; '
@@ -79,12 +74,13 @@ def train(
     + f' of {num_steps} in {workdir}'
   )
 
-  # The step, compiled for the shapes of the example.
+  # The step, compiled before a clip is read.
+  batch = sharding.abstract_batch(task.inputs.spec, config.data.batch, mesh)
   step_fn, seconds = compile_step(
-    task, tx, schedule, state, variables.frozen, sharding.global_batch(example, mesh)
+    task, tx, schedule, states.abstract_state(abstract, tx, mesh), abstract.frozen, batch
   )
   writer.say(f'compiled the step in {seconds:.1f} s')
-  predict = evaluate.predictor(task, mesh)
+  forward = trained.compile_forward(task, mesh)
   clock = writers.Clock(start, num_steps, config.data.batch)
   first, last = _traced(config.profile, start, num_steps)
 
@@ -94,9 +90,9 @@ def train(
     wrong = {name: value for name, value in values.items() if not np.isfinite(value)}
     if wrong:
       raise FloatingPointError(
-        f'Step {step} is not finite: {wrong}. Checkpoints up to step {manager.latest_step()} in'
-        f' {manager.directory} are; look at the data, or lower config.optim.lr={config.optim.lr}'
-        ' or set config.optim.clip_norm.'
+        f'Step {step} is not finite: {wrong}. The last finite checkpoint in {manager.directory}'
+        f' is step {manager.latest_step()}. Look at the data, lower'
+        f' config.optim.lr={config.optim.lr}, or set config.optim.clip_norm.'
       )
     if step == start + 1:
       writer.say(f'peak memory of the first step: {peak_memory()}')
@@ -107,7 +103,7 @@ def train(
 
   # The loop. A step is fetched from the device after the next one is on its way.
   pending = None
-  with read(workers=config.data.workers) as batches, sigterm() as leave:
+  with read_batches(dataset, config) as batches, sigterm() as leave:
     if place:
       batches.set_state(place)
     for step in range(start + 1, num_steps + 1):
@@ -116,9 +112,12 @@ def train(
         break
       if step == first:
         jax.profiler.start_trace(workdir / 'profile')
+      read = next(batches)
+      if step == start + 1:
+        check_fields(read, task.inputs.spec)
       with jax.transfer_guard('disallow'):
-        batch = sharding.global_batch(next(batches), mesh)
-        state, scalars = step_fn(state, variables.frozen, batch)
+        batch = sharding.global_batch(read, mesh)
+        state, scalars = step_fn(state, frozen, batch)
         if pending:
           settle(*pending)
       pending = step, scalars
@@ -132,14 +131,16 @@ def train(
         pending, metrics = None, None
         with clock.paused():
           if evaluating:
-            metrics = evaluate.evaluate(
-              predict,
-              (state.params, state.batch_stats, variables.frozen),
-              task,
-              config.select_on,
+            model = trained.Trained(
               config,
+              task,
               mesh,
+              step,
+              {},
+              states.Variables(state.params, state.batch_stats, frozen),
+              forward,
             )
+            metrics = evaluate.evaluate(model, task, config.select_on, config)
             writer.scalars(step, metrics, config.select_on)
             writer.say(writers.table(metrics, f'{config.select_on}, step {step}'))
           checkpoint.save(manager, step, state, batches.get_state(), run, metrics)
@@ -152,16 +153,29 @@ def train(
   # The result: the best checkpoint on the test split.
   checkpoint.check(manager, wait=True)
   writer.close()
-  variables = dataclasses.replace(variables, params=state.params, batch_stats=state.batch_stats)
-  return evaluate.finish(manager, task, variables, predict, config, workdir, mesh)
+  return evaluate.finish(
+    trained.restore(manager, config, task, layout, frozen, mesh, forward), workdir
+  )
+
+
+def read_batches(dataset: pipeline.Dataset, config: ml_collections.ConfigDict) -> pipeline.Batches:
+  """This host's share of the training batches."""
+  return pipeline.train(
+    dataset,
+    batch=config.data.batch,
+    seed=config.seed,
+    workers=config.data.workers,
+    host=jax.process_index(),
+    hosts=jax.process_count(),
+  )
 
 
 def train_step(
   state: states.TrainState,
   frozen: tree.Tree,
-  batch: tasks.Batch,
+  batch: Batch,
   *,
-  task: tasks.Task,
+  task: Task,
   tx: optax.GradientTransformation,
   schedule: optim.Schedule,
 ) -> tuple[states.TrainState, Scalars]:
@@ -192,12 +206,12 @@ def train_step(
 
 
 def compile_step(
-  task: tasks.Task,
+  task: Task,
   tx: optax.GradientTransformation,
   schedule: optim.Schedule,
   state: states.TrainState,
   frozen: tree.Tree,
-  batch: tasks.Batch,
+  batch: Batch,
 ) -> tuple[Callable[..., tuple[states.TrainState, Scalars]], float]:
   """(`train_step` for these shapes, seconds it took). The state is donated and keeps its layout."""
   since = time.monotonic()

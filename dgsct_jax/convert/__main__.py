@@ -11,29 +11,42 @@ CHECKPOINT is a .safetensors, a PyTorch file that holds nothing but tensors, or 
 import argparse
 import collections
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 from dgsct_jax.convert import avqa, dgsct, htsat, read, release, run, swin_v2, table
 
-PLANS = {
-  'swin_v2': swin_v2.plan,
-  'htsat': htsat.plan,
-  'dgsct-ave': dgsct.plan_ave,
-  'dgsct-avqa': avqa.plan,
-  'dgsct-grounding': avqa.plan_grounding,
-}
-EXPORTS = {  # how to write the names, what of the original's is unread, the prefix of its names
-  'dgsct-ave': (release.export_ave, dgsct.AVE, ''),
-  'dgsct-avqa': (release.export_avqa, avqa.AVQA, 'module.'),
-  'dgsct-grounding': (release.export_grounding, avqa.MATCHING, 'module.'),
+
+class Source(NamedTuple):
+  """A kind of checkpoint.
+
+  plan: recognises it; its second argument is the file's name.
+  export: writes a model of ours under its names, which then get the `prefix`; without it the
+    original can be had. table: of its rows, those without a place here are what is left unread.
+  """
+
+  plan: Callable[[table.State, str], table.Plan]
+  export: Callable[[table.State], table.State] | None = None
+  table: table.Table = ()
+  prefix: str = ''
+
+
+SOURCES = {
+  'swin_v2': Source(swin_v2.plan),
+  'htsat': Source(htsat.plan),
+  'dgsct-ave': Source(dgsct.plan_ave, release.export_ave, dgsct.AVE),
+  'dgsct-avqa': Source(avqa.plan, release.export_avqa, avqa.AVQA, 'module.'),
+  'dgsct-grounding': Source(
+    avqa.plan_grounding, release.export_grounding, avqa.MATCHING, 'module.'
+  ),
 }
 
 
 def convert(source: str, checkpoint: str, out: Path) -> str:
   """Writes our file of a checkpoint whole or not at all, and says what it found in it. Raises ValueError."""
   path = read.fetch(checkpoint)
-  plan = PLANS[source](read.read(path), checkpoint)
+  plan = SOURCES[source].plan(read.read(path), checkpoint)
   tensors = table.convert(plan.state, plan.table, plan.targets)
   sha256 = read.sha256(path)
   read.write(
@@ -54,14 +67,13 @@ def convert(source: str, checkpoint: str, out: Path) -> str:
 
 def export(source: str, checkpoint: str, out: Path, original: str | None) -> str:
   """Writes a model of ours under the released names. Raises ValueError."""
-  write, rows, prefix = EXPORTS[source]
-  state = write(read.read(read.fetch(checkpoint)))
+  kind = SOURCES[source]
+  state = kind.export(read.read(read.fetch(checkpoint)))
   if original:
-    kept = PLANS[source](read.read(read.fetch(original))).state
-    state |= {name: kept[name] for name in table.dropped(rows, kept) if name in state}
-  read.write(
-    out, {prefix + name: x for name, x in state.items()}, {'source': source, 'table': table.VERSION}
-  )
+    kept = kind.plan(read.read(read.fetch(original)), original).state
+    state |= {name: kept[name] for name in table.dropped(kind.table, kept) if name in state}
+  state = {kind.prefix + name: x for name, x in state.items()}
+  read.write(out, state, {'source': source, 'table': table.VERSION})
   return f'{out}: {len(state)} tensors with the released names'
 
 
@@ -84,7 +96,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     choices=('float32', 'float16'),
     help='with run: how values are stored',
   )
-  parser.add_argument('source', choices=(*PLANS, 'run'))
+  parser.add_argument('source', choices=(*SOURCES, 'run'))
   parser.add_argument('checkpoint')
   parser.add_argument('out', type=Path)
   args = parser.parse_args(argv)
@@ -94,9 +106,10 @@ def main(argv: Sequence[str] | None = None) -> int:
       raise ValueError(
         f'{args.out}: OUT is a file {" or ".join(suffixes)} in a folder that exists.'
       )
-    if args.export and args.source not in EXPORTS:
+    if args.export and not (args.source in SOURCES and SOURCES[args.source].export):
+      exported = [name for name, source in SOURCES.items() if source.export]
       raise ValueError(
-        f'{args.source} cannot be exported, only {", ".join(EXPORTS)}; its released files exist.'
+        f'{args.source} cannot be exported, only {", ".join(exported)}; its released files exist.'
       )
     if args.source == 'run' and not args.export:
       print(run.convert(Path(args.checkpoint), args.out, args.part, args.dtype))

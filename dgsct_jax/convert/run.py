@@ -6,9 +6,10 @@ import ml_collections
 import numpy as np
 import safetensors
 
-from dgsct_jax import checkpoint, state, tasks, tree
+from dgsct_jax import checkpoint, state, tree
 from dgsct_jax.convert import read
 from dgsct_jax.convert.table import VERSION
+from dgsct_jax.tasks import registry
 
 
 def convert(workdir: Path, out: Path, part: str = '', dtype: str = 'float32') -> str:
@@ -19,11 +20,9 @@ def convert(workdir: Path, out: Path, part: str = '', dtype: str = 'float32') ->
   Raises ValueError where the folder is no run, frozen weights were random or have moved, or nothing lies below `part`.
   """
   manager = checkpoint.find(workdir, '')
-  if manager.latest_step() is None:
-    raise ValueError(f'There is no checkpoint in {manager.directory}; give the --workdir of a run.')
   run = checkpoint.read_run(manager, manager.latest_step())
   config = checkpoint.config_of(run)
-  manager = checkpoint.find(workdir, tasks.build(config).primary)
+  manager = checkpoint.find(workdir, registry.build(config).primary)
   step, _ = checkpoint.best(manager)
   trained = checkpoint.read_model(manager, step)
   tensors = _frozen(config) | {
@@ -47,12 +46,11 @@ def convert(workdir: Path, out: Path, part: str = '', dtype: str = 'float32') ->
 def _frozen(config: ml_collections.ConfigDict) -> dict[str, np.ndarray]:
   """What the files of `config.init` gave the run."""
   tensors = {}
-  for name in ('all',) if config.init.all else state.PREFIXES:
-    given = config.init.get(name)
+  parts = {'all': ''} if config.init.all else config.parts
+  for name, prefix in parts.items():
+    given = config.init[name]
     if not given or given == 'random':
       continue  # Either all of it was trained, or the reader of the file will miss it by name.
     with safetensors.safe_open(state.locate(given), framework='np') as file:
-      tensors |= {
-        state.join(key, state.PREFIXES[name]): file.get_tensor(key) for key in file.keys()
-      }
+      tensors |= {state.join(key, prefix): file.get_tensor(key) for key in file.keys()}
   return tensors

@@ -14,7 +14,6 @@ import csv
 import dataclasses
 import hashlib
 import io
-import json
 import multiprocessing
 import os
 import sys
@@ -23,22 +22,9 @@ from collections.abc import Callable, Iterator, Sequence
 import numpy as np
 from PIL import Image
 
-from dgsct_jax.data import cut, prepare, records
+from dgsct_jax.data import cut, datasets, prepare, records
+from dgsct_jax.data.kind import Kind
 
-# Of each split; of MUSIC-AVQA, the questions of each label file.
-PUBLISHED = {
-  'ave': {'train': 3339, 'val': 402, 'test': 402},
-  'avsbench_ms3': {'train': 296, 'val': 64, 'test': 64},
-  'avsbench_s4': {'train': 3452, 'val': 740, 'test': 740},
-  'cremad': {'train': 6698, 'test': 744},
-  'llp': {'train': 10000, 'val': 649, 'test': 1200},
-  'music_avqa': {
-    'original-val': 4595,
-    'original-test': 9185,
-    'update-val': 4568,
-    'update-test': 9129,
-  },
-}
 FAULTS = ('missing', 'wrong length', 'unreadable')
 REMARKS = ('made good', 'silent', 'frozen picture', 'in two splits')
 SILENT = 33  # of 32768: -60 dB
@@ -71,22 +57,20 @@ def examine(recipe: records.Recipe, workers: int = 0) -> list[Finding]:
   return _compared(findings)
 
 
-def totals(recipe: records.Recipe, findings: Sequence[Finding]) -> list[tuple[str, int, int, int]]:
+def totals(
+  kind: Kind, recipe: records.Recipe, findings: Sequence[Finding]
+) -> list[tuple[str, int, int, int]]:
   """(what, listed, usable, published or -1) of each split, or of each file of questions."""
-  published = PUBLISHED.get(recipe.name, {})
-  if recipe.name != 'music_avqa':
-    usable = collections.Counter(finding.split for finding in findings if finding.usable)
-    return [
-      (split, len(clips), usable[split], published.get(split, -1))
-      for split, clips in recipe.splits.items()
-    ]
-  there = {finding.id for finding in findings if finding.usable}
-  rows = []
-  for name, text in recipe.files.items():
-    asked = [question['video_id'] in there for question in json.loads(text)]
-    name = name.removesuffix('.json')
-    rows.append((name, len(asked), sum(asked), published.get(name, -1)))
-  return rows
+  usable = collections.defaultdict(set)
+  for finding in findings:
+    if finding.usable:
+      usable[finding.split].add(finding.id)
+  # A recipe of another name is cut in another way, of which nothing is published.
+  published = kind.published if kind is datasets.KINDS.get(recipe.name) else {}
+  return [
+    (what, listed, count, published.get(what, -1))
+    for what, listed, count in kind.totals(recipe, usable)
+  ]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -101,9 +85,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
   parser.add_argument('--csv', help='file for a row of each clip')
   parser.add_argument('--workers', type=int, default=os.cpu_count(), help='processes that read')
   flags, cutting = parser.parse_known_args(arguments)
+  kind = datasets.KINDS[flags.name]
   try:
     rules = vars(prepare.cutting(flags.name).parse_args(cutting))
-    recipe = prepare.module(flags.name).recipe(flags.source, **rules)
+    recipe = kind.recipe(flags.source, **rules)
   except (ValueError, OSError) as error:
     print(error, file=sys.stderr)
     return 1
@@ -113,7 +98,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
       writer = csv.writer(file)
       writer.writerow(('split', 'id', 'findings', 'detail'))
       writer.writerows((f.split, f.id, '; '.join(f.kinds) or 'ok', f.detail) for f in findings)
-  counts = totals(recipe, findings)
+  counts = totals(kind, recipe, findings)
   print(report(findings, counts))
   short = any(usable < published for *_, usable, published in counts)
   return int(short or not all(finding.usable for finding in findings))

@@ -154,6 +154,16 @@ def reading(path: str | os.PathLike) -> Iterator[av.container.InputContainer]:
     yield container
 
 
+def packets(
+  container: av.container.InputContainer, streams: Sequence[av.stream.Stream]
+) -> Iterator[av.Packet]:
+  """The packets of some streams up to the end, or to where the file breaks off."""
+  try:
+    yield from (packet for packet in container.demux(list(streams)) if packet.size)
+  except av.error.FFmpegError:
+    return
+
+
 def _video(container: av.container.InputContainer) -> list[av.VideoStream]:
   cover = av.stream.Disposition.attached_pic
   return [s for s in container.streams.video if not s.disposition & cover]

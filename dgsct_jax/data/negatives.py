@@ -43,7 +43,7 @@ class OtherFrames(grain.transforms.RandomMap):
   """`negative` [t h w 3] beside `video`: for each second a frame of some second of any clip."""
 
   asked: Asked
-  size: int  # of both sides, as in DecodeFrames
+  decode: DecodeFrames
   rule: str  # see `draw`
 
   def random_map(self, example: Example, rng: np.random.Generator) -> Example:
@@ -51,7 +51,7 @@ class OtherFrames(grain.transforms.RandomMap):
     own = self.asked.clip_of(int(example['index']))
     drawn = zip(*draw(rng, own, len(clips), t, t, self.rule))
     frames = [clips[int(clip)]['frames'][segment] for clip, segment in drawn]
-    decoded = DecodeFrames(self.size).map({'frames': frames, 'id': 'of frames of other clips'})
+    decoded = self.decode.map({'frames': frames, 'id': 'of frames of other clips'})
     return example | {'negative': decoded['video']}
 
 

@@ -48,7 +48,7 @@ def train(
 def evaluate(
   dataset: Dataset, *, batch: int, workers: int = 0, host: int = 0, hosts: int = 1
 ) -> 'Batches':
-  """Every clip once, in order; those that fill up the last batch are repeated with `mask` 0."""
+  """Every clip once, in order; those that fill up the last batch are repeated with `valid` 0."""
   # The positions are padded, not the batch: so all hosts take the same number of equal steps.
   steps = -(-_size(dataset, batch, hosts) // batch)
   order = grain.MapDataset.range(steps * batch).seed(0)
@@ -131,14 +131,14 @@ def _batches(
 
 @dataclasses.dataclass(frozen=True)
 class _Read(grain.transforms.Map):
-  """A position -> its record, with its `index` in the source; `mask` is 0 beyond the end."""
+  """A position -> its record, with its `index` in the source; `valid` is 0 beyond the end."""
 
   source: Source
 
   def map(self, position: int) -> transforms.Example:
     size = len(self.source)
-    index, mask = np.int32(position % size), np.float32(position < size)
-    return dict(self.source[int(index)]) | {'index': index, 'mask': mask}
+    index, valid = np.int32(position % size), np.float32(position < size)
+    return dict(self.source[int(index)]) | {'index': index, 'valid': valid}
 
 
 def _stack(examples: Sequence[transforms.Example]) -> Batch:

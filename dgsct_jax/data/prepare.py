@@ -8,34 +8,18 @@ be changed; docs/data has a page for each data set.
 """
 
 import argparse
-import importlib
 import inspect
 import json
 import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from types import ModuleType
 
 import tensorflow_datasets as tfds
 
-from dgsct_jax.data import records
+from dgsct_jax.data import datasets, records
 
-NAMES = (
-  'ave',
-  'avsbench_ms3',
-  'avsbench_s4',
-  'cremad',
-  'llp',
-  'music_avqa',
-  'vggsound',
-  'vggsound_avel',
-)
-
-
-def module(name: str) -> ModuleType:
-  """That of a data set; it has `recipe(source, **cutting)`."""
-  return importlib.import_module(f'dgsct_jax.data.datasets.{name}')
+NAMES = tuple(name for name, kind in datasets.KINDS.items() if kind.recipe)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -45,7 +29,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
   )
   names = parser.add_subparsers(dest='name', required=True, metavar='NAME')
   for name in NAMES:
-    about = module(name).__doc__
+    about = inspect.getmodule(datasets.KINDS[name].recipe).__doc__
     one = names.add_parser(
       name,
       help=about.splitlines()[0],
@@ -62,7 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
   name, source, out = (flags.pop(key) for key in ('name', 'source', 'out'))
   writing = {key: flags.pop(key) for key in ('workers', 'skip_bad', 'beam_runner')}
   try:
-    folder = records.write(module(name).recipe(source, **flags), out, **writing)
+    folder = records.write(datasets.KINDS[name].recipe(source, **flags), out, **writing)
   except (ValueError, OSError) as error:
     print(error, file=sys.stderr)
     return 1
@@ -86,7 +70,7 @@ def summary(folder: Path) -> str:
 def cutting(name: str) -> argparse.ArgumentParser:
   """The flags by which one data set lets its clips be cut otherwise: the options of its recipe."""
   parser = argparse.ArgumentParser(prog=name, add_help=False)
-  for rule in list(inspect.signature(module(name).recipe).parameters.values())[1:]:
+  for rule in list(inspect.signature(datasets.KINDS[name].recipe).parameters.values())[1:]:
     parser.add_argument(
       f'--{rule.name}',
       type=type(rule.default),

@@ -2,6 +2,7 @@
 
 import collections
 import dataclasses
+import difflib
 import functools
 import json
 from collections.abc import Iterable, Sequence
@@ -75,6 +76,30 @@ def encode(question: Question, vocabulary: Sequence[str]) -> Int32[np.ndarray, '
     )
   ids = [vocabulary.index(word) for word in found]
   return np.int32(ids + [0] * (LENGTH - len(ids)))
+
+
+def type_in(text: str, vocabulary: Sequence[str]) -> Int32[np.ndarray, '14']:
+  """The numbers of the words of a question as someone types it, in any case.
+
+  Raises:
+    ValueError: there are none or too many, or some are unknown; known ones like them are named.
+  """
+  typed = text.strip().rstrip('?？').split()
+  known = {word.lower(): word for word in reversed(vocabulary[1:])}
+  found = [word if word in vocabulary[1:] else known.get(word.lower()) for word in typed]
+  unknown = [word for word, place in zip(typed, found) if place is None]
+  if unknown:
+    near = (
+      '{!r} (near to it: {})'.format(
+        word,
+        ', '.join(known[name] for name in difflib.get_close_matches(word.lower(), known, 3, 0)),
+      )
+      for word in unknown
+    )
+    raise ValueError(f'The model does not know {"; ".join(near)} in {text!r}.')
+  if not 0 < len(found) <= LENGTH:
+    raise ValueError(f'{text!r} has {len(found)} words; a question has 1 to {LENGTH}.')
+  return np.int32([vocabulary.index(w) for w in found] + [0] * (LENGTH - len(found)))
 
 
 def vocabulary(questions: Iterable[Question]) -> tuple[list[str], list[str]]:

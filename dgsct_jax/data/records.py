@@ -123,17 +123,27 @@ def load(directory: str | os.PathLike, name: str, split: str) -> 'Records':
   Raises:
     ValueError: it is not there; the message says how to build it.
   """
+  newest = _newest(directory, name)
+  builder = tfds.builder_from_directory(newest)
+  if split not in builder.info.splits:
+    raise ValueError(f'{newest} has no split {split!r}, only {sorted(builder.info.splits)}.')
+  return Records(builder, split)
+
+
+def _newest(directory: str | os.PathLike, name: str) -> Path:
   folders = [path.parent for path in Path(directory, name).glob('*.*.*/dataset_info.json')]
   if not folders:
     raise ValueError(
       f'There is no data set {name!r} under {str(directory)!r}; build it with '
       f'`python -m dgsct_jax.data.prepare {name} --source=... --out={directory}`.'
     )
-  newest = max(folders, key=lambda path: tfds.core.Version(path.name))
-  builder = tfds.builder_from_directory(newest)
-  if split not in builder.info.splits:
-    raise ValueError(f'{newest} has no split {split!r}, only {sorted(builder.info.splits)}.')
-  return Records(builder, split)
+  return max(folders, key=lambda path: tfds.core.Version(path.name))
+
+
+def class_names(directory: str | os.PathLike, name: str) -> tuple[str, ...]:
+  """The names in classes.txt, which lies with a built data set. Raises ValueError as `load`."""
+  path = _newest(directory, name) / 'classes.txt'
+  return tuple(path.read_text(encoding='utf-8').splitlines())
 
 
 class Records:

@@ -12,18 +12,20 @@ from PIL import Image, UnidentifiedImageError
 
 Example = dict[str, Any]
 
-IMAGENET_MEAN = np.float32([0.485, 0.456, 0.406])
-IMAGENET_STD = np.float32([0.229, 0.224, 0.225])
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
 
 
 @dataclasses.dataclass(frozen=True)
 class DecodeFrames(grain.transforms.Map):
-  """`frames`, a list of t encoded pictures -> `video` [t h w 3], normalised as for ImageNet."""
+  """`frames`, a list of t encoded pictures -> `video` [t h w 3], normalised; default as ImageNet."""
 
   size: int  # of both sides: the aspect ratio is not kept
+  mean: tuple[float, ...] = IMAGENET_MEAN
+  std: tuple[float, ...] = IMAGENET_STD
 
   def map(self, example: Example) -> Example:
-    example = dict(example)
+    example, mean, std = dict(example), np.float32(self.mean), np.float32(self.std)
     frames = example.pop('frames')
     video = np.empty((len(frames), self.size, self.size, 3), np.float32)
     for i, encoded in enumerate(frames):
@@ -33,8 +35,8 @@ class DecodeFrames(grain.transforms.Map):
         raise ValueError(f'{name(example)}: frame {i} {error}.') from error
       # Normalised in the flat layout that the resize leaves: numpy is slow along an axis of 3.
       columns = resize(frame, self.size, self.size).swapaxes(0, 1).reshape(self.size, -1)
-      columns *= np.tile(1 / (255 * IMAGENET_STD), self.size)
-      columns -= np.tile(IMAGENET_MEAN / IMAGENET_STD, self.size)
+      columns *= np.tile(1 / (255 * std), self.size)
+      columns -= np.tile(mean / std, self.size)
       video[i] = columns.reshape(self.size, self.size, 3).swapaxes(0, 1)
     return example | {'video': video}
 
@@ -90,14 +92,14 @@ class Blank(grain.transforms.Map):
 
 @dataclasses.dataclass(frozen=True)
 class Keep(grain.transforms.Map):
-  """Leaves only these fields, and `index` and `mask` which every batch has: for the device."""
+  """Leaves only these fields, and `index` and `valid` which every batch has: for the device."""
 
   names: tuple[str, ...]
 
   def map(self, example: Example) -> Example:
     if missing := [key for key in self.names if key not in example]:
       raise ValueError(f'{name(example)} has no {missing}, only {sorted(example)}.')
-    return {key: example[key] for key in (*self.names, 'index', 'mask') if key in example}
+    return {key: example[key] for key in (*self.names, 'index', 'valid') if key in example}
 
 
 def name(example: Example) -> str:

@@ -15,6 +15,8 @@ from flax import linen as nn
 from dgsct_jax.models import adapters, htsat, swin_v2
 from dgsct_jax.models.dual import DualEncoder
 
+VISUAL = {'swin_v2': swin_v2.build}
+AUDIO = {'htsat': htsat.build}
 ADAPTERS = {'dgsct': adapters.DGSCTAdapter}
 
 
@@ -23,24 +25,31 @@ def build(config: ml_collections.ConfigDict) -> DualEncoder:
   return DualEncoder(build_visual(config), build_audio(config), build_exchange(config))
 
 
-def build_visual(config: ml_collections.ConfigDict) -> swin_v2.SwinV2:
-  """`config.visual`: variant and fields of a Swin V2."""
-  return swin_v2.build(**shared_fields(config) | dict(config.visual))
+def build_visual(config: ml_collections.ConfigDict) -> nn.Module:
+  """The backbone of `config.visual`: its kind, variant and fields."""
+  return _backbone(VISUAL, config.visual, 'visual', config)
 
 
-def build_audio(config: ml_collections.ConfigDict) -> htsat.HTSAT:
-  """`config.audio`: variant and fields of an HTS-AT. `config.spec_augment`: hide stripes of the spectrogram."""
+def build_audio(config: ml_collections.ConfigDict) -> nn.Module:
+  """The backbone of `config.audio`; `config.spec_augment`: hide stripes of the spectrogram."""
   live = config.backbone_mode == 'train'
-  fields = dict(batch_stats=live, spec_augment=live or config.spec_augment)
-  return htsat.build(**shared_fields(config) | fields | dict(config.audio))
+  front_end = dict(batch_stats=live, spec_augment=live or config.spec_augment)
+  return _backbone(AUDIO, config.audio, 'audio', config, **front_end)
 
 
-def shared_fields(config: ml_collections.ConfigDict) -> dict[str, Any]:
-  """What both backbones are told.
+def _backbone(
+  known: dict[str, Callable[..., nn.Module]], fields: Any, stream: str, config: Any, **more: Any
+) -> nn.Module:
+  """One of the `known` backbones.
 
-  `backbone_mode`: 'eval' holds them still in training too; 'train' lets them do as the release's do, frozen or not:
-  drop-path, SpecAugment, moving `bn0` statistics. `remat`: 'none' or 'blocks'. `dtype`: of the computation.
+  `backbone_mode`: 'eval' holds it still in training too; 'train' lets it do as the release's do,
+  frozen or not: drop-path, SpecAugment, moving `bn0` statistics. `remat`: 'none' or 'blocks'.
+  `dtype`: of the computation.
   """
+  fields = dict(fields)
+  kind = fields.pop('kind')
+  if kind not in known:
+    raise ValueError(f'config.model.{stream}.kind is {kind!r}; choose one of {", ".join(known)}.')
   modes = {'eval': dict(drop_path=0.0), 'train': {}}
   if config.backbone_mode not in modes:
     raise ValueError(
@@ -48,10 +57,8 @@ def shared_fields(config: ml_collections.ConfigDict) -> dict[str, Any]:
     )
   if config.remat not in ('none', 'blocks'):
     raise ValueError(f"config.model.remat is {config.remat!r}; set 'none' or 'blocks'.")
-  return (
-    dict(dtype=jnp.dtype(config.dtype), remat=config.remat == 'blocks')
-    | modes[config.backbone_mode]
-  )
+  shared = dict(dtype=jnp.dtype(config.dtype), remat=config.remat == 'blocks')
+  return known[kind](**shared | modes[config.backbone_mode] | more | fields)
 
 
 def build_exchange(config: ml_collections.ConfigDict) -> Callable[[], nn.Module]:

@@ -1,6 +1,7 @@
 """HTS-AT (Chen et al., 2022): a Swin V1 over a folded log-mel image, cut into halves of blocks for the dual encoder."""
 
 import dataclasses
+import math
 from typing import Any
 
 import jax.numpy as jnp
@@ -156,6 +157,26 @@ class HTSAT(nn.Module):
 
   def stem(self, wave: Float[Array, 'b s'], train: bool = False) -> Float[Array, 'b n d']:
     return self.patch_embed(self.mel(wave, train))
+
+  @nn.nowrap
+  def place(self, weights: Float[np.ndarray, 't n']) -> Float[np.ndarray, 't y x']:
+    """Weights of the last stage's tokens over frequency, from low to high, and time in a second.
+
+    The model hears a second `tile` times in a row: what its tokens say of the same moment is
+    averaged. Moments that it does not hear, since the image holds less than that, are nan.
+    """
+    side, chunks = math.isqrt(weights.shape[1]), self.size // self.mel_bins
+    tokens = rearrange(weights, 't (q f u) -> t f (q u)', q=chunks, u=side)
+    frames = self.sample_rate * self.tile // self.hop + 1
+    held = min(frames, self.size**2 // self.mel_bins)
+    skipped = (frames - held) // 2  # as `LogMel.crop` does in evaluation
+    parts = tokens.shape[-1]
+    part = (np.arange(parts) + 0.5) / parts
+    moment = (np.arange(self.tile)[:, None] + part) * self.sample_rate / self.hop  # in frames
+    index = np.floor((moment - skipped) / held * parts).astype(int)
+    heard = (index >= 0) & (index < parts)
+    found = np.where(heard, tokens[:, :, index.clip(0, parts - 1)], 0).sum(2)
+    return np.where(heard.any(0), found / np.maximum(heard.sum(0), 1), np.nan)
 
   def body(self, x: Float[Array, 'b n d'], train: bool = False) -> Float[Array, 'b last_n last_d']:
     """All blocks, from the stem's tokens to those of the last stage, not normalised."""

@@ -125,8 +125,12 @@ class SwinV2(nn.Module):
   remat: bool = False
   dtype: Any = jnp.float32
 
+  @nn.nowrap
+  def _sides(self) -> tuple[int, int]:
+    return (self.image, self.image) if isinstance(self.image, int) else tuple(self.image)
+
   def setup(self):
-    image = (self.image, self.image) if isinstance(self.image, int) else self.image
+    image = self._sides()
     unit = self.patch * 2 ** (len(self.depths) - 1)
     if image[0] % unit or image[1] % unit:
       raise ValueError(
@@ -164,8 +168,18 @@ class SwinV2(nn.Module):
     self.stages = [stage(i, depth) for i, depth in enumerate(self.depths)]
     self.norm = LayerNorm(dtype=self.dtype)
 
+  pixels = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # ImageNet's mean and standard deviation
+
   def stem(self, x: Float[Array, 'b height width 3'], train: bool = False) -> Float[Array, 'b n d']:
+    """Tokens of patches; of pictures normalised by `pixels`."""
     return self.patch_embed(x)
+
+  @nn.nowrap
+  def place(self, weights: Float[np.ndarray, 't n']) -> Float[np.ndarray, 't y x']:
+    """Weights of the last stage's tokens where these lie in the picture."""
+    height, width = self._sides()
+    unit = self.patch * 2 ** (len(self.depths) - 1)
+    return rearrange(weights, 't (y x) -> t y x', y=height // unit, x=width // unit)
 
   def body(self, x: Float[Array, 'b n d'], train: bool = False) -> Float[Array, 'b last_n last_d']:
     """All blocks, from the stem's tokens to those of the last stage, not normalised."""

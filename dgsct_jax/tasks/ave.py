@@ -1,58 +1,76 @@
-"""Audio-visual event localisation (AVE): one event per clip, and the seconds in which it is seen and heard."""
+"""Audio-visual event localisation: one event per clip, and when it is both seen and heard."""
 
 import functools
-from pathlib import Path
+from typing import Any
 
+import grain
 import jax.numpy as jnp
 import ml_collections
 import numpy as np
 import optax
-from flax import linen as nn
 from jaxtyping import Array, Float
 
-from dgsct_jax import figures, models
+from dgsct_jax import models
 from dgsct_jax.data import datasets, transforms
+from dgsct_jax.data.clips import Clip
 from dgsct_jax.data.pipeline import Dataset
+from dgsct_jax.models.dual import DualEncoder
 from dgsct_jax.models.heads import ave as head
 from dgsct_jax.models.temporal import TemporalAttention
-from dgsct_jax.tasks import Batch, Outputs, Task, Weighted, mean_over_clips
+from dgsct_jax.tasks import views
+from dgsct_jax.tasks.inputs import audio_visual
+from dgsct_jax.tasks.task import Batch, Outputs, Task, View, Weighted, integers, mean_over_clips
+from dgsct_jax.tracks import Bars, Steps
 
 
 def build(config: ml_collections.ConfigDict) -> Task:
-  """`config.model.head`: classes; `weak` learns from the clip's class alone; `gate_loss` as in `loss`."""
-  fields = config.model.head
+  """The task of `config.model.head`.
+
+  `classes`; `weak` learns from the clip's class alone; `gate_loss` as in `loss`.
+  """
+  fields, names = config.model.head, class_names(config)
   classes = fields.classes
-  localizer = head.WeakLocalizer(classes) if fields.weak else head.Localizer(classes)
-  model = head.AVE(
-    models.build(config.model), TemporalAttention(fields.gamma, fields.width), localizer
-  )
   if fields.gate_loss not in ('logits', 'probability'):
     raise ValueError(
       f"config.model.head.gate_loss is {fields.gate_loss!r}; set 'logits' or 'probability'."
     )
+  encoder = models.build(config.model)
+  localizer = head.WeakLocalizer(classes) if fields.weak else head.Localizer(classes)
   supervised = functools.partial(loss, classes=classes, gate_loss=fields.gate_loss)
+  inputs = audio_visual(config, encoder, label=integers(config.data.segments))
   return Task(
-    model=model,
+    model=head.AVE(encoder, TemporalAttention(fields.gamma, fields.width), localizer),
     loss=functools.partial(weak_loss, classes=classes) if fields.weak else supervised,
     metrics=functools.partial(metrics, classes=classes),
-    data=functools.partial(data, config),
+    data=functools.partial(data, config.data, inputs.decode),
     primary='accuracy',
-    batch_means=('accuracy',),
-    figures=functools.partial(draw, names=class_names(config), audio=model.encoder.audio),
+    inputs=inputs,
+    show=functools.partial(show, names=names, encoder=encoder),
+    released=lambda means: {'accuracy': float(means['accuracy'])},
   )
 
 
 def class_names(config: ml_collections.ConfigDict) -> tuple[str, ...]:
   """Of the classes that the head tells apart."""
-  names, classes = (
-    datasets.class_names(config.data.name, config.data.get('source', '')),
-    config.model.head.classes,
-  )
+  names, classes = datasets.of(config.data).classes(config.data), config.model.head.classes
   if len(names) != classes:
     raise ValueError(
-      f'config.model.head.classes is {classes}; the data set {config.data.name} has {len(names)} classes.'
+      f'config.model.head.classes is {classes}; the data set {config.data.name} has {len(names)}'
+      ' classes.'
     )
   return names
+
+
+def data(
+  fields: ml_collections.ConfigDict, decode: tuple[grain.transforms.Map, ...], split: str
+) -> Dataset:
+  """Clips of `config.data` with the class of each second.
+
+  `blank`: fields that are replaced by zeros, to see what the other stream alone is worth.
+  """
+  records = datasets.of(fields).load(fields, split)
+  keep = transforms.Keep(('video', 'wave', 'label'))
+  return Dataset(records, (*decode, transforms.Blank(tuple(fields.blank)), keep))
 
 
 def clip_class(label: Array, classes: int) -> Array:
@@ -81,7 +99,7 @@ def loss(
       outputs['activation_logits'], event
     ),
   }
-  return mean_over_clips(parts, batch['mask'])
+  return mean_over_clips(parts, batch['valid'])
 
 
 def weak_loss(
@@ -90,7 +108,7 @@ def weak_loss(
   """Cross entropy of the clip's class alone."""
   event = clip_class(batch['label'], classes)
   parts = {'clip': optax.softmax_cross_entropy_with_integer_labels(outputs['clip_logits'], event)}
-  return mean_over_clips(parts, batch['mask'])
+  return mean_over_clips(parts, batch['valid'])
 
 
 def predict(outputs: Outputs, classes: int = 28) -> np.ndarray:
@@ -113,29 +131,58 @@ def metrics(outputs: Outputs, batch: Batch, classes: int = 28) -> dict[str, Weig
   }
 
 
-def draw(
-  outputs: Outputs, batch: Batch, folder: Path, names: tuple[str, ...], audio: nn.Module
-) -> None:
-  figures.event_clips(
-    outputs, batch, folder, predicted=predict(outputs, len(names)), names=names, audio=audio
+def show(clip: Clip, outputs: Outputs, *, names: tuple[str, ...], encoder: DualEncoder) -> View:
+  """The events of a clip, second by second; beside the true ones where they are known."""
+  timeline = judge(outputs, names)[: len(clip.seconds)]
+  for second, found in zip(clip.seconds, timeline):
+    found['second'] = second
+  title, bars = ' · '.join([clip.title, *clip.notes]), ()
+  predicted = clip.join(predict(outputs, len(names)))
+  if 'label' in clip.known:
+    label = np.asarray(clip.known['label'])
+    title += f': {np.sum(label == predicted)} of {len(label)} seconds right'
+    bars = (Bars('true', label, names),)
+  lines = tuple(line(second) for second in timeline)
+  maps = [clip.join(outputs[name]) for name in ('visual_map', 'audio_map')]
+  tracks = views.perception(clip, encoder, *maps)
+  return View(
+    name='events',
+    title=title,
+    record={'classes': list(names), 'timeline': timeline},
+    lines=lines,
+    tracks=(
+      *tracks,
+      Steps('event', clip.join(views.sigmoid(outputs['event_logits'])), 0.5),
+      *bars,
+      Bars('predicted', predicted, names),
+    ),
+    overlay=tracks[1],
+    captions=lines,
   )
 
 
-def data(config: ml_collections.ConfigDict, split: str) -> Dataset:
-  """Clips of `config.data`, one frame and one second of sound per segment, as the backbones take them.
+def judge(outputs: Outputs, names: tuple[str, ...]) -> list[dict[str, Any]]:
+  """For each second of windows: the event or none, and how sure the model is of the likeliest."""
+  classes = len(names)
+  logits = np.asarray(outputs['logits'])[:, :classes]
+  share = views.softmax(logits).max(1)
+  event = views.sigmoid(outputs['event_logits'])
+  likeliest = np.repeat(logits.argmax(1), event.shape[1])
+  found = predict(outputs, classes).reshape(-1)
+  confidence = (event * share[:, None]).reshape(-1)
+  return [
+    {
+      'second': i,
+      'event': names[f] if f < classes else None,
+      'likeliest': names[l],
+      'confidence': float(c),
+      'event_probability': float(p),
+    }
+    for i, (f, l, c, p) in enumerate(zip(found, likeliest, confidence, event.reshape(-1)))
+  ]
 
-  `blank`: fields that are replaced by zeros, to see what the other stream alone is worth.
-  """
-  fields = config.data
-  recipe = {
-    name: fields[name] for name in ('source', 'media', 'knobs', 'clips', 'seed') if name in fields
-  }
-  decode = (
-    transforms.DecodeFrames(config.model.visual.image),
-    transforms.DecodeWave(fields.segments, config.model.audio.sample_rate),
-    transforms.Blank(tuple(fields.blank)),
-  )
-  return Dataset(
-    datasets.load(split, fields.name, fields.dir, **recipe),
-    (*decode, transforms.Keep(('video', 'wave', 'label'))),
-  )
+
+def line(second: dict[str, Any]) -> str:
+  """'1:07  Bark 0.93', or of background '1:08  – (Bark 0.21)'."""
+  name = f'{second["likeliest"]} {second["confidence"]:.2f}'
+  return f'{views.clock(second["second"])}  ' + (name if second['event'] else f'– ({name})')

@@ -7,7 +7,7 @@ import pytest
 
 from dgsct_jax.data import questions
 from dgsct_jax.data.questions import KINDS
-from dgsct_jax.data.scene_questions import TEMPLATES
+from dgsct_jax.scenes.questions import TEMPLATES
 
 REAL = Path(__file__).parents[3] / 'shared/annotations/music_avqa'
 

@@ -14,7 +14,7 @@ from dgsct_jax.convert import run as run_part
 from dgsct_jax.data import datasets, pipeline, records
 from dgsct_jax.data.datasets import music_avqa
 from dgsct_jax.data.questions import KINDS
-from dgsct_jax.data.scene_questions import vocabulary
+from dgsct_jax.scenes.questions import vocabulary
 from dgsct_jax.tasks import avqa
 
 

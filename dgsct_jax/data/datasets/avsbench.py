@@ -10,12 +10,13 @@ import os
 import pickle
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import tensorflow_datasets as tfds
 from PIL import Image
 
-from dgsct_jax.data import cut, records
+from dgsct_jax.data import clips, cut, records, transforms
 
 VERSION = '1.0.0'
 SECONDS = 5
@@ -157,3 +158,14 @@ class _Arrays(pickle.Unpickler):
     if module.split('.')[0] == 'numpy' and name in self.harmless:
       return super().find_class(module, name)
     raise pickle.UnpicklingError(f'it asks for {module}.{name}')
+
+
+def windows(fields: Any, length: float) -> list[clips.Window]:
+  """Five seconds at a time, each with its last of sixteen pictures."""
+  return clips.consecutive(length, [i + FRAME_AT for i in range(SECONDS)])
+
+
+def masks(split: str) -> tuple[transforms.DecodeMasks, ...]:
+  """As stored: S4's training split has that of the first second alone."""
+  del split
+  return (transforms.DecodeMasks(),)

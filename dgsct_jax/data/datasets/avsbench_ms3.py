@@ -8,7 +8,7 @@ import csv
 import os
 from pathlib import Path
 
-from dgsct_jax.data import cut, records
+from dgsct_jax.data import cut, kind, records
 from dgsct_jax.data.datasets import avsbench
 
 
@@ -46,3 +46,12 @@ def rows(path: Path) -> list[tuple[str, str]]:
     if line[1] not in avsbench.SPLITS:
       raise ValueError(f'{path}, line {number}: {line} has an unknown split.')
   return [(line[0], line[1]) for line in lines]
+
+
+KIND = kind.Kind(
+  classes=lambda fields: (),
+  windows=avsbench.windows,
+  recipe=recipe,
+  published={'train': 296, 'val': 64, 'test': 64},
+  masks=avsbench.masks,
+)

@@ -8,7 +8,7 @@ import csv
 import os
 from pathlib import Path
 
-from dgsct_jax.data import cut, records
+from dgsct_jax.data import cut, kind, records
 from dgsct_jax.data.datasets import avsbench
 
 CATEGORIES = (
@@ -86,3 +86,12 @@ def rows(path: Path) -> list[dict]:
       {'name': line[0], 'start': float(start), 'category': line[category], 'split': line[split]}
     )
   return found
+
+
+KIND = kind.Kind(
+  classes=lambda fields: CATEGORIES,
+  windows=avsbench.windows,
+  recipe=recipe,
+  published={'train': 3452, 'val': 740, 'test': 740},
+  masks=avsbench.masks,
+)

@@ -15,7 +15,7 @@ import numpy as np
 import tensorflow_datasets as tfds
 from jaxtyping import Float32
 
-from dgsct_jax.data import cut, records
+from dgsct_jax.data import clips, cut, kind, records
 
 VERSION = '1.0.0'
 SECONDS = 10
@@ -120,9 +120,9 @@ def recipe(source: str | os.PathLike, *, rate: int = 32000, side: int = 256) -> 
       'video, videos, LLP_dataset/video or itself.'
     )
   splits = {}
-  for split, clips in labels(root).items():
+  for split, listed in labels(root).items():
     splits[split] = []
-    for clip in clips:
+    for clip in listed:
       video = videos.get(clip.id) or videos.get(clip.video) or root / 'video' / f'{clip.video}.mp4'
       files = str(folder if released else video)
       splits[split].append(dataclasses.replace(clip, files=files, motion=motion))
@@ -204,3 +204,12 @@ def _motion(path: Path) -> Float32[np.ndarray, 't 512']:
       f'hold {(SECONDS, MOTION)} numbers.'
     )
   return features.astype(np.float32)
+
+
+KIND = kind.Kind(
+  classes=lambda fields: CLASSES,
+  windows=lambda fields, length: clips.consecutive(length, clips.middles(SECONDS)),
+  recipe=recipe,
+  published={'train': 10000, 'val': 649, 'test': 1200},
+  parsing=(),
+)

@@ -8,13 +8,15 @@ stored once; `load` puts the questions to them. docs/data/music_avqa.md has the 
 import dataclasses
 import json
 import os
+from collections.abc import Collection, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import tensorflow_datasets as tfds
 from absl import logging
 
-from dgsct_jax.data import cut, media, questions, records
+from dgsct_jax.data import clips, cut, kind, media, questions, records
 
 VERSION = '1.0.0'
 SECONDS = 10  # of the sixty
@@ -114,12 +116,9 @@ class Read:
     }
 
 
-def seconds(length: float | int) -> list[int]:
-  """Where the ten seconds begin that stand for a video of this length, as frames are released.
-
-  Of a minute: 0, 6, 13, 19, 26, 32, 39, 45, 52, 59.
-  """
-  return cut.spread(max(1, int(length)), SECONDS)
+def seconds(length: float | int) -> tuple[int, ...]:
+  """Where the ten seconds begin that stand for a video of this length, as frames are released."""
+  return clips.spread(length, SECONDS).seconds
 
 
 def recipe(
@@ -217,3 +216,34 @@ def load(
     list(WORDS),
     list(ANSWERS),
   )
+
+
+def ask(fields: Any, split: str) -> questions.Asked:
+  """The questions of `config.data`. Raises ValueError, which names the field and a way without data."""
+  try:
+    return load(fields.dir, split, annotations=fields.annotations, subset=fields.subset)
+  except ValueError as error:
+    raise ValueError(
+      f'config.data.dir={fields.dir!r}: {error}\nconfigs/avqa.py:scenes needs no data: it asks'
+      ' about clips that it composes.'
+    ) from error
+
+
+def totals(recipe: records.Recipe, usable: Mapping[str, Collection[str]]) -> kind.Totals:
+  """The questions of each label file, and how many are about usable videos."""
+  there, rows = set().union(*usable.values()), []
+  for name, text in recipe.files.items():
+    asked = [question['video_id'] in there for question in json.loads(text)]
+    rows.append((name.removesuffix('.json'), len(asked), sum(asked)))
+  return rows
+
+
+KIND = kind.Kind(
+  classes=lambda fields: (),
+  windows=lambda fields, length: [clips.spread(length, SECONDS)],
+  recipe=recipe,
+  published={'original-val': 4595, 'original-test': 9185, 'update-val': 4568, 'update-test': 9129},
+  totals=totals,
+  vocabulary=lambda fields: (list(WORDS), list(ANSWERS)),
+  questions=ask,
+)

@@ -10,11 +10,12 @@ import dataclasses
 import os
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import tensorflow_datasets as tfds
 
-from dgsct_jax.data import cut, records
+from dgsct_jax.data import clips, cut, kind, records
 
 VERSION = '1.0.0'
 SECONDS = 10
@@ -78,10 +79,10 @@ def recipe(
   if not (released or videos):
     raise ValueError(f'{root} has neither the folders frames and audio, nor any video.')
   splits = {}
-  for split, clips in rows.items():
+  for split, listed in rows.items():
     splits[split] = [
       _located(clip, root, split, None if released else videos)
-      for clip in clips
+      for clip in listed
       if wanted is None or clip.id in wanted
     ]
   features = {
@@ -130,3 +131,15 @@ def _located(clip: Clip, root: Path, split: str, videos: Mapping[str, Path] | No
   return dataclasses.replace(
     clip, files=str(videos.get(clip.id, root / 'videos' / f'{clip.id}.mp4'))
   )
+
+
+def class_names(fields: Any) -> tuple[str, ...]:
+  """The names that lie with the built data set."""
+  return records.class_names(fields.dir, fields.name)
+
+
+KIND = kind.Kind(
+  classes=class_names,
+  windows=lambda fields, length: clips.consecutive(length, clips.middles(SECONDS)),
+  recipe=recipe,
+)

@@ -10,11 +10,12 @@ import dataclasses
 import json
 import os
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import tensorflow_datasets as tfds
 
-from dgsct_jax.data import cut, records
+from dgsct_jax.data import clips, cut, kind, records
 
 VERSION = '1.0.0'
 SECONDS = 10
@@ -117,3 +118,15 @@ def labels(root: Path) -> dict[str, list[Clip]]:
         ) from None
       splits.setdefault(row['split'], []).append(clip)
   return splits
+
+
+def class_names(fields: Any) -> tuple[str, ...]:
+  """The names that lie with the built data set."""
+  return records.class_names(fields.dir, fields.name)
+
+
+KIND = kind.Kind(
+  classes=class_names,
+  windows=lambda fields, length: clips.consecutive(length, clips.middles(SECONDS)),
+  recipe=recipe,
+)

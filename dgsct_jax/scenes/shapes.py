@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import Float32, UInt8
 from PIL import Image, ImageDraw
 
-from dgsct_jax.data.voices import VOICES
+from dgsct_jax.scenes.voices import VOICES
 
 CANVAS = 192  # outlines are drawn at this size ...
 SPRITE = 96  # ... and pictures handed out at this one

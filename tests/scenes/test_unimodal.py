@@ -5,7 +5,7 @@ import pytest
 
 from configs import avqa, unimodal
 from dgsct_jax import train
-from dgsct_jax.tasks import unimodal as unimodal_task
+from dgsct_jax.scenes import unimodal as unimodal_task
 
 TINY = avqa.get_config('tiny')
 

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from dgsct_jax.data import questions, scene_labels, scene_questions
-from dgsct_jax.data.scene_questions import KINDS, TEMPLATES, Facts, Thing
-from dgsct_jax.data.scenes import compose
-from dgsct_jax.data.shapes import Shapes
+from dgsct_jax.scenes.compose import compose
+from dgsct_jax.scenes.questions import KINDS, TEMPLATES, Facts, Thing
+from dgsct_jax.scenes.shapes import Shapes
 
 NAMES = ('tuba', 'flute', 'drum', 'pipa')
 

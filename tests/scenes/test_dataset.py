@@ -10,9 +10,9 @@ import pytest
 from PIL import Image
 
 from dgsct_jax.data import records
-from dgsct_jax.data.datasets import scenes as dataset
-from dgsct_jax.data.scenes import Knobs, compose
-from dgsct_jax.data.shapes import Shapes
+from dgsct_jax.scenes import dataset
+from dgsct_jax.scenes.compose import Knobs, compose
+from dgsct_jax.scenes.shapes import Shapes
 
 KNOBS = Knobs(segments=3, frames_per_second=2, size=32, sample_rate=2000)
 CLIPS = {'train': 5, 'val': 2, 'test': 3}

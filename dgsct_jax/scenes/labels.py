@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Bool, UInt8
 from PIL import Image
 
-from dgsct_jax.data.scenes import Knobs
+from dgsct_jax.scenes.compose import Knobs
 
 Example = dict[str, object]
 

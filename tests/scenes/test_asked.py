@@ -7,7 +7,7 @@ import pytest
 from dgsct_jax.data import pipeline, records, scene_labels, scene_questions, transforms
 from dgsct_jax.data.datasets import scene_questions as dataset
 from dgsct_jax.data.datasets import scenes
-from dgsct_jax.data.shapes import Shapes
+from dgsct_jax.scenes.shapes import Shapes
 
 KNOBS = dataclasses.replace(scene_labels.MUSIC, segments=4, size=32, sample_rate=1000)
 CLASSES = Shapes().classes

@@ -3,10 +3,10 @@ import dataclasses
 import numpy as np
 import pytest
 
-from dgsct_jax.data import scene_labels
-from dgsct_jax.data.datasets.scenes import Read, Scene
-from dgsct_jax.data.scenes import Knobs
-from dgsct_jax.data.shapes import Shapes
+from dgsct_jax.scenes import labels as scene_labels
+from dgsct_jax.scenes.compose import Knobs
+from dgsct_jax.scenes.dataset import Read, Scene
+from dgsct_jax.scenes.shapes import Shapes
 
 
 def records(knobs, count=8):

@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
-from dgsct_jax.data.shapes import SHAPES, Shapes
-from dgsct_jax.data.voices import VOICES
+from dgsct_jax.scenes.shapes import SHAPES, Shapes
+from dgsct_jax.scenes.voices import VOICES
 
 ALL = Shapes(tuple(SHAPES))
 

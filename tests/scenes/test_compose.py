@@ -3,9 +3,9 @@ import dataclasses
 import numpy as np
 import pytest
 
-from dgsct_jax.data import scenes
-from dgsct_jax.data.scenes import Knobs, compose
-from dgsct_jax.data.shapes import Shapes
+from dgsct_jax.scenes import compose as scenes
+from dgsct_jax.scenes.compose import Knobs, compose
+from dgsct_jax.scenes.shapes import Shapes
 
 SMALL = Knobs(segments=6, size=48, sample_rate=4000)
 CROWD = dataclasses.replace(SMALL, events=(1, 3), distractors=(0, 2), repeats=0.4, offscreen=0.8)

@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
-from dgsct_jax.data import stamps
-from dgsct_jax.data.scenes import SPLITS, Knobs, compose
+from dgsct_jax.scenes import stamps
+from dgsct_jax.scenes.compose import SPLITS, Knobs, compose
 from tests import media
 
 

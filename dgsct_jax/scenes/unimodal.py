@@ -2,6 +2,7 @@
 
 import functools
 
+import jax
 import jax.numpy as jnp
 import ml_collections
 import numpy as np
@@ -11,10 +12,20 @@ from flax import linen as nn
 from jaxtyping import Array, Float
 
 from dgsct_jax import models
-from dgsct_jax.data import datasets, transforms
+from dgsct_jax.data import transforms
 from dgsct_jax.data.pipeline import Dataset
 from dgsct_jax.models.layers import Dense, LayerNorm
-from dgsct_jax.tasks import Batch, Outputs, Task, Weighted, mean_over_clips, share
+from dgsct_jax.scenes import dataset
+from dgsct_jax.tasks.task import (
+  Batch,
+  Inputs,
+  Outputs,
+  Task,
+  Weighted,
+  floats,
+  mean_over_clips,
+  share,
+)
 
 
 class Classifier(nn.Module):
@@ -41,19 +52,29 @@ class Classifier(nn.Module):
 
 def build(config: ml_collections.ConfigDict) -> Task:
   """`config.model.stream`: 'visual' or 'audio'."""
-  streams = {
-    'visual': (models.build_visual, 'video', 'seen'),
-    'audio': (models.build_audio, 'wave', 'heard'),
-  }
-  if config.model.stream not in streams:
+  t, classes = config.data.knobs.segments, config.model.classes
+  size, rate = config.model.visual.image, config.model.audio.sample_rate
+  if config.model.stream == 'visual':
+    backbone, field, label = models.build_visual(config.model), 'video', 'seen'
+    decode, shape = transforms.DecodeFrames(size, *backbone.pixels), floats(t, size, size, 3)
+  elif config.model.stream == 'audio':
+    backbone, field, label = models.build_audio(config.model), 'wave', 'heard'
+    decode, shape = transforms.DecodeWave(t, rate), floats(t, rate)
+  else:
     raise ValueError(f"config.model.stream is {config.model.stream!r}; set 'visual' or 'audio'.")
-  backbone, field, label = streams[config.model.stream]
+  keep = transforms.Keep((field, label))
   return Task(
-    model=Classifier(backbone(config.model), field, config.model.classes),
+    model=Classifier(backbone, field, classes),
     loss=functools.partial(loss, label=label),
     metrics=functools.partial(metrics, label=label),
-    data=functools.partial(data, config, field, label),
+    data=lambda split: Dataset(dataset.load(config.data, split), (decode, keep)),
     primary='accuracy',
+    inputs=Inputs(
+      spec={field: shape, label: jax.ShapeDtypeStruct((t, classes), bool)},
+      windows=functools.partial(dataset.windows, config.data),
+      decode=(decode,),
+      side=config.data.knobs.size,
+    ),
   )
 
 
@@ -63,7 +84,7 @@ def loss(
   """Cross entropy of whether each class is there, summed over the classes."""
   there = batch[label].astype(jnp.float32)
   parts = {'class': optax.sigmoid_binary_cross_entropy(outputs['logits'], there).sum(-1).mean(1)}
-  return mean_over_clips(parts, batch['mask'])
+  return mean_over_clips(parts, batch['valid'])
 
 
 def metrics(outputs: Outputs, batch: Batch, label: str) -> dict[str, Weighted]:
@@ -71,19 +92,3 @@ def metrics(outputs: Outputs, batch: Batch, label: str) -> dict[str, Weighted]:
   logits, there = np.asarray(outputs['logits']), np.asarray(batch[label])
   rank = np.argsort(np.argsort(-logits, -1), -1)
   return {'accuracy': share(rank < there.sum(-1, keepdims=True), there)}
-
-
-def data(config: ml_collections.ConfigDict, field: str, label: str, split: str) -> Dataset:
-  fields = config.data
-  recipe = {
-    name: fields[name] for name in ('source', 'media', 'knobs', 'clips', 'seed') if name in fields
-  }
-  decode = (
-    transforms.DecodeFrames(config.model.visual.image)
-    if field == 'video'
-    else transforms.DecodeWave(fields.knobs.segments, config.model.audio.sample_rate)
-  )
-  return Dataset(
-    datasets.load(split, fields.name, fields.dir, **recipe),
-    (decode, transforms.Keep((field, label))),
-  )

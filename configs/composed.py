@@ -1,0 +1,120 @@
+"""Toy encoders and clips composed on the spot: what every config's `scenes` stands on.
+
+The encoders' weights come with the package; configs/unimodal.py made them.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import ml_collections
+
+# Patches of 8: 8×8 tokens, then 4×4. All attention is global at this size.
+VISUAL = {
+  'kind': 'swin_v2',
+  'variant': 'custom',
+  'image': 64,
+  'patch': 8,
+  'width': 48,
+  'depths': (2, 2),
+  'heads': (2, 4),
+  'window': 8,
+  'pretrained_windows': (0, 0),
+  'drop_path': 0.0,
+}
+AUDIO = {
+  'kind': 'htsat',
+  'variant': 'audioset',
+  'size': 64,
+  'patch': 8,
+  'mel_bins': 32,
+  'n_fft': 256,
+  'hop': 64,
+  'sample_rate': 8000,
+  'fmax': 4000.0,
+  'width': 48,
+  'depths': (2, 2),
+  'heads': (2, 4),
+  'window': 8,
+  'drop_path': 0.0,
+}
+CLASSES = {'shapes': 8, 'stamps': 13}
+
+# Smaller still, for tests: random weights, compiled in seconds.
+TINY_VISUAL = {
+  'kind': 'swin_v2',
+  'variant': 'custom',
+  'image': 32,
+  'width': 8,
+  'depths': (1,),
+  'heads': (2,),
+  'window': 4,
+}
+TINY_AUDIO = {
+  'kind': 'htsat',
+  'variant': 'audioset',
+  'size': 32,
+  'mel_bins': 16,
+  'width': 8,
+  'depths': (1,),
+  'heads': (2,),
+  'window': 4,
+  'sample_rate': 1000,
+  'n_fft': 64,
+  'hop': 32,
+  'fmax': 500.0,
+  'tile': 1,
+}
+
+
+def use(
+  config: ml_collections.ConfigDict,
+  source: str,
+  name: str,
+  knobs: Mapping[str, Any],
+  clips: Mapping[str, int],
+  seed: int,
+  kind: str = 'scenes',
+) -> None:
+  """Lets a config have the toy encoders, and clips of a source.
+
+  Args:
+    source: 'shapes', drawn and synthesised; 'stamps', photographs and recordings, whose unpacked
+      Debian packages lie in the folder config.data.media.
+    name: of the folder in config.data.dir.
+    knobs: fields of `dgsct_jax.scenes.compose.Knobs`. clips: how many, for each split.
+    kind: of config.data.
+  """
+  config.init.visual = f'package:visual_{source}.safetensors'
+  config.init.audio = f'package:audio_{source}.safetensors'
+  config.model.visual = dict(VISUAL)
+  config.model.audio = dict(AUDIO)
+  config.model.remat = 'none'
+  config.data.update(
+    {
+      'kind': kind,
+      'name': f'{name}_{source}',
+      'dir': 'data',
+      'workers': 0,
+      'segments': knobs['segments'],
+      'source': source,
+      'media': '',
+      'knobs': {'size': 64, 'sample_rate': 8000} | dict(knobs),
+      'clips': dict(clips),
+      'seed': seed,
+    }
+  )
+
+
+def make_tiny(config: ml_collections.ConfigDict, segments: int = 3) -> None:
+  """Lets a config with composed clips have tiny random encoders and few, short clips."""
+  config.init.visual = config.init.audio = 'random'
+  config.model.visual = dict(TINY_VISUAL)
+  config.model.audio = dict(TINY_AUDIO)
+  config.data.knobs.update(segments=segments, size=32, sample_rate=1000)
+  config.data.update(
+    name=f'{config.data.name}_tiny',
+    segments=segments,
+    batch=4,
+    clips={'train': 6, 'val': 2, 'test': 2},
+  )
+  config.optim.epochs = 1

@@ -1,0 +1,1 @@
+"""Composed clips: drawn or photographed objects, their sounds, and every label known."""

@@ -1,0 +1,29 @@
+"""The inputs of models that see a picture and hear a second of sound per segment."""
+
+import functools
+
+import jax
+import ml_collections
+
+from dgsct_jax.data import datasets, transforms
+from dgsct_jax.models.dual import DualEncoder
+from dgsct_jax.tasks.task import Inputs, floats
+
+
+def audio_visual(
+  config: ml_collections.ConfigDict, encoder: DualEncoder, **fields: jax.ShapeDtypeStruct
+) -> Inputs:
+  """`video` [t h w 3] and `wave` [t s] of `config.data`, as the backbones take them.
+
+  Args:
+    fields: what else a training batch holds of a clip.
+  """
+  kind = datasets.of(config.data)
+  t, size, rate = config.data.segments, config.model.visual.image, config.model.audio.sample_rate
+  return Inputs(
+    spec={'video': floats(t, size, size, 3), 'wave': floats(t, rate)} | fields,
+    windows=functools.partial(kind.windows, config.data),
+    decode=(transforms.DecodeFrames(size, *encoder.visual.pixels), transforms.DecodeWave(t, rate)),
+    side=kind.side(config.data),
+    pixels=encoder.visual.pixels,
+  )

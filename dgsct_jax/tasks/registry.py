@@ -1,0 +1,21 @@
+"""Tasks: one value for each benchmark, found by the name in a config."""
+
+import ml_collections
+
+from dgsct_jax.scenes import unimodal
+from dgsct_jax.tasks import ave, avqa
+from dgsct_jax.tasks.task import Task
+
+TASKS = {
+  'ave': ave.build,
+  'avqa': avqa.build,
+  'avqa_grounding': avqa.build_grounding,
+  'unimodal': unimodal.build,
+}
+
+
+def build(config: ml_collections.ConfigDict) -> Task:
+  """The task of `config.task`."""
+  if config.task not in TASKS:
+    raise ValueError(f'config.task is {config.task!r}; choose one of {", ".join(TASKS)}.')
+  return TASKS[config.task](config)

@@ -1,0 +1,109 @@
+"""The best checkpoint of a run, ready to be asked."""
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import ml_collections
+import numpy as np
+from jax.sharding import Mesh
+
+from dgsct_jax import checkpoint, sharding, tree
+from dgsct_jax import state as states
+from dgsct_jax.tasks import registry
+from dgsct_jax.tasks.task import Batch, Outputs, Task
+
+Forward = Callable[[tree.Tree, tree.Tree, tree.Tree, Batch], Outputs]
+
+
+@dataclasses.dataclass(frozen=True)
+class Trained:
+  """A model with its variables, which turns batches into outputs."""
+
+  config: ml_collections.ConfigDict
+  task: Task
+  mesh: Mesh
+  step: int  # of the checkpoint
+  selected: dict[str, float]  # its metrics on the split by which it was chosen; none: the latest
+  variables: states.Variables
+  forward: Forward
+
+  def __call__(self, batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """The outputs for this host's clips of a batch, which hold its share of the global one."""
+    outputs = self.forward(*self.variables, sharding.global_batch(batch, self.mesh))
+    return jax.tree.map(sharding.local, outputs)
+
+
+def read_config(workdir: Path, init: Sequence[str] = ()) -> ml_collections.ConfigDict:
+  """The config of a run.
+
+  Args:
+    init: 'NAME=FILE' replaces `config.init.NAME`; the file must be the same, wherever it lies.
+
+  Raises:
+    ValueError: there is no checkpoint, or no such name.
+  """
+  manager = checkpoint.find(workdir, '')
+  config = checkpoint.config_of(checkpoint.read_run(manager, manager.latest_step()))
+  for name, _, file in (given.partition('=') for given in init):
+    if name not in config.init or not file:
+      raise ValueError(
+        f'--init={name}={file}: give NAME=FILE, NAME one of {", ".join(config.init)}.'
+      )
+    config.init[name] = file
+  return config
+
+
+def load(workdir: Path, config: ml_collections.ConfigDict, task: Task | None = None) -> Trained:
+  """The best checkpoint of a run, on all devices of this machine.
+
+  Raises:
+    ValueError: there is no checkpoint; or its frozen weights are missing or others.
+  """
+  task, mesh = task or registry.build(config), sharding.make_mesh((-1, 1))
+  layout = states.layout(task.model, task.inputs.spec, config, mesh)
+  frozen = states.fill(layout, frozen_only=True).frozen
+  manager = checkpoint.find(workdir, task.primary)
+  return restore(manager, config, task, layout, frozen, mesh)
+
+
+def restore(
+  manager: Any,
+  config: ml_collections.ConfigDict,
+  task: Task,
+  layout: states.Layout,
+  frozen: tree.Tree,
+  mesh: Mesh,
+  forward: Forward | None = None,
+) -> Trained:
+  """The best checkpoint on frozen parameters that are there already."""
+  step, selected = checkpoint.best(manager)
+  run = checkpoint.identity(config, layout.weights)
+  params, batch_stats = checkpoint.restore_model(manager, step, states.abstract(layout), run)
+  variables = states.Variables(params, batch_stats, frozen)
+  return Trained(
+    config, task, mesh, step, selected, variables, forward or compile_forward(task, mesh)
+  )
+
+
+def compile_forward(task: Task, mesh: Mesh) -> Forward:
+  """(params, batch_stats, frozen, batch) -> outputs, float32, clips where the batch has them."""
+
+  def forward(params, batch_stats, frozen, batch):
+    variables = {'params': tree.merge(params, frozen), 'batch_stats': batch_stats}
+    outputs = task.model.apply(variables, batch, False)
+    clips = len(batch['valid'])
+    wrong = {name: x.shape for name, x in outputs.items() if x.shape[:1] != (clips,)}
+    if wrong:
+      raise ValueError(f'Outputs must lead with the {clips} clips of the batch, unlike {wrong}.')
+
+    def place(x: jax.Array) -> jax.Array:
+      x = x.astype(jnp.float32) if jnp.issubdtype(x.dtype, jnp.floating) else x
+      return jax.lax.with_sharding_constraint(x, sharding.of_batch(mesh))
+
+    return jax.tree.map(place, outputs)
+
+  return jax.jit(forward)
