@@ -180,7 +180,7 @@ def show(
       for start, v, a in zip(clip.seconds, seen, heard)
     ]
     told.append({'question': text, 'answers': best, 'seconds': seconds})
-    which = f'question {i + 1}' if len(texts) > 1 else 'it'
+    which = f'Q{i + 1}' if len(texts) > 1 else 'it'
     for name, weights in ((f'seen for {which}', seen), (f'heard for {which}', heard)):
       rows.append(Steps(name, weights / weights.max(), float(1 / (weights.size * weights.max()))))
   best = [found['answers'][0] for found in told]
