@@ -1,4 +1,4 @@
-"""Cubic interpolation as a matrix, in numpy: shared by the frames on the host and the spectrogram on the device."""
+"""Cubic interpolation as torch has it, in numpy: its kernel, and resampling as a matrix."""
 
 import numpy as np
 from jaxtyping import Float32
@@ -11,21 +11,26 @@ def cubic_matrix(
 ) -> Float32[np.ndarray, 'out size']:
   """Weights that resample `size` points to `out` as torch's bicubic does, without antialiasing.
 
-  Borders are clamped. `align_corners=True` maps the end points onto each other (HTS-AT's stretch of the time axis);
-  otherwise points are pixel centres (torchvision's resize of a float tensor). Coordinates are float32 like torch's.
+  Borders are clamped. `align_corners=True` maps the end points onto each other (HTS-AT's stretch of
+  the time axis); otherwise points are pixel centres (torchvision's resize of a float tensor).
+  Coordinates are float32 like torch's.
   """
   if align_corners:
     at = np.arange(out, dtype=np.float32) * np.float32((size - 1) / max(out - 1, 1))
   else:
-    at = (np.arange(out, dtype=np.float32) + np.float32(0.5)) * np.float32(size / out) - np.float32(
-      0.5
-    )
+    half = np.float32(0.5)
+    at = (np.arange(out, dtype=np.float32) + half) * np.float32(size / out) - half
   left = np.floor(at)
   matrix = np.zeros((out, size), np.float32)
   for tap in (-1, 0, 1, 2):
-    distance = np.abs(at - left - tap)
-    near = ((A + 2) * distance - (A + 3)) * distance**2 + 1
-    far = ((A * distance - 5 * A) * distance + 8 * A) * distance - 4 * A
+    weight = kernel(np.abs(at - left - tap))
     index = np.clip(left.astype(int) + tap, 0, size - 1)
-    np.add.at(matrix, (np.arange(out), index), np.where(distance <= 1, near, far))
+    np.add.at(matrix, (np.arange(out), index), weight)
   return matrix
+
+
+def kernel(distance: Float32[np.ndarray, '*n']) -> Float32[np.ndarray, '*n']:
+  """The weight of a point so far away, up to 2."""
+  near = ((A + 2) * distance - (A + 3)) * distance**2 + 1
+  far = ((A * distance - 5 * A) * distance + 8 * A) * distance - 4 * A
+  return np.where(distance <= 1, near, far)

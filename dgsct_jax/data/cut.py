@@ -132,6 +132,23 @@ def sound_looped(
   return fit(np.resize(wave, max(len(wave), seconds * rate)), seconds, rate, f'the sound of {path}')
 
 
+def read_clip(
+  files: str | os.PathLike, name: str, times: Sequence[float], rate: int, side: int
+) -> tuple[list[bytes], Int16[np.ndarray, 's']]:
+  """A frame and a second of sound for each of some times: from a released folder, or from a video.
+
+  Args:
+    files: the folder with `frames/NAME/*.jpg` and `wave/NAME.npy`, or the video.
+    times: of the frames, in videos.
+  """
+  path, seconds = Path(files), len(times)
+  if path.is_dir():
+    frames = frame_files(path / 'frames' / name, seconds)
+    return frames, wave_file(path / 'wave' / f'{name}.npy', seconds, rate)
+  length_of(path, least=seconds - 1)
+  return video_frames(path, times, side), video_wave(path, seconds, rate)
+
+
 def video_frames(path: str | os.PathLike, times: Sequence[float | int], side: int) -> list[bytes]:
   """The pictures of a video at some times, as JPEG files whose shorter side is at most `side`."""
   return [media.jpeg(frame, side) for frame in media.each_frame(path, times)]

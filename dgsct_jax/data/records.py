@@ -20,6 +20,8 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 import tensorflow_datasets as tfds
 
+from dgsct_jax.data import lock
+
 SHARD = 128  # clips in one file: the unit in which an interrupted build continues
 
 Record = dict[str, Any]
@@ -88,14 +90,35 @@ def write(
       raise ValueError(f'{recipe.name}: not one clip for the split {split!r}; nothing written.')
   folder = Path(out) / recipe.name / recipe.version
   fingerprint = _fingerprint(recipe)
-  if folder.exists():
-    built = folder / 'recipe.json'
-    if not built.exists() or json.loads(built.read_text())['fingerprint'] != fingerprint:
-      raise ValueError(
-        f'{folder} was built from other clips or settings; remove it, or choose '
-        'another output folder.'
-      )
-    return folder
+  if not _is_built(folder, fingerprint):
+    with lock.held(folder.parent / f'.{recipe.version}.lock', f'builds {folder}'):
+      if not _is_built(folder, fingerprint):  # by whom one has waited for
+        _build(recipe, out, folder, fingerprint, workers, skip_bad, beam_runner)
+  return folder
+
+
+def _is_built(folder: Path, fingerprint: str) -> bool:
+  """Raises ValueError if something else is there."""
+  built = folder / 'recipe.json'
+  if not folder.exists():
+    return False
+  if not built.exists() or json.loads(built.read_text())['fingerprint'] != fingerprint:
+    raise ValueError(
+      f'{folder} was built from other clips or settings; remove it, or choose '
+      'another output folder.'
+    )
+  return True
+
+
+def _build(
+  recipe: Recipe,
+  out: str | os.PathLike,
+  folder: Path,
+  fingerprint: str,
+  workers: int,
+  skip_bad: bool,
+  beam_runner: str | None,
+) -> None:
   for stale in folder.parent.glob(f'incomplete.*_{recipe.version}'):  # of a killed build
     shutil.rmtree(stale)
   kept = folder.parent / f'unfinished-{recipe.version}-{fingerprint[:12]}'
@@ -114,7 +137,6 @@ def write(
     builder.download_and_prepare(download_dir=downloads, download_config=config)
   for done in folder.parent.glob(f'unfinished-{recipe.version}-*'):
     shutil.rmtree(done)
-  return folder
 
 
 def load(directory: str | os.PathLike, name: str, split: str) -> 'Records':

@@ -10,6 +10,8 @@ import numpy as np
 from jaxtyping import Float32, UInt8
 from PIL import Image, UnidentifiedImageError
 
+from dgsct_jax.cubic import kernel
+
 Example = dict[str, Any]
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -145,15 +147,12 @@ def _mix(image: np.ndarray, index: np.ndarray, weight: np.ndarray) -> Float32[np
 
 
 @functools.cache
-def _taps(size: int, new: int, a: float = -0.75) -> tuple[np.ndarray, np.ndarray]:
+def _taps(size: int, new: int) -> tuple[np.ndarray, np.ndarray]:
   """The four old pixels behind each new one [4 new], and their weights [4 new 1]."""
   one = np.float32  # torch rounds the positions to single precision, which shows at 1e-5
   position = ((np.arange(new) + 0.5) * float(one(size / new)) - 0.5).astype(one)
   first = np.floor(position)
   taps = np.arange(-1, 3, dtype=one)[:, None]
-  distance = np.abs(taps - (position - first))
-  near = ((a + 2) * distance - (a + 3)) * distance**2 + 1
-  far = ((a * distance - 5 * a) * distance + 8 * a) * distance - 4 * a
-  weight = np.where(distance <= 1, near, far).astype(one)
+  weight = kernel(np.abs(taps - (position - first))).astype(one)
   index = np.clip(first + taps, 0, size - 1).astype(int)
   return index, weight[..., None]

@@ -77,15 +77,8 @@ class Read:
   frames_per_second: int  # of which ten frames are taken, of videos
 
   def __call__(self, clip: Clip) -> records.Record:
-    path = Path(clip.files)
-    if path.is_dir():
-      frames = cut.frame_files(path / 'frames' / clip.id, SECONDS)
-      wave = cut.wave_file(path / 'wave' / f'{clip.id}.npy', SECONDS, self.rate)
-    else:
-      cut.length_of(path, least=SECONDS - 1)
-      chosen = cut.spread(SECONDS * self.frames_per_second, SECONDS)
-      frames = cut.video_frames(path, [i / self.frames_per_second for i in chosen], self.side)
-      wave = cut.video_wave(path, SECONDS, self.rate)
+    times = frame_times(self.frames_per_second)
+    frames, wave = cut.read_clip(clip.files, clip.id, times, self.rate, self.side)
     return {
       'id': clip.id,
       'row': clip.row,
@@ -190,9 +183,14 @@ def _parse(path: Path, number: int, line: str) -> Clip:
 
 
 def windows(fields: Any, length: float) -> list[clips.Window]:
-  """Pictures as from a video that was cut into 16 a second, as released."""
-  times = [i / 16 for i in cut.spread(SECONDS * 16, SECONDS)]
-  return clips.consecutive(length, times)
+  """Ten seconds at a time, pictures as from a video that was cut into 16 a second."""
+  return clips.consecutive(length, frame_times(16))
+
+
+def frame_times(frames_per_second: int) -> list[float]:
+  """When the ten pictures of a video are taken that was cut into so many, as released."""
+  chosen = cut.spread(SECONDS * frames_per_second, SECONDS)
+  return [i / frames_per_second for i in chosen]
 
 
 KIND = kind.Kind(

@@ -41,14 +41,8 @@ class Read:
   side: int  # of frames taken from videos: the shorter one is at most this
 
   def __call__(self, clip: Clip) -> records.Record:
-    path = Path(clip.files)
-    if path.is_dir():
-      frames = cut.frame_files(path / 'frames' / clip.id, SECONDS)
-      wave = cut.wave_file(path / 'wave' / f'{clip.id}.npy', SECONDS, self.rate)
-    else:
-      cut.length_of(path, least=SECONDS - 1)
-      frames = cut.video_frames(path, [i + 0.5 for i in range(SECONDS)], self.side)
-      wave = cut.video_wave(path, SECONDS, self.rate)
+    times = clips.middles(SECONDS)
+    frames, wave = cut.read_clip(clip.files, clip.id, times, self.rate, self.side)
     label = np.where(clip.on, clip.event, clip.background).astype(np.int32)
     return {'id': clip.id, 'frames': frames, 'wave': wave, 'event': clip.event, 'label': label}
 
