@@ -8,8 +8,9 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TextIO
 
-WAIT = 1.0  # seconds between two looks
+WAIT = 0.5  # seconds between two looks
 
 
 @contextlib.contextmanager
@@ -22,23 +23,31 @@ def held(path: Path, what: str) -> Iterator[None]:
     what: is done under the lock, for the message.
   """
   path.parent.mkdir(parents=True, exist_ok=True)
-  with path.open('a+') as file:
-    told = False
-    while not _taken(file.fileno()):
-      if not told:
-        file.seek(0)
-        print(f'waiting: {file.read() or "another process"} {what}', file=sys.stderr, flush=True)
-      told = True
-      time.sleep(WAIT)
+  told = False
+  while (file := _take(path)) is None:
+    if not told:
+      holder = path.read_text() if path.exists() else ''
+      print(f'waiting: {holder or "another process"} {what}', file=sys.stderr, flush=True)
+    told = True
+    time.sleep(WAIT)
+  with file:
     file.truncate(0)
     file.write(f'process {os.getpid()} on {socket.gethostname()}')
     file.flush()
-    yield
+    try:
+      yield
+    finally:
+      path.unlink()
 
 
-def _taken(file: int) -> bool:
+def _take(path: Path) -> TextIO | None:
+  """The locked file, or None while another process has it."""
+  file = path.open('a+')
   try:
     fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    return True
-  except BlockingIOError:
-    return False
+    if os.fstat(file.fileno()).st_ino == path.stat().st_ino:
+      return file
+  except (BlockingIOError, FileNotFoundError):
+    pass
+  file.close()  # another process holds it, or has removed it since it was opened
+  return None
