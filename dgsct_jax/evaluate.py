@@ -38,13 +38,14 @@ def finish(model: Trained, workdir: Path) -> dict[str, float]:
   """Scores a model on the test split: metrics.json, predictions.jsonl, figures, a page."""
   config, task = model.config, model.task
   records: list[dict[str, Any]] = []
+  ids = getattr(task.data('test').source, 'ids', None)
   folder = workdir / report.FIGURES
 
   def keep(index: int, view: View) -> None:
     if len(records) < FIGURES and jax.process_index() == 0:
       folder.mkdir(parents=True, exist_ok=True)
       figures.draw(view.tracks, view.title).savefig(folder / f'clip_{index}.png')
-    records.append({'index': index} | view.record)
+    records.append({'index': index} | ({'id': ids[index]} if ids else {}) | view.record)
 
   metrics = evaluate(model, task, 'test', config, keep if task.show else None)
   records = _of_all_hosts(records)

@@ -142,6 +142,8 @@ def show(clip: Clip, outputs: Outputs, *, names: tuple[str, ...], encoder: DualE
     label = np.asarray(clip.known['label'])
     title += f': {np.sum(label == predicted)} of {len(label)} seconds right'
     bars = (Bars('true', label, names),)
+    for found, true in zip(timeline, label):
+      found['true'] = names[true] if true < len(names) else None
   lines = tuple(line(second) for second in timeline)
   maps = [clip.join(outputs[name]) for name in ('visual_map', 'audio_map')]
   tracks = views.perception(clip, encoder, *maps)
