@@ -79,7 +79,7 @@ def measure(
       next(batches)
     started, busy, count = time.perf_counter(), _busy(), 0
     while time.perf_counter() - started < seconds:
-      count += len(next(batches)['mask'])
+      count += len(next(batches)['valid'])
     passed = time.perf_counter() - started
     return count / passed, (_busy() - busy) / passed
 

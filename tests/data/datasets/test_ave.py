@@ -126,7 +126,7 @@ def test_a_batch_has_the_fields_that_the_task_expects(tmp_path):
     'wave': ((2, 10, RATE), 'float32'),
     'label': ((2, 10), 'int32'),
     'index': ((2,), 'int32'),
-    'mask': ((2,), 'float32'),
+    'valid': ((2,), 'float32'),
   }
 
 
