@@ -15,7 +15,7 @@ from tests import toy
 
 CLIP = toy.DropStrings().map(toy.Clips('train', 3)[0])
 BATCH = {name: np.stack([value] * 4) for name, value in CLIP.items()}
-BATCH['mask'] = np.ones(4, np.float32)
+BATCH['valid'] = np.ones(4, np.float32)
 MODEL = toy.Model(4)
 
 

@@ -6,8 +6,9 @@ from typing import Any
 import numpy as np
 
 from configs import ave as ave_config
-from dgsct_jax import tasks
 from dgsct_jax.data.pipeline import Dataset
+from dgsct_jax.tasks import registry
+from dgsct_jax.tasks.task import Task
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,9 +33,9 @@ class Noise:
     }
 
 
-def ave(**changes: Any) -> tuple[tasks.Task, Any]:
+def ave(**changes: Any) -> tuple[Task, Any]:
   """(task, config) of configs/ave.py:tiny; `changes` by dotted name."""
   config = ave_config.get_config('tiny')
   config.update_from_flattened_dict({'data.batch': 8} | changes)
   source = Noise(config.model.visual.image, config.model.audio.sample_rate)
-  return dataclasses.replace(tasks.build(config), data=lambda split: Dataset(source)), config
+  return dataclasses.replace(registry.build(config), data=lambda split: Dataset(source)), config

@@ -118,8 +118,8 @@ def test_seconds_come_one_by_one_with_a_frame_of_another_clip():
     found = [
       (int(i), *level(video), wave)
       for batch in batches
-      for i, video, wave, mask in zip(batch['index'], batch['video'], batch['wave'], batch['mask'])
-      if mask
+      for i, video, wave, valid in zip(batch['index'], batch['video'], batch['wave'], batch['valid'])
+      if valid
     ]
   assert [i for i, *_ in found] == list(range(CLIPS * SEGMENTS))
   for i, own, other, wave in found:

@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 
 from configs import ave as config
-from dgsct_jax import tasks, tree
+from dgsct_jax import tree
 from dgsct_jax.models import lazy
-from dgsct_jax.tasks import ave
+from dgsct_jax.tasks import ave, registry
+from dgsct_jax.tasks.task import Task
 
 CLASSES = 28
 
@@ -30,7 +31,7 @@ def clips(n: int = 6, seed: int = 0) -> tuple[dict, dict]:
     'activation_logits': draw(n, CLASSES),
     'clip_logits': draw(n, CLASSES + 1),
   }
-  return outputs, {'label': label, 'mask': np.ones(n, np.float32)}
+  return outputs, {'label': label, 'valid': np.ones(n, np.float32)}
 
 
 def rows(tree_: dict, at) -> dict:
@@ -108,7 +109,7 @@ def test_the_weak_loss_is_the_cross_entropy_of_the_clip():
 def test_padded_clips_count_in_no_loss(function):
   outputs, batch = clips()
   half = loss(rows(outputs, slice(3)), rows(batch, slice(3)), function)
-  batch['mask'][3:] = 0
+  batch['valid'][3:] = 0
   whole = loss(outputs, batch, function)
   assert whole[0] == pytest.approx(half[0], rel=1e-6)
   assert whole[1] == pytest.approx(half[1], rel=1e-6)
@@ -141,28 +142,28 @@ def test_right_predictions_score_100_and_wrong_ones_0():
   event = batch['label'].min(1)
   likely = np.where(batch['label'] < CLASSES, 1, -1)
   right = {'logits': np.eye(CLASSES)[event], 'event_logits': likely}
-  assert set(reduce(ave.metrics(right, batch), batch['mask']).values()) == {100}
+  assert set(reduce(ave.metrics(right, batch), batch['valid']).values()) == {100}
   wrong = {'logits': np.eye(CLASSES)[event - 1], 'event_logits': -likely}
-  assert set(reduce(ave.metrics(wrong, batch), batch['mask']).values()) == {0}
+  assert set(reduce(ave.metrics(wrong, batch), batch['valid']).values()) == {0}
 
 
 def test_accuracy_is_the_share_of_seconds():
   outputs, batch = clips()
   hits = ave.predict(outputs) == batch['label']
   assert 0 < hits.mean() < 1
-  found = reduce(ave.metrics(outputs, batch), batch['mask'])
+  found = reduce(ave.metrics(outputs, batch), batch['valid'])
   assert found['accuracy'] == pytest.approx(100 * hits.mean())
 
 
 @pytest.mark.parametrize('sizes', [(6,), (4, 2), (1, 5), (1,) * 6])
 def test_metrics_do_not_depend_on_the_split_into_batches_or_padding(sizes):
   outputs, batch = clips()
-  expected = reduce(ave.metrics(outputs, batch), batch['mask'])
+  expected = reduce(ave.metrics(outputs, batch), batch['valid'])
   parts, start = [], 0
   for size in sizes:
     at = np.minimum(np.arange(start, start + max(sizes)), 5)  # padded with the last clip
-    padded = rows(batch, at) | {'mask': (np.arange(max(sizes)) < size).astype(np.float32)}
-    parts.append((ave.metrics(rows(outputs, at), padded), padded['mask']))
+    padded = rows(batch, at) | {'valid': (np.arange(max(sizes)) < size).astype(np.float32)}
+    parts.append((ave.metrics(rows(outputs, at), padded), padded['valid']))
     start += size
   mask = np.concatenate([mask for _, mask in parts])
   together = {
@@ -181,7 +182,7 @@ def batch_shapes(values, b: int = 1, t: int = 2) -> dict:
   return {'video': array(b, t, image, image, 3), 'wave': array(b, t, rate)}
 
 
-def shapes(task: tasks.Task, batch: dict) -> tuple[dict, tree.Tree]:
+def shapes(task: Task, batch: dict) -> tuple[dict, tree.Tree]:
   """Of the outputs and of the variables."""
   return jax.eval_shape(task.model.init_with_output, jax.random.key(0), batch)
 
@@ -190,7 +191,7 @@ def shapes(task: tasks.Task, batch: dict) -> tuple[dict, tree.Tree]:
 def full() -> tree.Tree:
   """Parameters of the full-size model."""
   values = config.get_config()
-  return shapes(tasks.build(values), batch_shapes(values, t=1))[1]['params']
+  return shapes(registry.build(values), batch_shapes(values, t=1))[1]['params']
 
 
 def count(params: tree.Tree, *rules: str) -> int:
@@ -230,11 +231,11 @@ def test_adapters_sit_at_twelve_pairs_of_blocks(full):
 
 
 @functools.cache
-def tiny(variant: str = 'tiny', **changes) -> tuple[tasks.Task, dict, tree.Tree]:
+def tiny(variant: str = 'tiny', **changes) -> tuple[Task, dict, tree.Tree]:
   """The task at toy size, and shapes: of outputs for two clips of three seconds, of variables."""
   values = config.get_config(variant)
   values.update_from_flattened_dict({name.replace('__', '.'): x for name, x in changes.items()})
-  task = tasks.build(values)
+  task = registry.build(values)
   return task, *shapes(task, batch_shapes(values, 2, 3))
 
 
@@ -251,7 +252,7 @@ MAPS = {'visual_map': (2, 3, 16), 'audio_map': (2, 3, 16)}
 def test_outputs_have_the_shapes_that_losses_and_metrics_expect(variant, expected):
   task, outputs, _ = tiny(variant)
   assert {name: x.shape for name, x in outputs.items()} == expected | {'gate': (2, 3)} | MAPS
-  batch = {'label': np.array([[1, 28, 1], [28, 28, 28]]), 'mask': np.ones(2, np.float32)}
+  batch = {'label': np.array([[1, 28, 1], [28, 28, 28]]), 'valid': np.ones(2, np.float32)}
   total, parts = jax.eval_shape(task.loss, outputs, batch)
   assert total.shape == () and all(part.shape == () for part in parts.values())
   zeros = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), outputs)
@@ -272,7 +273,7 @@ def test_rematerialisation_changes_no_parameter():
   values = config.get_config('tiny')
   values.model.remat = 'blocks'
   drawn = lazy.init(
-    tasks.build(values).model, jax.random.key(0), batch_shapes(values, 2, 3), train=False
+    registry.build(values).model, jax.random.key(0), batch_shapes(values, 2, 3), train=False
   )
   assert tree.flatten(drawn).keys() == tree.flatten(tiny()[2]).keys()
 
@@ -289,4 +290,4 @@ def test_settings_that_fit_nothing_are_refused(changes, message):
   values = config.get_config('tiny')
   values.update_from_flattened_dict(changes)
   with pytest.raises(ValueError, match=message):
-    tasks.build(values)
+    registry.build(values)

@@ -36,7 +36,7 @@ def answers(n=64, seed=0, q=3):
   batch = {
     'answer': rng.integers(0, 3, (n, q)),
     'kind': rng.integers(0, len(KINDS), (n, q)),
-    'mask': np.ones(n, np.float32),
+    'valid': np.ones(n, np.float32),
   }
   logits = rng.normal(size=(n, q, 3))
   return {'logits': logits, 'match_logits': rng.normal(size=(n, 2, 4, 2))}, batch
@@ -85,7 +85,7 @@ def test_the_first_frame_of_each_second_is_the_one_that_matches():
 def test_padding_changes_neither_loss():
   outputs, batch = answers(4)
   more = {name: np.concatenate([x, x[::-1]]) for name, x in (outputs | batch).items()}
-  more['mask'][4:] = 0
+  more['valid'][4:] = 0
   for loss in (avqa.loss, avqa.grounding_loss):
     assert loss(*on_device(more, more))[0] == pytest.approx(
       float(loss(*on_device(outputs, batch))[0]), rel=1e-6
@@ -101,7 +101,7 @@ def test_the_pre_stage_counts_both_frames():
 
 
 def test_questions_bring_frames_of_other_clips_in_training_alone(folder):
-  task = tasks.build(config(folder))
+  task = registry.build(config(folder))
   for split, fields in (('train', {'negative'}), ('test', set())):
     with pipeline.evaluate(task.data(split), batch=4) as batches:
       assert next(batches).keys() == fields | {
@@ -111,13 +111,13 @@ def test_questions_bring_frames_of_other_clips_in_training_alone(folder):
         'answer',
         'kind',
         'index',
-        'mask',
+        'valid',
       }
 
 
 def test_nothing_is_seen_or_heard_where_only_the_question_is_given(folder):
   values = config(folder, variant='tiny,blind')
-  with pipeline.evaluate(tasks.build(values).data('train'), batch=4) as batches:
+  with pipeline.evaluate(registry.build(values).data('train'), batch=4) as batches:
     batch = next(batches)
   assert not batch['video'].any() and not batch['wave'].any() and not batch['negative'].any()
   assert batch['question'].any()
@@ -132,14 +132,14 @@ def test_the_numbers_of_words_and_answers_are_those_of_the_questions(folder):
   values = config(folder)
   values.model.head.words = 5
   with pytest.raises(ValueError, match="'words': 5.*set these numbers"):
-    tasks.build(values).data('train')
+    registry.build(values).data('train')
 
 
 def test_without_data_the_folder_and_the_remedy_are_named(tmp_path):
   values = avqa_config.get_config()
   values.data.dir = str(tmp_path / 'nowhere')
   with pytest.raises(ValueError, match=r'nowhere.*data\.prepare music_avqa(.|\n)*avqa\.py:scenes'):
-    tasks.build(values).data('train')
+    registry.build(values).data('train')
 
 
 def test_fixed_differs_from_the_release_in_the_four_repairs():
