@@ -1,7 +1,7 @@
 """From the files of a clip to the fields of its record: what the data sets share.
 
-ValueError (of which media.MediaError is one) and OSError are the reasons for which a clip is bad;
-what could be made good is a warning, `records.Remark`.
+ValueError, including media.MediaError, and OSError mean that a clip cannot be used; what could be
+corrected is a warning, `records.Remark`.
 """
 
 import collections
@@ -17,32 +17,35 @@ from dgsct_jax.data import files, media, transforms
 from dgsct_jax.data.records import Remark
 
 COMMON_RATES = (8000, 16000, 22050, 24000, 32000, 44100, 48000)
-USUAL = 0.9  # a folder with fewer of the usual number of pictures does not show the whole clip
+USUAL = 0.9  # a folder with a smaller share of the usual number of pictures is incomplete
 VIDEOS = ('.mp4', '.mkv', '.webm', '.avi', '.mov', '.flv', '.m4v', '.mpg', '.mpeg', '.wmv', '.3gp')
 
 
 class WrongLength(ValueError):
-  """There is too little of something, or too much to know which part is meant."""
+  """A clip is too short, or so long that it is unclear which part of it is meant."""
 
 
 def spread(total: int, count: int) -> list[int]:
-  """Which `count` of `total` things, from 0, as released: evenly, first and last, rounded down."""
+  """Indices of `count` of `total` items, evenly spread from first to last, rounded down.
+
+  As released.
+  """
   return [int(i) - 1 for i in np.linspace(1, total, count)]
 
 
 def frame_files(folder: str | os.PathLike, count: int, usual: int = 0) -> list[bytes]:
-  """`count` of the pictures of a folder, evenly spread over them in their order, as they are.
+  """`count` of the pictures of a folder, evenly spread over them in their order, encoded as stored.
 
   Args:
-    usual: how many pictures the folders of the data set have; far fewer do not show the whole clip.
+    usual: how many pictures the folders of the data set have; one with far fewer is incomplete.
   """
-  found = files.pictures(Path(folder))
-  if len(found) < USUAL * usual:
+  paths = files.pictures(Path(folder))
+  if len(paths) < USUAL * usual:
     raise WrongLength(
-      f'{folder} has {len(found)} pictures, where the folders of this data set have {usual}; cut'
+      f'{folder} has {len(paths)} pictures, where the folders of this data set have {usual}; cut'
       ' the clip again.'
     )
-  return read_pictures([found[i] for i in spread(len(found), count)])
+  return read_pictures([paths[i] for i in spread(len(paths), count)])
 
 
 def usual_count(folders: Iterable[Path]) -> int:
@@ -56,15 +59,15 @@ def usual_count(folders: Iterable[Path]) -> int:
 
 
 def first_files(folder: str | os.PathLike, count: int, least: int | None = None) -> list[bytes]:
-  """The first `count`, or at `least` some, of the pictures of a folder in their order."""
-  found = files.pictures(Path(folder))
-  if len(found) < (least or count):
-    raise WrongLength(f'{folder} has {len(found)} pictures; {least or count} are needed.')
-  return read_pictures(found[:count])
+  """The first pictures of a folder in their order: `count`, or fewer, but at least `least`."""
+  paths = files.pictures(Path(folder))
+  if len(paths) < (least or count):
+    raise WrongLength(f'{folder} has {len(paths)} pictures; {least or count} are needed.')
+  return read_pictures(paths[:count])
 
 
 def read_pictures(paths: Sequence[Path]) -> list[bytes]:
-  """The contents of picture files, of which each is found to be one."""
+  """The contents of picture files. Raises ValueError or OSError unless all can be decoded."""
   if odd := [path for path in paths if path.exists() and not path.is_file()]:
     raise ValueError(f'{odd[0]} is no regular file.')
   encoded = {path: path.read_bytes() for path in dict.fromkeys(paths)}
@@ -80,8 +83,8 @@ def wave_file(path: str | os.PathLike, seconds: int, rate: int) -> Int16[np.ndar
   """A stored .npy waveform, fitted to its length.
 
   Raises:
-    WrongLength: it is a second or more too short or too long, so that it may have another rate.
-    ValueError: it holds something else.
+    WrongLength: it is too short or too long by a second or more; its rate may be another one.
+    ValueError: it is not a waveform.
   """
   wave = read_wave(path, seconds, rate)
   excess = wave.size - seconds * rate
@@ -94,7 +97,7 @@ def wave_file(path: str | os.PathLike, seconds: int, rate: int) -> Int16[np.ndar
 
 
 def read_wave(path: str | os.PathLike, seconds: int, rate: int) -> Float32[np.ndarray, 'r']:
-  """A stored .npy waveform of about so many seconds, or more; of several channels their mean."""
+  """A stored .npy waveform of about `seconds` or more; several channels are averaged."""
   try:
     wave = np.load(path)
   except (ValueError, EOFError) as error:  # pickled objects could run code: not read
@@ -117,17 +120,20 @@ def _too_short(name: str, samples: int, seconds: int, rate: int) -> str:
 
 
 def _hint(samples: int, seconds: int) -> str:
-  """At which rate a wave would last as long as it should."""
+  """The rate at which a wave would have the expected length."""
   fitting = samples / seconds
   near = [rate for rate in COMMON_RATES if abs(rate - fitting) < 0.01 * rate]
   rate = near[0] if near else round(fitting)
-  return f' {seconds} s of sound at {rate} Hz have so many samples: if that is its rate, give --rate={rate}.'
+  return (
+    f' {seconds} s of sound at {rate} Hz have so many samples: if that is its rate, give'
+    f' --rate={rate}.'
+  )
 
 
 def fit(
   wave: Float32[np.ndarray, 'r'], seconds: int, rate: int, name: str
 ) -> Int16[np.ndarray, 's']:
-  """Exactly `seconds` of a wave: the rest is dropped, less than a missing second is silence.
+  """Cuts a wave to `seconds`; if less than a second is missing, silence is added.
 
   Raises:
     WrongLength: a second or more is missing.
@@ -147,12 +153,12 @@ def fit(
 
 
 def start_of(path: str | os.PathLike, start: float | int, seconds: int) -> float:
-  """Where in a file a clip begins whose name says that it is from `start` on of a longer video.
+  """The second of a file at which a clip begins that was cut from `start` on of a longer video.
 
-  People keep the clip alone (0), or the whole video (`start`).
+  It is 0 if the file is the clip, and `start` if it is the longer video.
 
   Raises:
-    WrongLength: the length of the file fits to neither.
+    WrongLength: the length of the file fits neither.
   """
   length = media.probe(path).duration or seconds
   if seconds - 1 < length < seconds + 2:
@@ -166,7 +172,11 @@ def start_of(path: str | os.PathLike, start: float | int, seconds: int) -> float
 
 
 def length_of(path: str | os.PathLike, least: float | int) -> float | None:
-  """The length of a video in seconds if it says; WrongLength if that is not over `least`."""
+  """The length of a video in seconds, or None if its header has none.
+
+  Raises:
+    WrongLength: it is not over `least` seconds.
+  """
   length = media.probe(path).duration
   if length is not None and length <= least:
     raise WrongLength(f'{path} lasts {length:.2f} s; more than {least} s are needed.')
@@ -176,7 +186,7 @@ def length_of(path: str | os.PathLike, least: float | int) -> float | None:
 def sound_looped(
   path: str | os.PathLike, seconds: int, rate: int, start: float | int = 0
 ) -> Int16[np.ndarray, 's']:
-  """The sound of a file from `start` on; where it ends early, it begins again."""
+  """The sound of a file from `start` on, repeated if it is too short."""
   wave = media.waveform(path, rate)[round(start * rate) :]
   if not len(wave):
     raise WrongLength(f'the sound of {path} ends before {start:g} s.')
@@ -190,7 +200,8 @@ def read_clip(
 
   Args:
     source: the folder with `frames/NAME/*.jpg` and `wave/NAME.npy`, or the video.
-    times: of the frames, in videos. usual: as for `frame_files`.
+    times: of the frames in the video, in seconds.
+    usual: as for `frame_files`.
   """
   path, seconds = Path(source), len(times)
   if path.is_dir():
@@ -201,7 +212,7 @@ def read_clip(
 
 
 def video_frames(path: str | os.PathLike, times: Sequence[float | int], side: int) -> list[bytes]:
-  """The pictures of a video at some times, as JPEG files whose shorter side is at most `side`."""
+  """Pictures of a video at `times`, as JPEG files whose shorter side is at most `side` pixels."""
   return [media.jpeg(frame, side) for frame in media.each_frame(path, times)]
 
 
@@ -214,7 +225,7 @@ def video_wave(
 
 
 def find_videos(folders: Iterable[Path]) -> Mapping[str, Path]:
-  """The video files that lie in some folders, by their names without suffix."""
+  """The video files in some folders, by their names without suffix."""
   return {
     path.stem: path
     for folder in folders
@@ -225,13 +236,17 @@ def find_videos(folders: Iterable[Path]) -> Mapping[str, Path]:
 
 
 def find_root(source: str | os.PathLike, below: str, *markers: str) -> Path:
-  """The folder that holds a data set's label files: `source`, or where the releases put it below.
+  """The folder that has a data set's label files: `source`, or its place in the releases.
+
+  Args:
+    below: where the releases have it.
+    markers: files or folders, one of which must be in it.
 
   Raises:
-    ValueError: none of the files `markers` is in any.
+    ValueError: there is none.
   """
-  source = Path(source).resolve()
-  candidates = [source, source / below, source / 'data' / below]
+  base = Path(source).resolve()
+  candidates = [base, base / below, base / 'data' / below]
   for folder in candidates:
     if any((folder / marker).exists() for marker in markers):
       return folder

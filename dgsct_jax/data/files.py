@@ -1,7 +1,7 @@
-"""The label and frame files of data sets, as users have them: one way to read each kind.
+"""Reads the label and frame files of data sets, as users have them.
 
-Text may have a byte order mark, either line ending and blank lines; frames any zero padding and
-extensions in any case. What cannot be read is one error that names the file and the row.
+Text may have a byte order mark, either line ending and blank lines; names of frames may have any
+zero padding and extensions in any case. Errors name the file and the row.
 """
 
 import codecs
@@ -30,11 +30,11 @@ class Row(NamedTuple):
   fields: dict[str, str]
 
   def fail(self, why: str) -> ValueError:
-    """An error that names the row."""
+    """A ValueError that names the row."""
     return ValueError(f'{self.path}, line {self.line}: {why}.')
 
   def whole(self, name: str, least: int, most: int) -> int:
-    """A field that holds a whole number; 3.0 is one. Raises ValueError."""
+    """A field as a whole number from `least` to `most`; 3.0 is one. Raises ValueError."""
     text = self.fields[name]
     try:
       number = float(text)
@@ -46,10 +46,10 @@ class Row(NamedTuple):
 
 
 def read_text(path: Path) -> str:
-  """The text of a file in UTF-8, or as its byte order mark says.
+  """The text of a file, in UTF-8 unless its byte order mark says otherwise.
 
   Raises:
-    ValueError: it is missing, no regular file, or not text in that encoding.
+    ValueError: it is missing, not a regular file, or not text in that encoding.
   """
   if not path.is_file():
     raise ValueError(f'{path} is {"no regular file" if path.exists() else "missing"}.')
@@ -71,11 +71,10 @@ def lines(path: Path) -> list[tuple[int, str]]:
 
 
 def table(path: Path, columns: Sequence[str], delimiter: str = ',') -> list[Row]:
-  """The rows below a header that names at least these columns.
+  """The rows below a header that names at least `columns`.
 
   Raises:
-    ValueError: the file has another delimiter or other columns; or a row has other fields than the
-      header.
+    ValueError: a column is missing; or a row has more or fewer fields than the header.
   """
   (_, head), *rest = _split(path, delimiter) or [(1, [])]
   if missing := [name for name in columns if name not in head]:
@@ -110,7 +109,7 @@ def pictures(folder: Path) -> list[Path]:
 
   Raises:
     FileNotFoundError: there are none.
-    ValueError: two have one number, some number is missing, or something is no regular file.
+    ValueError: two have the same number, a number is missing, or one is not a regular file.
   """
   if not folder.is_dir():
     raise FileNotFoundError(f'{folder} is missing.')

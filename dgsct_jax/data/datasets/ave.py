@@ -1,8 +1,8 @@
 """AVE: 4143 clips of ten seconds with one audio-visual event each, of 28 classes.
 
 Read from the folder of the DG-SCT release (`frames/<VideoID>/*.jpg`, `wave/<VideoID>.npy`), or
-from that of the data set's authors (`AVE/<VideoID>.mp4`); Annotations.txt and the split files lie
-in both. docs/data/ave.md has the rules by which clips are cut.
+from that of the data set's authors (`AVE/<VideoID>.mp4`); both have Annotations.txt and the split
+files. docs/data/ave.md has the rules by which clips are cut.
 """
 
 import collections
@@ -74,11 +74,12 @@ class Read:
   """How a clip becomes a record."""
 
   rate: int  # of the stored sound
-  side: int  # of frames taken from videos: the shorter one is at most this
-  frames_per_second: int  # of which ten frames are taken, of videos
+  side: int  # maximum of the shorter side of frames taken from videos
+  frames_per_second: int  # at which videos are cut before ten frames are chosen
   usual: int = dataclasses.field(default=0, repr=False)  # pictures in a folder
 
   def __call__(self, clip: Clip) -> records.Record:
+    """Raises ValueError or OSError if the clip cannot be used."""
     times = frame_times(self.frames_per_second)
     frames, wave = cut.read_clip(clip.files, clip.id, times, self.rate, self.side, self.usual)
     return {
@@ -108,7 +109,7 @@ def recipe(
       f'{root} has neither the folders frames and wave, nor videos in AVE, videos or itself.'
     )
   usual = cut.usual_count(root / 'frames' / row.id for row in rows) if released else 0
-  missing = str(root / 'AVE' / '{}.mp4')  # to be named as the reason
+  missing = str(root / 'AVE' / '{}.mp4')  # the file that the error names
   clips = [
     dataclasses.replace(
       row, files=str(root if released else videos.get(row.id, missing.format(row.id)))
@@ -145,20 +146,20 @@ def annotations(root: Path) -> list[Clip]:
 
 
 def repeated(rows: list[Clip]) -> list[str]:
-  """Which rows of Annotations.txt say the same."""
+  """Remarks on equal rows of Annotations.txt."""
   same: dict[tuple[int, str, int, int], list[int]] = {}
   for row in rows:
     same.setdefault(_key(row), []).append(row.row)
   return [
-    f'Annotations.txt has {key[1]} in the rows {", ".join(map(str, found))} from 0, all alike'
-    for key, found in same.items()
-    if len(found) > 1
+    f'Annotations.txt has {key[1]} in the rows {", ".join(map(str, numbers))} from 0, all alike'
+    for key, numbers in same.items()
+    if len(numbers) > 1
   ]
 
 
 def splits(root: Path, rows: list[Clip]) -> dict[str, list[int]]:
-  """The rows of each split in their order, from {}_order.h5 or {}Set.txt, which must agree."""
-  result = {}
+  """The rows of each split in their order, from NAME_order.h5 or NAMESet.txt, which must agree."""
+  result: dict[str, list[int]] = {}
   numbers: dict[tuple[int, str, int, int], list[int]] = {}
   for row in rows:
     numbers.setdefault(_key(row), []).append(row.row)
@@ -166,12 +167,12 @@ def splits(root: Path, rows: list[Clip]) -> dict[str, list[int]]:
     order, listed = root / f'{name}_order.h5', root / f'{name}Set.txt'
     if not (order.exists() or listed.exists()):
       raise ValueError(f'{root} has neither {order.name} nor {listed.name}.')
-    wanted = _read_order(order, len(rows)) if order.exists() else None
-    if listed.exists():
-      places = _read_list(listed, numbers, wanted)
-      if wanted is not None and [_key(rows[i]) for i in wanted] != [_key(rows[i]) for i in places]:
+    ordered = _read_order(order, len(rows)) if order.exists() else None
+    wanted = _read_list(listed, numbers, ordered) if listed.exists() else []
+    if ordered is not None:
+      if listed.exists() and [_key(rows[i]) for i in ordered] != [_key(rows[i]) for i in wanted]:
         raise ValueError(f'{order} and {listed} name different clips; remove the wrong one.')
-      wanted = places if wanted is None else wanted
+      wanted = ordered
     repeated = [rows[i] for i, count in collections.Counter(wanted).items() if count > 1]
     if repeated:
       raise ValueError(
@@ -206,9 +207,9 @@ def _read_list(
   """The rows of Annotations.txt that a list names.
 
   Args:
-    wanted: the order of the other file; where a clip stands in several rows, that row is meant.
+    wanted: the rows of the other file, which decide where a clip is in several rows.
   """
-  places = []
+  places: list[int] = []
   for line, text in files.lines(path):
     key = _key(_parse(path, line, text, 0))
     if key not in numbers:
@@ -235,12 +236,12 @@ def _parse(path: Path, line: int, text: str, row: int) -> Clip:
 
 
 def windows(fields: Any, length: float) -> list[clips.Window]:
-  """Ten seconds at a time, pictures as from a video that was cut into 16 a second."""
+  """Windows of ten seconds, with the pictures of a video that is cut at 16 frames per second."""
   return clips.consecutive(length, frame_times(16))
 
 
 def frame_times(frames_per_second: int) -> list[float]:
-  """When the ten pictures of a video are taken that was cut into so many, as released."""
+  """The times of the ten pictures of a video that is cut at a frame rate, as released."""
   chosen = cut.spread(SECONDS * frames_per_second, SECONDS)
   return [i / frames_per_second for i in chosen]
 

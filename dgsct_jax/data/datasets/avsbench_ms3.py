@@ -1,4 +1,4 @@
-"""AVSBench MS3: the pixels of all things that sound, in five seconds of video.
+"""AVSBench MS3: five seconds of video with the masks of all objects that sound.
 
 Read from the folder of the AVSBench and DG-SCT releases (`ms3_meta_data.csv`, `ms3_data/
 visual_frames`, `gt_masks`, `wave`), or from the list, gt_masks and videos `<name>.mp4`.
@@ -19,7 +19,7 @@ def recipe(source: str | os.PathLike, *, rate: int = 32000, side: int = 256) -> 
   """
   root = cut.find_root(source, 'AVSBench_data/Multi-sources', 'ms3_meta_data.csv')
   folder, videos = avsbench.find_media(root, 'ms3_data')
-  clips = {split: [] for split in avsbench.SPLITS}
+  clips: dict[str, list[avsbench.Clip]] = {split: [] for split in avsbench.SPLITS}
   for name, split in rows(root / 'ms3_meta_data.csv'):
     numbers = range(1, avsbench.SECONDS + 1)
     masks = folder / 'gt_masks' / split / name
@@ -39,13 +39,13 @@ def recipe(source: str | os.PathLike, *, rate: int = 32000, side: int = 256) -> 
 
 def rows(path: Path) -> list[tuple[str, str]]:
   """(name, split) of each clip: the first two columns."""
-  found = []
+  clips = []
   for row in files.table(path, ()):
     name, split, *_ = (*row.fields.values(), '')
     if split not in avsbench.SPLITS:
       raise row.fail(f'the split {split!r} is none of {", ".join(avsbench.SPLITS)}')
-    found.append((name, split))
-  return found
+    clips.append((name, split))
+  return clips
 
 
 KIND = kind.Kind(

@@ -1,8 +1,8 @@
-"""LLP (Look, Listen and Parse): ten seconds of video with the events seen and heard, 25 classes.
+"""LLP (Look, Listen and Parse): ten seconds of video with visible and audible events, 25 classes.
 
 Read from the folder of the DG-SCT release (`LLP_dataset/frame/<id>/*.jpg`, `LLP_dataset/wave/
-<id>.npy`, perhaps `LLP_dataset/feats/r2plus1d_18/<id>.npy`), or from videos `<id>.mp4`; the
-AVVP_*.csv files lie in both. docs/data/llp.md has the rules by which clips are cut.
+<id>.npy`, perhaps `LLP_dataset/feats/r2plus1d_18/<id>.npy`), or from videos `<id>.mp4`; both need
+the AVVP_*.csv files. docs/data/llp.md has the rules by which clips are cut.
 """
 
 import dataclasses
@@ -53,10 +53,10 @@ Spans = tuple[tuple[int, int, int], ...]  # class, first second, second after th
 
 @dataclasses.dataclass(frozen=True)
 class Clip:
-  """One row of a split's file, and what is known of its seconds."""
+  """One row of a split's file, with the labels of its seconds."""
 
   id: str  # as in the file: video, start and end
-  events: tuple[int, ...]  # classes seen or heard at some time
+  events: tuple[int, ...]  # classes that are visible or audible at some time
   heard: Spans  # val and test only
   seen: Spans
   files: str  # the video, or the released folder
@@ -64,10 +64,12 @@ class Clip:
 
   @property
   def video(self) -> str:
+    """The id of the video."""
     return self.id[:11]  # it may itself contain underscores
 
   @property
   def start(self) -> float:
+    """The second of the video at which the clip starts."""
     return float(self.id[12:].split('_')[0])
 
 
@@ -76,9 +78,10 @@ class Read:
   """How a clip becomes a record."""
 
   rate: int  # of the stored sound
-  side: int  # of frames taken from videos: the shorter one is at most this
+  side: int  # maximum of the shorter side of frames taken from videos
 
   def __call__(self, clip: Clip) -> records.Record:
+    """Raises ValueError or OSError if the clip cannot be used."""
     path = Path(clip.files)
     if path.is_dir():
       frames = cut.first_files(path / 'frame' / clip.video, SECONDS)
@@ -87,15 +90,16 @@ class Read:
       start = cut.start_of(path, clip.start, SECONDS)
       frames = cut.video_frames(path, [start + i + 0.5 for i in range(SECONDS)], self.side)
       wave = cut.video_wave(path, SECONDS, self.rate, start)
+    label = np.zeros(len(CLASSES), np.float32)
+    label[list(clip.events)] = 1
     record = {
       'id': clip.id,
       'frames': frames,
       'wave': wave,
       'audio': raster(clip.heard),
       'visual': raster(clip.seen),
-      'label': np.zeros(len(CLASSES), np.float32),
+      'label': label,
     }
-    record['label'][list(clip.events)] = 1
     if clip.motion:
       record['motion'] = _motion(path / f'feats/r2plus1d_18/{clip.video}.npy')
     return record
@@ -118,7 +122,7 @@ def recipe(source: str | os.PathLike, *, rate: int = 32000, side: int = 256) -> 
       f'{root} has neither the folders frame and wave in LLP_dataset, nor videos in '
       'video, videos, LLP_dataset/video or itself.'
     )
-  splits = {}
+  splits: dict[str, list[Clip]] = {}
   for split, listed in labels(root).items():
     splits[split] = []
     for clip in listed:
@@ -146,7 +150,7 @@ def recipe(source: str | os.PathLike, *, rate: int = 32000, side: int = 256) -> 
 def labels(root: Path) -> dict[str, list[Clip]]:
   """The clips of each split in the order of its file, without their files."""
   heard, seen = (_spans(root / f'AVVP_eval_{name}.csv') for name in ('audio', 'visual'))
-  splits = {}
+  splits: dict[str, list[Clip]] = {}
   for split, name in SPLITS.items():
     splits[split] = []
     for row in files.table(root / name, ('filename', 'event_labels'), '\t'):
@@ -167,7 +171,7 @@ def labels(root: Path) -> dict[str, list[Clip]]:
 
 
 def raster(spans: Spans) -> Float32[np.ndarray, 't c']:
-  """Which class is on in which second; spans that end before they begin say nothing."""
+  """1 for the classes of each second; spans that end before they begin are ignored."""
   on = np.zeros((SECONDS, len(CLASSES)), np.float32)
   for event, start, end in spans:
     on[start:end, event] = 1
@@ -180,7 +184,7 @@ def _spans(path: Path) -> Mapping[str, Spans]:
     start, end = (row.whole(name, 0, SECONDS) for name in ('onset', 'offset'))
     span = _class(row, row.fields['event_labels']), start, end
     spans.setdefault(row.fields['filename'], []).append(span)
-  return {name: tuple(found) for name, found in spans.items()}
+  return {name: tuple(listed) for name, listed in spans.items()}
 
 
 def _class(row: files.Row, label: str) -> int:

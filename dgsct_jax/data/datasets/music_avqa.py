@@ -1,8 +1,8 @@
-"""MUSIC-AVQA: questions about videos of people who make music, with a word each for an answer.
+"""MUSIC-AVQA: questions about videos of musicians, with one-word answers.
 
 Read from the folder of the DG-SCT release (`json/avqa-*.json`, `frames/<id>/*.jpg`,
 `audio_wave/<id>.npy`), or from the same label files and a folder of videos `<id>.mp4`. Videos are
-stored once; `load` puts the questions to them. docs/data/music_avqa.md has the rules of cutting.
+stored once; `load` adds the questions. docs/data/music_avqa.md has the rules of cutting.
 """
 
 import dataclasses
@@ -20,13 +20,13 @@ from jaxtyping import Float32, Int16
 from dgsct_jax.data import clips, cut, files, kind, media, questions, records
 
 VERSION = '1.0.0'
-SECONDS = 10  # of the sixty
+SECONDS = 10  # of the sixty of a video
 SPLITS = ('train', 'val', 'test')
-# Label files: those of the first publication, which the released systems use, and the corrected.
+# Label files: those of the first publication, which the released systems use, and corrected ones.
 ANNOTATIONS = {'original': ('json', '.'), 'update': ('json_update', 'update')}
 SUBSETS = ('all', 'real', 'synthetic')
 
-# In the order in which they first appear in the training questions, as weights are stored.
+# In the order of their first appearance in the training questions, which the weights follow.
 WORDS = tuple(
   """
 <pad> How many instruments are sounding in the video What kind of instrument is leftest musical it
@@ -96,11 +96,12 @@ class Read:
   """How a video becomes a record."""
 
   rate: int  # of the stored sound
-  side: int  # of frames taken from videos: the shorter one is at most this
-  frame_at: float  # in its second, of frames taken from videos
+  side: int  # maximum of the shorter side of frames taken from videos
+  frame_at: float  # time of a frame in its second, for frames taken from videos
   usual: int = dataclasses.field(default=0, repr=False)  # pictures in a folder
 
   def __call__(self, clip: Clip) -> records.Record:
+    """Raises ValueError or OSError if the video cannot be used."""
     path = Path(clip.files)
     if path.is_dir():
       folder = path / 'frames' / clip.id
@@ -115,10 +116,10 @@ class Read:
 
 
 def _wave(path: Path, pictures: int, rate: int) -> Int16[np.ndarray, 's']:
-  """A stored wave of ten seconds; or those of the whole video in which the ten frames are.
+  """A stored wave of ten seconds; or, from a wave of the whole video, the seconds of the frames.
 
   Args:
-    pictures: how many the whole video has, evenly spread.
+    pictures: the number of pictures of the whole video, evenly spread over it.
   """
   wave = cut.read_wave(path, SECONDS, rate)
   if wave.size < 2 * SECONDS * rate:
@@ -131,14 +132,14 @@ def _wave(path: Path, pictures: int, rate: int) -> Int16[np.ndarray, 's']:
 def _pieces(
   sound: Float32[np.ndarray, 'r'], starts: Sequence[int], rate: int, name: str
 ) -> Int16[np.ndarray, 's']:
-  """The seconds of a sound that begin there; it may end within the last one."""
+  """The seconds of a sound from each of `starts` on; it may end within the last one."""
   sound = np.pad(sound, (0, rate))
   wave = np.concatenate([sound[i * rate : (i + 1) * rate] for i in starts])
   return cut.fit(wave, SECONDS, rate, name)
 
 
 def seconds(length: float | int) -> tuple[int, ...]:
-  """Where the ten seconds begin that stand for a video of this length, as frames are released."""
+  """The starts of the ten seconds that represent a video of a length in seconds, as released."""
   return clips.spread(length, SECONDS).seconds
 
 
@@ -156,7 +157,7 @@ def recipe(
     if questions.vocabulary(json.loads(train)) != (list(WORDS), list(ANSWERS)):
       raise ValueError(
         f'The words or answers of avqa-train.json under {root} are not the known 93 '
-        'and 42 in their order, by which the weights of trained models are stored.'
+        'and 42 in their order, which the weights of trained models follow.'
       )
   names = dict.fromkeys(
     questions.video_name(q['video_id']) for text in labels.values() for q in json.loads(text)
@@ -169,7 +170,7 @@ def recipe(
       'or in a folder with "video" in its name.'
     )
   usual = cut.usual_count(root / 'frames' / name for name in names) if released else 0
-  missing = str(root / 'videos' / '{}.mp4')  # to be named as the reason
+  missing = str(root / 'videos' / '{}.mp4')  # the file that the error names
   clips = [
     Clip(name, str(root if released else videos.get(name, missing.format(name)))) for name in names
   ]
@@ -184,8 +185,8 @@ def recipe(
 
 
 def label_files(root: Path) -> dict[str, str]:
-  """The texts of the label files that there are, as '<annotations>-<split>.json'."""
-  found = {}
+  """The texts of the existing label files, by names like 'original-train.json'."""
+  texts = {}
   for annotations, folders in ANNOTATIONS.items():
     for split in SPLITS:
       paths = [root / folder / f'avqa-{split}.json' for folder in folders]
@@ -193,8 +194,8 @@ def label_files(root: Path) -> dict[str, str]:
         text = files.read_text(path)
         if split != 'train':  # its words and answers are compared as a whole
           questions.read(text, str(path), WORDS, ANSWERS)
-        found[f'{annotations}-{split}.json'] = text
-  return found
+        texts[f'{annotations}-{split}.json'] = text
+  return texts
 
 
 def load(
@@ -202,14 +203,14 @@ def load(
 ) -> questions.Asked:
   """The questions of 'train', 'val' or 'test', each with its video, in the order of the file.
 
-  `clips` of the result are the videos that are asked about, each once.
+  `clips` of the result are the videos of the questions, each once.
 
   Args:
     annotations: 'original' or 'update'.
     subset: 'all', or only those about 'real' or 'synthetic' videos.
 
   Raises:
-    ValueError: the data set or the label file is not there.
+    ValueError: the data set or the label file does not exist.
   """
   videos = records.load(directory, 'music_avqa', 'videos')
   path = videos.folder / f'{annotations}-{split}.json'
@@ -217,7 +218,7 @@ def load(
     there = sorted(p.stem for p in videos.folder.glob('*-*.json'))
     raise ValueError(
       f'There are no {subset} {annotations}-{split} questions in {videos.folder}, '
-      f'only {there}, of which {SUBSETS} can be had.'
+      f'only {there}, each with the subsets {SUBSETS}.'
     )
   asked = [
     q
@@ -225,39 +226,39 @@ def load(
     if subset == 'all' or (subset == 'real') == q['video_id'].isdigit()
   ]
   stored = {name: i for i, name in enumerate(videos.ids)}
-  found = [q for q in asked if q['video_id'] in stored]
-  if len(found) < len(asked):
+  usable = [q for q in asked if q['video_id'] in stored]
+  if len(usable) < len(asked):
     logging.warning(
       '%d of %d %s questions are about videos that %s lacks (see skipped.json): left out.',
-      len(asked) - len(found),
+      len(asked) - len(usable),
       len(asked),
       split,
       videos.folder,
     )
-  names = list(dict.fromkeys(q['video_id'] for q in found))
+  names = list(dict.fromkeys(q['video_id'] for q in usable))
   place = {name: i for i, name in enumerate(names)}
   return questions.Asked(
     records.Selection(videos, tuple(stored[name] for name in names)),
-    found,
-    [place[q['video_id']] for q in found],
+    usable,
+    [place[q['video_id']] for q in usable],
     list(WORDS),
     list(ANSWERS),
   )
 
 
 def ask(fields: Any, split: str) -> questions.Asked:
-  """The questions of `config.data`. Raises ValueError, which names the field and a way without data."""
+  """The questions of a split of `config.data`. Raises ValueError if there are none."""
   try:
     return load(fields.dir, split, annotations=fields.annotations, subset=fields.subset)
   except ValueError as error:
     raise ValueError(
-      f'config.data.dir={fields.dir!r}: {error}\nconfigs/avqa.py:scenes needs no data: it asks'
-      ' about clips that it composes.'
+      f'config.data.dir={fields.dir!r}: {error}\nconfigs/avqa.py:scenes needs no data: it uses'
+      ' composed clips and questions.'
     ) from error
 
 
 def totals(recipe: records.Recipe, usable: Mapping[str, Collection[str]]) -> kind.Totals:
-  """The questions of each label file, and how many are about usable videos."""
+  """The numbers of questions in each label file, and of those about usable videos."""
   there, rows = set().union(*usable.values()), []
   for name, text in recipe.files.items():
     asked = [questions.video_name(question['video_id']) in there for question in json.loads(text)]

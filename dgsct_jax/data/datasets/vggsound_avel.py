@@ -1,8 +1,8 @@
-"""VGGSound-AVEL40k: like AVE, ten seconds with one event each, of 141 classes; for pre-training.
+"""VGGSound-AVEL40k: like AVE, ten seconds with one event of 141 classes; for pre-training.
 
 Read from the folder of the DG-SCT release (`frames/<number>/*.jpg`, `wave/<number>.npy`, numbers of
-six digits), or from videos `<number>.mp4`; vggsound-avel40k_labels.csv and
-VggsoundAVEL40kCategories.txt lie in both.
+six digits), or from videos `<number>.mp4`; both need vggsound-avel40k_labels.csv and
+VggsoundAVEL40kCategories.txt.
 """
 
 import dataclasses
@@ -37,10 +37,11 @@ class Read:
   """How a clip becomes a record."""
 
   rate: int  # of the stored sound
-  side: int  # of frames taken from videos: the shorter one is at most this
+  side: int  # maximum of the shorter side of frames taken from videos
   usual: int = dataclasses.field(default=0, repr=False)  # pictures in a folder
 
   def __call__(self, clip: Clip) -> records.Record:
+    """Raises ValueError or OSError if the clip cannot be used."""
     times = clips.middles(SECONDS)
     frames, wave = cut.read_clip(clip.files, clip.id, times, self.rate, self.side, self.usual)
     label = np.where(clip.on, clip.event, clip.background).astype(np.int32)
@@ -48,7 +49,7 @@ class Read:
 
 
 def recipe(source: str | os.PathLike, *, rate: int = 32000, side: int = 256) -> records.Recipe:
-  """The data set in a folder, with the splits that the labels name. Background is the last class.
+  """The data set in a folder, with the splits of the label file. Background is the last class.
 
   Raises:
     ValueError: the folder has neither layout, or a row is not understood.
@@ -117,7 +118,7 @@ def labels(root: Path) -> dict[str, list[Clip]]:
 
 
 def class_names(fields: Any) -> tuple[str, ...]:
-  """The names that lie with the built data set."""
+  """The class names that are stored with the built data set."""
   return records.class_names(fields.dir, fields.name)
 
 
