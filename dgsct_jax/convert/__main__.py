@@ -10,6 +10,7 @@ CHECKPOINT is a .safetensors, a PyTorch file that holds nothing but tensors, or 
 
 import argparse
 import collections
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -31,10 +32,13 @@ EXPORTS = {  # how to write the names, what of the original's is unread, the pre
 
 
 def convert(source: str, checkpoint: str, out: Path) -> str:
-  """Writes our file of a checkpoint whole or not at all, and says what it found in it. Raises ValueError."""
+  """Writes our file of a checkpoint whole or not at all, and says what it found in it.
+
+  Raises:
+    ValueError: with the file, the tensors and what to do.
+  """
   path = read.fetch(checkpoint)
-  plan = PLANS[source](read.read(path), checkpoint)
-  tensors = table.convert(plan.state, plan.table, plan.targets)
+  plan, tensors = _converted(source, path, read.read(path), checkpoint)
   sha256 = read.sha256(path)
   read.write(
     out,
@@ -52,13 +56,42 @@ def convert(source: str, checkpoint: str, out: Path) -> str:
   )
 
 
+def _converted(
+  source: str, path: Path, state: table.State, hint: str = ''
+) -> tuple[table.Plan, table.State]:
+  try:
+    plan = PLANS[source](state, hint)
+    return plan, table.convert(plan.state, plan.table, plan.targets)
+  except ValueError as error:
+    raise ValueError(
+      f'{path} cannot be read as {source}: {error}\nGive the file as it was released, or the SOURCE '
+      'that it is of.'
+    ) from error
+
+
 def export(source: str, checkpoint: str, out: Path, original: str | None) -> str:
-  """Writes a model of ours under the released names. Raises ValueError."""
+  """Writes a model of ours under the released names.
+
+  Raises:
+    ValueError: with the file, the tensors and what to do.
+  """
   write, rows, prefix = EXPORTS[source]
-  state = write(read.read(read.fetch(checkpoint)))
+  path = read.fetch(checkpoint)
+  ours = read.read(path)
+  try:
+    released = table.export(ours, rows)
+  except ValueError as error:
+    raise ValueError(f'{path} is no file of ours of {source}: {error}') from error
+  _converted(source, path, released)  # for what is missing
+  state = write(ours)
   if original:
-    kept = PLANS[source](read.read(read.fetch(original))).state
-    state |= {name: kept[name] for name in table.dropped(rows, kept) if name in state}
+    kept = table.unwrap(read.read(read.fetch(original)))
+    if missing := [name for name in table.dropped(rows, state) if name not in kept]:
+      raise ValueError(
+        f'--original={original} lacks {len(missing)} tensors of the released {source}, such as '
+        f'{missing[0]}; give a checkpoint of the release.'
+      )
+    state |= {name: kept[name] for name in table.dropped(rows, state)}
   read.write(
     out, {prefix + name: x for name, x in state.items()}, {'source': source, 'table': table.VERSION}
   )
@@ -89,24 +122,25 @@ def main(argv: Sequence[str] | None = None) -> int:
   parser.add_argument('out', type=Path)
   args = parser.parse_args(argv)
   suffixes = ('.safetensors', *read.TORCH) if args.export else ('.safetensors',)
+  out = Path(os.path.expanduser(args.out))
   try:
-    if args.out.suffix not in suffixes or not args.out.absolute().parent.is_dir():
-      raise ValueError(
-        f'{args.out}: OUT is a file {" or ".join(suffixes)} in a folder that exists.'
-      )
+    if out.suffix not in suffixes or not os.path.isdir(out.absolute().parent):
+      raise ValueError(f'{out}: OUT is a file {" or ".join(suffixes)} in a folder that exists.')
+    read.check_place(out)
     if args.export and args.source not in EXPORTS:
       raise ValueError(
         f'{args.source} cannot be exported, only {", ".join(EXPORTS)}; its released files exist.'
       )
     if args.source == 'run' and not args.export:
-      print(run.convert(Path(args.checkpoint), args.out, args.part, args.dtype))
+      said = run.convert(Path(args.checkpoint), out, args.part, args.dtype)
     elif args.export:
-      print(export(args.source, args.checkpoint, args.out, args.original))
+      said = export(args.source, args.checkpoint, out, args.original)
     else:
-      print(convert(args.source, args.checkpoint, args.out))
+      said = convert(args.source, args.checkpoint, out)
   except ValueError as error:
     print(error, file=sys.stderr)
     return 1
+  print(said.encode(errors='backslashreplace').decode())  # names of files may be no text
   return 0
 
 

@@ -19,7 +19,7 @@ NESTED = ('state_dict', 'model')  # where Lightning, LAION and Microsoft keep th
 
 
 def fetch(checkpoint: str) -> Path:
-  """A local file for a path or `hf://owner/name[/file]`; the latter is downloaded into huggingface_hub's cache."""
+  """A local file for a path or `hf://owner/name[/file]`, which huggingface_hub keeps in its cache."""
   if not checkpoint.startswith('hf://'):
     path = Path(os.path.expanduser(checkpoint))
     if not os.path.isfile(path):  # False, not an error, for any name
@@ -58,9 +58,10 @@ def fetch(checkpoint: str) -> Path:
 
 
 def read(path: Path) -> State:
-  """All tensors of a file by name, floating ones of 16 bits as float32. No code in the file is ever run.
+  """All tensors of a file by name, floating ones of 16 bits as float32. No code in it is ever run.
 
-  Raises ValueError where the file is damaged, holds anything that code would have to build, or holds no tensors.
+  Raises:
+    ValueError: the file is damaged, holds what code would have to build, or no tensors.
   """
   if path.suffix == '.safetensors':
     return _read_safetensors(path)
@@ -98,8 +99,8 @@ def _read_torch(path: Path) -> State:
     tensors = dict(value) if isinstance(value, Mapping) else {}
   except torch_file.ForeignName as error:
     raise ValueError(
-      f'{path} is no PyTorch file of tensors alone: to load it would run {error}. Nothing of it was run. '
-      'Fetch it again, or ask where it was made for torch.save(model.state_dict(), FILE).'
+      f'{path} is no PyTorch file of tensors alone: to load it would run {error}. Nothing of it was '
+      'run. Fetch it again, or ask where it was made for torch.save(model.state_dict(), FILE).'
     ) from error
   except Exception as error:  # A damaged pickle raises anything.
     raise ValueError(

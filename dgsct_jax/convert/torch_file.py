@@ -1,7 +1,8 @@
-"""What torch.save wrote, read without PyTorch and without running anything: every name in a pickle stays a name.
+"""What torch.save wrote, read without PyTorch and without running anything.
 
-Zipped files and those from before PyTorch 1.6, in pickle protocols 2 to 5. Values are read when they are asked for.
-The checksums of a zip are looked at, so a flipped bit is noticed; `torch.load` does not look at them.
+Every function that a pickle names stays a name here, and a call of one gives a plain value. Zipped
+files and those of PyTorch before 1.6 are read, in pickle protocols 2 to 5. The checksums of a zip
+are looked at, so that a flipped bit is noticed; `torch.load` does not look at them.
 """
 
 import io
@@ -81,11 +82,12 @@ class Other(NamedTuple):
 
 
 class Name(NamedTuple):
-  """A function or class of the file. A call builds one of the values above, nothing else."""
+  """A function or class that the file names."""
 
   name: str
 
   def __call__(self, *args: Any) -> Any:
+    """One of the values above, an OrderedDict or a tuple; nothing else is ever built."""
     build = BUILD.get(self.name, lambda *args: Other(self.name))
     return build(*args)
 
@@ -137,7 +139,7 @@ BUILD = {
 
 
 class _Unpickler(pickle._Unpickler):
-  """Python's own in Python: the one in C reserves the memory that an index in a damaged file asks for."""
+  """The one in Python: that in C reserves whatever memory an index in a damaged file asks for."""
 
   def __init__(self, file):
     super().__init__(file, encoding='utf-8')
