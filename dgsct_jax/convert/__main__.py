@@ -86,12 +86,13 @@ def export(source: str, checkpoint: str, out: Path, original: str | None) -> str
   state = write(ours)
   if original:
     kept = table.unwrap(read.read(read.fetch(original)))
-    if missing := [name for name in table.dropped(rows, state) if name not in kept]:
+    unread = {name: kept[name] for name in table.dropped(rows, kept) if name in state}
+    if not unread:
       raise ValueError(
-        f'--original={original} lacks {len(missing)} tensors of the released {source}, such as '
-        f'{missing[0]}; give a checkpoint of the release.'
+        f'--original={original} has no weights that a released {source} holds and never reads; give '
+        'a checkpoint of the release.'
       )
-    state |= {name: kept[name] for name in table.dropped(rows, state)}
+    state |= unread
   read.write(
     out, {prefix + name: x for name, x in state.items()}, {'source': source, 'table': table.VERSION}
   )
