@@ -139,10 +139,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     else:
       said = convert(args.source, args.checkpoint, out)
   except ValueError as error:
-    print(error, file=sys.stderr)
+    print(_printable(f'{error}'), file=sys.stderr)
     return 1
-  print(said.encode(errors='backslashreplace').decode())  # names of files may be no text
+  print(_printable(said))
   return 0
+
+
+def _printable(text: str) -> str:
+  """Names of files and tensors may hold what is no text."""
+  return text.encode(errors='backslashreplace').decode()
 
 
 if __name__ == '__main__':

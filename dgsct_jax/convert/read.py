@@ -11,7 +11,7 @@ import safetensors
 from safetensors.numpy import save_file
 
 from dgsct_jax.convert import torch_file
-from dgsct_jax.convert.table import State
+from dgsct_jax.convert.table import State, one_line
 
 SAFETENSORS = 'BOOL U8 I8 U16 I16 U32 I32 U64 I64 F16 BF16 F32 F64 C64'.split()  # plain values
 TORCH = ('.pth', '.pt', '.ckpt', '.bin')
@@ -122,7 +122,9 @@ def _read_torch(path: Path) -> State:
     try:
       state[name] = _widen(content.array(x))
     except Exception as error:
-      raise ValueError(f'{path} is damaged at {name} ({_why(error)}); fetch it again.') from error
+      raise ValueError(
+        f'{path} is damaged at {one_line(name)} ({_why(error)}); fetch it again.'
+      ) from error
   return state
 
 
@@ -135,13 +137,13 @@ def _unusable(path: Path, kinds: Mapping[str, str]) -> str:
 
 
 def _list(names: Iterable[str], most: int = 9) -> str:
-  names = [name[:200] for name in names]
+  names = [one_line(name) for name in names]
   more = f' and {len(names) - most} more' if len(names) > most else ''
   return ', '.join(names[:most]) + more
 
 
 def _why(error: Exception) -> str:
-  return f'{type(error).__name__}: {error}'.splitlines()[0][:200]
+  return one_line(f'{type(error).__name__}: {error}'.splitlines()[0])
 
 
 def sha256(path: Path) -> str:

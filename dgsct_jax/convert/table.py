@@ -298,8 +298,11 @@ def _finite(x: Num[np.ndarray, '...']) -> bool:
 
 
 def _shorten(faults: list[str], most: int = 60) -> list[str]:
-  """Not too many, each in one line: names come from a file."""
-  told = [
-    ''.join(c if c.isprintable() else '\ufffd' for c in fault[:300]) for fault in faults[:most]
-  ]
-  return told + [f'... and {len(faults) - most} more'] * (len(faults) > most)
+  """Not too many, each in one line."""
+  more = [f'... and {len(faults) - most} more'] if len(faults) > most else []
+  return [one_line(fault) for fault in faults[:most]] + more
+
+
+def one_line(text: str, most: int = 300) -> str:
+  """What a file says of itself, fit for a message."""
+  return ''.join(c if c.isprintable() else ascii(c)[1:-1] for c in text[:most])
