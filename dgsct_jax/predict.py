@@ -145,7 +145,7 @@ def main(argv: Sequence[str] | None = None) -> int:
   for path, folder in zip(given.files, _folders(given.files, out)):
     try:
       file, view = look(model, path, asked, question)
-      print('\n'.join(_said(file, view)), flush=True)
+      print('\n'.join(_report(file, view)), flush=True)
       write(file, view, folder, about)
       print(f'  {folder}')
     except (OSError, ValueError, av.FFmpegError) as error:
@@ -159,7 +159,7 @@ def read_lines(path: Path) -> list[str]:
   return [line.strip() for line in path.read_text(encoding='utf-8').splitlines() if line.strip()]
 
 
-def _said(file: clips.File, view: View) -> list[str]:
+def _report(file: clips.File, view: View) -> list[str]:
   some = ', of which the model gets the seconds at ' + ', '.join(map(str, file.starts))
   whole = file.starts == tuple(range(file.seconds))
   notes = [f'  note: {note}' for note in file.notes]
