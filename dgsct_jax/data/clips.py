@@ -75,7 +75,7 @@ def consecutive(length: float, times: Sequence[float]) -> list[Window]:
 def spread(length: float, count: int) -> Window:
   """One window of `count` seconds spread over a file, each with its middle picture.
 
-  Of a minute and ten: 0, 6, 13, 19, 26, 32, 39, 45, 52, 59, as MUSIC-AVQA is cut.
+  Ten of a minute are those at 0, 6, 13, 19, 26, 32, 39, 45, 52, 59, as MUSIC-AVQA is cut.
   """
   starts = cut.spread(max(1, int(length)), count)
   return Window(tuple(starts), tuple(start + 0.5 for start in starts))
