@@ -4,6 +4,7 @@ ValueError (of which media.MediaError is one) and OSError are the reasons for wh
 what could be made good is a warning, `records.Remark`.
 """
 
+import collections
 import os
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
@@ -12,10 +13,11 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float32, Int16
 
-from dgsct_jax.data import media, transforms
+from dgsct_jax.data import files, media, transforms
 from dgsct_jax.data.records import Remark
 
-PICTURES = ('.jpg', '.jpeg', '.png')
+COMMON_RATES = (8000, 16000, 22050, 24000, 32000, 44100, 48000)
+USUAL = 0.9  # a folder with fewer of the usual number of pictures does not show the whole clip
 VIDEOS = ('.mp4', '.mkv', '.webm', '.avi', '.mov', '.flv', '.m4v', '.mpg', '.mpeg', '.wmv', '.3gp')
 
 
@@ -28,47 +30,98 @@ def spread(total: int, count: int) -> list[int]:
   return [int(i) - 1 for i in np.linspace(1, total, count)]
 
 
-def frame_files(folder: str | os.PathLike, count: int) -> list[bytes]:
-  """`count` of the pictures of a folder, evenly spread over their sorted names, as they are."""
-  files = _pictures(folder)
-  return read_pictures([files[i] for i in spread(len(files), count)])
+def frame_files(folder: str | os.PathLike, count: int, usual: int = 0) -> list[bytes]:
+  """`count` of the pictures of a folder, evenly spread over them in their order, as they are.
+
+  Args:
+    usual: how many pictures the folders of the data set have; far fewer do not show the whole clip.
+  """
+  found = files.pictures(Path(folder))
+  if len(found) < USUAL * usual:
+    raise WrongLength(
+      f'{folder} has {len(found)} pictures, where the folders of this data set have {usual}; cut'
+      ' the clip again.'
+    )
+  return read_pictures([found[i] for i in spread(len(found), count)])
+
+
+def usual_count(folders: Iterable[Path]) -> int:
+  """How many pictures most folders have; 0 if there are none."""
+  counts = collections.Counter(
+    sum(entry.suffix.lower() in files.PICTURES for entry in folder.iterdir())
+    for folder in folders
+    if folder.is_dir()
+  )
+  return max(counts, key=lambda count: (counts[count], count), default=0)
 
 
 def first_files(folder: str | os.PathLike, count: int, least: int | None = None) -> list[bytes]:
-  """The first `count`, or at `least` some, of the pictures of a folder by their sorted names."""
-  files = _pictures(folder)
-  if len(files) < (least or count):
-    raise WrongLength(f'{folder} has {len(files)} pictures; {least or count} are needed.')
-  return read_pictures(files[:count])
+  """The first `count`, or at `least` some, of the pictures of a folder in their order."""
+  found = files.pictures(Path(folder))
+  if len(found) < (least or count):
+    raise WrongLength(f'{folder} has {len(found)} pictures; {least or count} are needed.')
+  return read_pictures(found[:count])
 
 
-def read_pictures(files: Sequence[Path]) -> list[bytes]:
+def read_pictures(paths: Sequence[Path]) -> list[bytes]:
   """The contents of picture files, of which each is found to be one."""
-  encoded = {path: path.read_bytes() for path in dict.fromkeys(files)}
+  if odd := [path for path in paths if path.exists() and not path.is_file()]:
+    raise ValueError(f'{odd[0]} is no regular file.')
+  encoded = {path: path.read_bytes() for path in dict.fromkeys(paths)}
   for path, content in encoded.items():
     try:
       transforms.decode_image(content)
     except ValueError as error:
       raise ValueError(f'{path} {error}.') from error
-  return [encoded[path] for path in files]
+  return [encoded[path] for path in paths]
 
 
 def wave_file(path: str | os.PathLike, seconds: int, rate: int) -> Int16[np.ndarray, 's']:
-  """A stored .npy waveform, fitted to its length."""
+  """A stored .npy waveform, fitted to its length.
+
+  Raises:
+    WrongLength: it is a second or more too short or too long, so that it may have another rate.
+    ValueError: it holds something else.
+  """
+  wave = read_wave(path, seconds, rate)
+  excess = wave.size - seconds * rate
+  if abs(excess) >= rate:
+    raise WrongLength(_too_short(str(path), wave.size, seconds, rate) + _hint(wave.size, seconds))
+  if excess > 0:
+    remark = f'{path} has {wave.size} samples; those after {seconds * rate} are left out'
+    warnings.warn(remark, Remark, stacklevel=2)
+  return fit(wave, seconds, rate, str(path))
+
+
+def read_wave(path: str | os.PathLike, seconds: int, rate: int) -> Float32[np.ndarray, 'r']:
+  """A stored .npy waveform of about so many seconds, or more; of several channels their mean."""
   try:
     wave = np.load(path)
   except (ValueError, EOFError) as error:  # pickled objects could run code: not read
     raise ValueError(f'{path} is not a readable array of numbers ({error}).') from error
+  if not isinstance(wave, np.ndarray):
+    raise ValueError(f'{path} is an archive of arrays (.npz), not one array; save it by np.save.')
   if wave.dtype == np.int16:
     wave = wave / np.float32(32768)
   if wave.dtype.kind != 'f':
     raise ValueError(f'{path} holds {wave.dtype}, not int16 or float samples.')
   if wave.ndim == 2 and 1 < min(wave.shape) <= 8 and wave.size >= 2 * (seconds - 1) * rate:
     wave = wave.mean(int(np.argmin(wave.shape)))  # channels
-  if wave.size > seconds * rate:
-    excess = f'{path} has {wave.size} samples; those after {seconds * rate} are left out'
-    warnings.warn(excess, Remark)
-  return fit(wave.reshape(-1).astype(np.float32), seconds, rate, str(path))
+  return wave.reshape(-1).astype(np.float32)
+
+
+def _too_short(name: str, samples: int, seconds: int, rate: int) -> str:
+  return (
+    f'{name} has {samples} samples = {samples / rate:.2f} s at {rate} Hz; {seconds} s are needed.'
+  )
+
+
+def _hint(samples: int, seconds: int) -> str:
+  """At which rate a wave would last as long as it should."""
+  fitting = samples / seconds
+  near = [rate for rate in COMMON_RATES if abs(rate - fitting) < 0.01 * rate]
+  rate = near[0] if near else round(fitting)
+  return f' {seconds} s of sound at {rate} Hz have so many samples: if that is its rate, give --rate={rate}.'
 
 
 def fit(
@@ -82,12 +135,10 @@ def fit(
   """
   wanted = seconds * rate
   if len(wave) <= wanted - rate:
-    raise WrongLength(
-      f'{name} has {len(wave)} samples = {len(wave) / rate:.2f} s at {rate} Hz; '
-      f'{seconds} s are needed.'
-    )
+    raise WrongLength(_too_short(name, len(wave), seconds, rate))
   if len(wave) < wanted:
-    warnings.warn(f'{name} has {len(wave)} samples; silence was added up to {wanted}', Remark)
+    added = f'{name} has {len(wave)} samples; silence was added up to {wanted}'
+    warnings.warn(added, Remark, stacklevel=2)
   if not np.isfinite(wave).all():
     raise ValueError(f'{name} has {np.sum(~np.isfinite(wave))} samples that are not finite.')
   if (peak := np.abs(wave).max()) > 2:  # a little over 1 is usual and clipped
@@ -133,17 +184,17 @@ def sound_looped(
 
 
 def read_clip(
-  files: str | os.PathLike, name: str, times: Sequence[float], rate: int, side: int
+  source: str | os.PathLike, name: str, times: Sequence[float], rate: int, side: int, usual: int = 0
 ) -> tuple[list[bytes], Int16[np.ndarray, 's']]:
   """A frame and a second of sound for each of some times: from a released folder, or from a video.
 
   Args:
-    files: the folder with `frames/NAME/*.jpg` and `wave/NAME.npy`, or the video.
-    times: of the frames, in videos.
+    source: the folder with `frames/NAME/*.jpg` and `wave/NAME.npy`, or the video.
+    times: of the frames, in videos. usual: as for `frame_files`.
   """
-  path, seconds = Path(files), len(times)
+  path, seconds = Path(source), len(times)
   if path.is_dir():
-    frames = frame_files(path / 'frames' / name, seconds)
+    frames = frame_files(path / 'frames' / name, seconds, usual)
     return frames, wave_file(path / 'wave' / f'{name}.npy', seconds, rate)
   length_of(path, least=seconds - 1)
   return video_frames(path, times, side), video_wave(path, seconds, rate)
@@ -188,10 +239,3 @@ def find_root(source: str | os.PathLike, below: str, *markers: str) -> Path:
     f'There is no {" or ".join(markers)} in {", ".join(map(str, candidates))}; give '
     'the folder that holds it as --source.'
   )
-
-
-def _pictures(folder: str | os.PathLike) -> list[Path]:
-  files = sorted(path for path in Path(folder).iterdir() if path.suffix in PICTURES)
-  if not files:
-    raise FileNotFoundError(f'{folder} has no pictures.')
-  return files

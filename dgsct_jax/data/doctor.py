@@ -92,6 +92,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
   except (ValueError, OSError) as error:
     print(error, file=sys.stderr)
     return 1
+  for remark in recipe.remarks:
+    print(f'label files: {remark}')
   findings = examine(recipe, flags.workers)
   if flags.csv:
     with open(flags.csv, 'w', newline='', encoding='utf-8') as file:

@@ -41,6 +41,64 @@ class Question(TypedDict):
   anser: str  # as released
 
 
+def read(
+  text: str, name: str, words_known: Sequence[str], answers: Sequence[str]
+) -> list[Question]:
+  """The questions of a label file, whose faults are all named.
+
+  Args:
+    text: JSON. name: of the file, for the message.
+
+  Raises:
+    ValueError: it is no list of questions; or words, answers or types are unknown.
+  """
+  try:
+    asked = json.loads(text)
+  except json.JSONDecodeError as error:
+    raise ValueError(f'{name}, line {error.lineno}: no JSON ({error.msg}).') from error
+  if not isinstance(asked, list) or not all(isinstance(item, dict) for item in asked):
+    raise ValueError(f'{name} holds {type(asked).__name__}, not a list of questions.')
+  faults = []
+  for place, question in enumerate(asked):
+    if fault := _fault(question, words_known, answers):
+      faults.append(f'question {question.get("question_id", f"in place {place}")}: {fault}')
+    else:
+      question['video_id'] = video_name(question['video_id'])
+  if faults:
+    more = [f'and {len(faults) - 10} more'] if len(faults) > 10 else []
+    raise ValueError('\n  '.join([f'{name}: {len(faults)} faulty questions', *faults[:10], *more]))
+  return asked
+
+
+def video_name(video_id: str | int) -> str:
+  """The name of a video; where a program has made a number of it, with its zeros again."""
+  return f'{video_id:08d}' if isinstance(video_id, int) else video_id
+
+
+def _fault(question: dict, words_known: Sequence[str], answers: Sequence[str]) -> str:
+  """What is wrong with an entry; '' if nothing is."""
+  fields = [name for name in Question.__annotations__ if name != 'question_deleted']
+  if missing := [name for name in fields if name not in question]:
+    renamed = ' (it has answer)' if 'anser' in missing and 'answer' in question else ''
+    return f'it lacks {", ".join(missing)}{renamed}'
+  for name in ('type', 'templ_values'):
+    if not isinstance(question[name], str):
+      return f'{name} is {question[name]!r}, not a JSON list written as text'
+  try:
+    kind = tuple(json.loads(question['type']))
+    encode(question, words_known)
+  except (ValueError, TypeError) as error:
+    return str(error)
+  if kind not in KINDS:
+    return f'its type {question["type"]} is none of the nine'
+  if question['anser'] not in answers:
+    near = difflib.get_close_matches(str(question['anser']), answers, 3, 0.5)
+    return f'its answer {question["anser"]!r} is unknown (near to it: {", ".join(near) or "none"})'
+  if question['question_content'].strip()[-1:] not in ('?', '？'):
+    return f'{question["question_content"]!r} does not end in a question mark'
+  return ''
+
+
 def words(question: Question) -> list[str]:
   """The words of a question, slots filled, without the mark at its end ('?' or the wide '？').
 

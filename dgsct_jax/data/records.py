@@ -49,6 +49,7 @@ class Recipe:
   # A function or a frozen dataclass; ValueError and OSError: a bad clip.
   read: Callable[[Clip], Record]
   files: Mapping[str, str] = dataclasses.field(default_factory=dict)  # to lie with it: name -> text
+  remarks: Sequence[str] = ()  # what is odd about the label files, but could be used
 
 
 # Pictures are stored as the encoded files that they are. Not as tfds.features.Image: without
@@ -293,6 +294,7 @@ class _Builder(tfds.core.ShardBasedBuilder, skip_registration=True):
     }
     (self.data_path / 'ids.json').write_text(json.dumps(ids))
     (self.data_path / 'skipped.json').write_text(json.dumps(bad, indent=1))
+    remarks = [*self.recipe.remarks, *remarks]
     (self.data_path / 'remarks.json').write_text(json.dumps(remarks, indent=1))
     for name, text in self.recipe.files.items():
       (self.data_path / name).write_text(text, encoding='utf-8')

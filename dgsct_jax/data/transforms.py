@@ -14,6 +14,7 @@ from dgsct_jax.cubic import kernel
 
 Example = dict[str, Any]
 
+MOST_PIXELS = 50_000_000
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
@@ -113,11 +114,22 @@ def decode_image(encoded: bytes) -> UInt8[np.ndarray, 'h w 3']:
   """The pixels of a JPEG or PNG file. Raises ValueError."""
   try:
     with Image.open(io.BytesIO(encoded)) as image:
+      check_size(image)
       return np.asarray(image.convert('RGB'))
+  except Image.DecompressionBombError as error:
+    raise ValueError(f'is too large ({error})') from error
   except UnidentifiedImageError as error:
     raise ValueError('is not a readable picture') from error
   except (OSError, ValueError, SyntaxError) as error:  # Pillow raises all three
     raise ValueError(f'is not a readable picture ({error})') from error
+
+
+def check_size(image: Image.Image) -> None:
+  """Raises ValueError for a picture that would take gigabytes, before it is decoded."""
+  if image.width * image.height > MOST_PIXELS:
+    raise ValueError(
+      f'it has {image.width} × {image.height} pixels; at most {MOST_PIXELS:,} can be used'
+    )
 
 
 def resize(

@@ -5,6 +5,7 @@ from that of the data set's authors (`AVE/<VideoID>.mp4`); Annotations.txt and t
 in both. docs/data/ave.md has the rules by which clips are cut.
 """
 
+import collections
 import dataclasses
 import os
 from pathlib import Path
@@ -14,7 +15,7 @@ import h5py
 import numpy as np
 import tensorflow_datasets as tfds
 
-from dgsct_jax.data import clips, cut, kind, records
+from dgsct_jax.data import clips, cut, files, kind, records
 
 VERSION = '1.0.0'
 SECONDS = 10
@@ -75,10 +76,11 @@ class Read:
   rate: int  # of the stored sound
   side: int  # of frames taken from videos: the shorter one is at most this
   frames_per_second: int  # of which ten frames are taken, of videos
+  usual: int = dataclasses.field(default=0, repr=False)  # pictures in a folder
 
   def __call__(self, clip: Clip) -> records.Record:
     times = frame_times(self.frames_per_second)
-    frames, wave = cut.read_clip(clip.files, clip.id, times, self.rate, self.side)
+    frames, wave = cut.read_clip(clip.files, clip.id, times, self.rate, self.side, self.usual)
     return {
       'id': clip.id,
       'row': clip.row,
@@ -105,6 +107,7 @@ def recipe(
     raise ValueError(
       f'{root} has neither the folders frames and wave, nor videos in AVE, videos or itself.'
     )
+  usual = cut.usual_count(root / 'frames' / row.id for row in rows) if released else 0
   missing = str(root / 'AVE' / '{}.mp4')  # to be named as the reason
   clips = [
     dataclasses.replace(
@@ -125,60 +128,109 @@ def recipe(
     version=VERSION,
     features=features,
     splits={name: [clips[i] for i in order] for name, order in splits(root, rows).items()},
-    read=Read(rate, side, frames_per_second),
+    read=Read(rate, side, frames_per_second, usual),
     files={'classes.txt': '\n'.join(CLASSES)},
+    remarks=repeated(rows),
   )
 
 
 def annotations(root: Path) -> list[Clip]:
   """The rows of Annotations.txt, without their files."""
-  path = root / 'Annotations.txt'
-  lines = path.read_text(encoding='utf-8').splitlines()
-  if lines and lines[0].startswith('Category&'):
-    del lines[0]
-  return [_parse(path, number, line) for number, line in enumerate(lines)]
+  rows = files.lines(root / 'Annotations.txt')
+  if rows and rows[0][1].startswith('Category&'):
+    del rows[0]
+  return [
+    _parse(root / 'Annotations.txt', line, text, row) for row, (line, text) in enumerate(rows)
+  ]
+
+
+def repeated(rows: list[Clip]) -> list[str]:
+  """Which rows of Annotations.txt say the same."""
+  same: dict[tuple[int, str, int, int], list[int]] = {}
+  for row in rows:
+    same.setdefault(_key(row), []).append(row.row)
+  return [
+    f'Annotations.txt has {key[1]} in the rows {", ".join(map(str, found))} from 0, all alike'
+    for key, found in same.items()
+    if len(found) > 1
+  ]
 
 
 def splits(root: Path, rows: list[Clip]) -> dict[str, list[int]]:
   """The rows of each split in their order, from {}_order.h5 or {}Set.txt, which must agree."""
   result = {}
-  numbers = {(row.event, row.id, row.start, row.end): row.row for row in rows}
+  numbers: dict[tuple[int, str, int, int], list[int]] = {}
+  for row in rows:
+    numbers.setdefault(_key(row), []).append(row.row)
   for name in ('train', 'val', 'test'):
     order, listed = root / f'{name}_order.h5', root / f'{name}Set.txt'
-    found = []
-    if order.exists():
-      with h5py.File(order) as file:
-        found.append(file['order'][:].tolist())
-      if outside := [i for i in found[0] if not 0 <= i < len(rows)]:
-        raise ValueError(
-          f'{order} names the rows {outside[:5]} of Annotations.txt, which has only {len(rows)}.'
-        )
-    if listed.exists():
-      lines = listed.read_text(encoding='utf-8').splitlines()
-      parsed = [_parse(listed, i, line) for i, line in enumerate(lines)]
-      keys = [(row.event, row.id, row.start, row.end) for row in parsed]
-      if unknown := [key for key in keys if key not in numbers]:
-        raise ValueError(
-          f'{listed} has {len(unknown)} clips that are not in Annotations.txt, such '
-          f'as {unknown[0][1]}.'
-        )
-      found.append([numbers[key] for key in keys])
-    if not found:
+    if not (order.exists() or listed.exists()):
       raise ValueError(f'{root} has neither {order.name} nor {listed.name}.')
-    if found[0] != found[-1]:
-      raise ValueError(f'{order} and {listed} name different clips; remove the wrong one.')
-    result[name] = found[0]
+    wanted = _read_order(order, len(rows)) if order.exists() else None
+    if listed.exists():
+      places = _read_list(listed, numbers, wanted)
+      if wanted is not None and [_key(rows[i]) for i in wanted] != [_key(rows[i]) for i in places]:
+        raise ValueError(f'{order} and {listed} name different clips; remove the wrong one.')
+      wanted = places if wanted is None else wanted
+    repeated = [rows[i] for i, count in collections.Counter(wanted).items() if count > 1]
+    if repeated:
+      raise ValueError(
+        f'{order if order.exists() else listed} names {len(repeated)} clips twice, first'
+        f' {repeated[0].id}, row {repeated[0].row} of Annotations.txt from 0.'
+      )
+    result[name] = wanted
   return result
 
 
-def _parse(path: Path, number: int, line: str) -> Clip:
+def _read_order(path: Path, rows: int) -> list[int]:
   try:
-    category, video, _, start, end = line.split('&')
-    return Clip(video, number, CLASSES.index(category), int(start), int(end), '')
+    with h5py.File(path) as file:
+      order = np.asarray(file['order'][:])
+  except (OSError, KeyError) as error:
+    raise ValueError(f'{path} is no HDF5 file with the field order ({error}).') from error
+  if order.dtype.kind not in 'iu' or order.ndim != 1:
+    raise ValueError(
+      f'{path} holds {order.dtype} of the shape {order.shape}; it should list rows of'
+      ' Annotations.txt by number.'
+    )
+  if outside := [int(i) for i in order if not 0 <= i < rows]:
+    raise ValueError(
+      f'{path} names the rows {outside[:5]} of Annotations.txt, which has only {rows}.'
+    )
+  return order.tolist()
+
+
+def _read_list(
+  path: Path, numbers: dict[tuple[int, str, int, int], list[int]], wanted: list[int] | None
+) -> list[int]:
+  """The rows of Annotations.txt that a list names.
+
+  Args:
+    wanted: the order of the other file; where a clip stands in several rows, that row is meant.
+  """
+  places = []
+  for line, text in files.lines(path):
+    key = _key(_parse(path, line, text, 0))
+    if key not in numbers:
+      raise ValueError(f'{path}, line {line}: {key[1]} is not in Annotations.txt.')
+    same, place = numbers[key], len(places)
+    meant = wanted[place] if wanted is not None and place < len(wanted) else same[0]
+    places.append(meant if meant in same else same[0])
+  return places
+
+
+def _key(row: Clip) -> tuple[int, str, int, int]:
+  return row.event, row.id, row.start, row.end
+
+
+def _parse(path: Path, line: int, text: str, row: int) -> Clip:
+  try:
+    category, video, _, start, end = text.split('&')
+    return Clip(video, row, CLASSES.index(category), int(start), int(end), '')
   except ValueError:
     raise ValueError(
-      f'{path}, row {number} from 0: {line!r} is not a known class, a video, a '
-      "quality, and two seconds, with '&' in between."
+      f'{path}, line {line}: {text!r} is not a known class, a video, a quality, and two seconds,'
+      " with '&' in between."
     ) from None
 
 

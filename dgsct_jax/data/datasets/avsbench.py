@@ -8,6 +8,7 @@ import functools
 import io
 import os
 import pickle
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ VERSION = '1.0.0'
 SECONDS = 5
 FRAME_AT = 15 / 16  # in its second, of videos: as the authors cut them, the last of sixteen
 SPLITS = ('train', 'val', 'test')
+SOFT = 0.2  # of the pixels: with more shades a picture is no mask
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,6 +67,9 @@ class Read:
     else:
       wave = cut.video_wave(clip.video, SECONDS, self.rate, start)
     masks = [binary_mask(path) for path in clip.masks]
+    if all(transforms.decode_image(mask).all() for mask in masks):
+      remark = 'its masks cover the whole picture in every second'
+      warnings.warn(remark, records.Remark, stacklevel=2)
     return {
       'id': clip.id,
       'frames': frames,
@@ -100,23 +105,35 @@ def recipe(
 def binary_mask(path: str | os.PathLike) -> bytes:
   """A mask file of any mode as a PNG of one channel, 0 and 255.
 
+  What is not black sounds; in pictures of one colour, what is not transparent. Soft edges are cut at
+  half, which is a remark.
+
   Raises:
-    ValueError: it has more than two values, so that what sounds is not clear.
+    ValueError: it has so many shades that what sounds is not clear.
   """
   try:
     with Image.open(path) as image:
-      if image.mode not in ('1', 'L', 'P', 'I', 'I;16'):
-        image = image.convert('RGB')  # less transparency
-      values = np.asarray(image)  # of a palette: its indices
+      transforms.check_size(image)
+      colours = np.asarray(image.convert('RGBA'))  # of a palette: its colours, in whatever order
   except FileNotFoundError:
     raise
-  except (OSError, ValueError, SyntaxError) as error:  # Pillow raises all three
-    raise ValueError(f'{path} is not a readable picture.') from error
-  values = values.max(-1) if values.ndim == 3 else values
-  if len(found := np.unique(values)) > 2 or (len(found) == 2 and found[0]):
-    raise ValueError(f'{path} has the values {found[:9].tolist()}; a mask has 0 and one other.')
+  except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:  # of Pillow
+    raise ValueError(f'{path} is not a readable picture ({error}).') from error
+  values, alpha = colours[..., :3].max(-1), colours[..., 3]
+  if np.ptp(alpha):  # a mask in the transparency, or beside it
+    values = alpha if not np.ptp(values) else np.where(alpha > 0, values, 0)
+  soft = (values > 0) & (values < values.max())
+  if soft.mean() > SOFT:
+    raise ValueError(
+      f'{path} has {len(np.unique(values))} shades, on {100 * soft.mean():.0f} % of its pixels; a'
+      ' mask is black and one other.'
+    )
+  if soft.any():
+    remark = f'{path} has soft edges: what is half as bright as its brightest counts'
+    warnings.warn(remark, records.Remark, stacklevel=2)
+  mask = (2 * values.astype(int) > values.max()) * np.uint8(255)
   file = io.BytesIO()
-  Image.fromarray(((values > 0) * 255).astype(np.uint8)).save(file, 'png')
+  Image.fromarray(mask).save(file, 'png')
   return file.getvalue()
 
 

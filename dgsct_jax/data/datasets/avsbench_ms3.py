@@ -4,11 +4,10 @@ Read from the folder of the AVSBench and DG-SCT releases (`ms3_meta_data.csv`, `
 visual_frames`, `gt_masks`, `wave`), or from the list, gt_masks and videos `<name>.mp4`.
 """
 
-import csv
 import os
 from pathlib import Path
 
-from dgsct_jax.data import cut, kind, records
+from dgsct_jax.data import cut, files, kind, records
 from dgsct_jax.data.datasets import avsbench
 
 
@@ -40,12 +39,13 @@ def recipe(source: str | os.PathLike, *, rate: int = 32000, side: int = 256) -> 
 
 def rows(path: Path) -> list[tuple[str, str]]:
   """(name, split) of each clip: the first two columns."""
-  with open(path, newline='', encoding='utf-8-sig') as file:
-    _, *lines = csv.reader(file)
-  for number, line in enumerate(lines, 2):
-    if line[1] not in avsbench.SPLITS:
-      raise ValueError(f'{path}, line {number}: {line} has an unknown split.')
-  return [(line[0], line[1]) for line in lines]
+  found = []
+  for row in files.table(path, ()):
+    name, split, *_ = (*row.fields.values(), '')
+    if split not in avsbench.SPLITS:
+      raise row.fail(f'the split {split!r} is none of {", ".join(avsbench.SPLITS)}')
+    found.append((name, split))
+  return found
 
 
 KIND = kind.Kind(

@@ -4,11 +4,10 @@ Read from the folder of the AVSBench and DG-SCT releases (`s4_meta_data.csv`, `s
 visual_frames`, `gt_masks`, `wave`), or from the list, gt_masks and videos `<name>.mp4`.
 """
 
-import csv
 import os
 from pathlib import Path
 
-from dgsct_jax.data import cut, kind, records
+from dgsct_jax.data import cut, files, kind, records
 from dgsct_jax.data.datasets import avsbench
 
 CATEGORIES = (
@@ -71,20 +70,15 @@ def recipe(source: str | os.PathLike, *, rate: int = 32000, side: int = 256) -> 
 
 
 def rows(path: Path) -> list[dict]:
-  """name, start (seconds), category and split of each clip."""
-  with open(path, newline='', encoding='utf-8-sig') as file:
-    head, *lines = csv.reader(file)
-  category, split = (head.index(name) if name in head else None for name in ('category', 'split'))
-  if None in (category, split):
-    raise ValueError(f'{path} has the columns {head}; category and split are needed.')
+  """name, start (seconds), category and split of each clip; names and starts come first."""
   found = []
-  for number, line in enumerate(lines, 2):
-    if line[category] not in CATEGORIES or line[split] not in avsbench.SPLITS:
-      raise ValueError(f'{path}, line {number}: {line} has an unknown category or split.')
-    start = line[1] if line[1].replace('.', '', 1).isdigit() else 0
-    found.append(
-      {'name': line[0], 'start': float(start), 'category': line[category], 'split': line[split]}
-    )
+  for row in files.table(path, ('category', 'split')):
+    category, split = row.fields['category'], row.fields['split']
+    if category not in CATEGORIES or split not in avsbench.SPLITS:
+      raise row.fail(f'{category!r}, {split!r} is an unknown category or split')
+    name, start, *_ = row.fields.values()
+    start = float(start) if start.replace('.', '', 1).isdigit() else 0.0
+    found.append({'name': name, 'start': start, 'category': category, 'split': split})
   return found
 
 

@@ -4,7 +4,6 @@ Read from the folder of the MA-AVT and OGM-GE releases (`AudioWAV/<clip>.wav`,
 `frames/Image-01-FPS/<clip>/*.jpg`), or from that of the authors (`VideoFlash/<clip>.flv`).
 """
 
-import csv
 import dataclasses
 import os
 from pathlib import Path
@@ -12,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import tensorflow_datasets as tfds
 
-from dgsct_jax.data import clips, cut, kind, media, records
+from dgsct_jax.data import clips, cut, files, kind, media, records
 
 VERSION = '1.0.0'
 SECONDS = 3
@@ -104,14 +103,12 @@ def released_split(root: Path) -> dict[str, list[tuple[str, int]]]:
     path = root / 'Annotations' / f'{name}.csv'
     if not path.exists():
       raise ValueError(f'{path} is missing; use --split=actors, which does not need it.')
-    with open(path, newline='', encoding='utf-8-sig') as file:
-      rows = [row for row in csv.reader(file) if row]
-    if wrong := [row for row in rows if len(row) < 2 or row[1] not in CLASSES]:
-      raise ValueError(
-        f'{path} has {len(wrong)} rows such as {wrong[0]}, which are not a clip and '
-        f'one of {CLASSES}.'
-      )
-    splits[name] = [(row[0], CLASSES.index(row[1])) for row in rows]
+    splits[name] = []
+    for row in files.columns(path, 2):
+      clip, emotion = row.fields.values()
+      if emotion not in CLASSES:
+        raise row.fail(f'{emotion!r} is none of the emotions {", ".join(CLASSES)}')
+      splits[name].append((clip, CLASSES.index(emotion)))
   return splits
 
 

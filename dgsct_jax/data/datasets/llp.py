@@ -5,7 +5,6 @@ Read from the folder of the DG-SCT release (`LLP_dataset/frame/<id>/*.jpg`, `LLP
 AVVP_*.csv files lie in both. docs/data/llp.md has the rules by which clips are cut.
 """
 
-import csv
 import dataclasses
 import os
 from collections.abc import Mapping
@@ -15,7 +14,7 @@ import numpy as np
 import tensorflow_datasets as tfds
 from jaxtyping import Float32
 
-from dgsct_jax.data import clips, cut, kind, records
+from dgsct_jax.data import clips, cut, files, kind, records
 
 VERSION = '1.0.0'
 SECONDS = 10
@@ -150,9 +149,9 @@ def labels(root: Path) -> dict[str, list[Clip]]:
   splits = {}
   for split, name in SPLITS.items():
     splits[split] = []
-    for row in _rows(root / name):
-      events = {_class(root / name, label) for label in row['event_labels'].split(',')}
-      clip = row['filename']
+    for row in files.table(root / name, ('filename', 'event_labels'), '\t'):
+      events = {_class(row, label) for label in row.fields['event_labels'].split(',')}
+      clip = row.fields['filename']
       known = split != 'train'
       splits[split].append(
         Clip(
@@ -176,32 +175,34 @@ def raster(spans: Spans) -> Float32[np.ndarray, 't c']:
 
 
 def _spans(path: Path) -> Mapping[str, Spans]:
-  found = {}
-  for row in _rows(path):
-    span = (_class(path, row['event_labels']), int(row['onset']), int(row['offset']))
-    found.setdefault(row['filename'], []).append(span)
-  return {name: tuple(spans) for name, spans in found.items()}
+  spans: dict[str, list[tuple[int, int, int]]] = {}
+  for row in files.table(path, ('filename', 'onset', 'offset', 'event_labels'), '\t'):
+    start, end = (row.whole(name, 0, SECONDS) for name in ('onset', 'offset'))
+    span = _class(row, row.fields['event_labels']), start, end
+    spans.setdefault(row.fields['filename'], []).append(span)
+  return {name: tuple(found) for name, found in spans.items()}
 
 
-def _rows(path: Path) -> list[dict[str, str]]:
-  if not path.exists():
-    raise ValueError(f'{path} is missing.')
-  with open(path, newline='', encoding='utf-8') as file:
-    return list(csv.DictReader(file, delimiter='\t'))
-
-
-def _class(path: Path, label: str) -> int:
-  if label not in CLASSES:
-    raise ValueError(f'{path} has the event {label!r}, which is none of {CLASSES}.')
-  return CLASSES.index(label)
+def _class(row: files.Row, label: str) -> int:
+  if label.strip() not in CLASSES:
+    raise row.fail(f'the event {label!r} is none of {", ".join(CLASSES)}')
+  return CLASSES.index(label.strip())
 
 
 def _motion(path: Path) -> Float32[np.ndarray, 't 512']:
-  features = np.load(path)
-  if features.shape != (SECONDS, MOTION) or not np.isfinite(features).all():
+  try:
+    features = np.load(path)
+  except FileNotFoundError:
+    raise FileNotFoundError(
+      f'{path} is missing, though other clips have motion features; extract it, or remove the'
+      ' folder feats/r2plus1d_18 to go without.'
+    ) from None
+  except (ValueError, EOFError) as error:
+    raise ValueError(f'{path} is not a readable array of numbers ({error}).') from error
+  shape = getattr(features, 'shape', 'no shape')
+  if shape != (SECONDS, MOTION) or not np.isfinite(features).all():
     raise cut.WrongLength(
-      f'{path} has the shape {features.shape}, or is not finite; it should '
-      f'hold {(SECONDS, MOTION)} numbers.'
+      f'{path} has the shape {shape}, or is not finite; it should hold {(SECONDS, MOTION)} numbers.'
     )
   return features.astype(np.float32)
 

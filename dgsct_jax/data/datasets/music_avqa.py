@@ -8,15 +8,16 @@ stored once; `load` puts the questions to them. docs/data/music_avqa.md has the 
 import dataclasses
 import json
 import os
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import tensorflow_datasets as tfds
 from absl import logging
+from jaxtyping import Float32, Int16
 
-from dgsct_jax.data import clips, cut, kind, media, questions, records
+from dgsct_jax.data import clips, cut, files, kind, media, questions, records
 
 VERSION = '1.0.0'
 SECONDS = 10  # of the sixty
@@ -97,23 +98,43 @@ class Read:
   rate: int  # of the stored sound
   side: int  # of frames taken from videos: the shorter one is at most this
   frame_at: float  # in its second, of frames taken from videos
+  usual: int = dataclasses.field(default=0, repr=False)  # pictures in a folder
 
   def __call__(self, clip: Clip) -> records.Record:
     path = Path(clip.files)
     if path.is_dir():
-      frames = cut.frame_files(path / 'frames' / clip.id, SECONDS)
-      wave = cut.wave_file(path / 'audio_wave' / f'{clip.id}.npy', SECONDS, self.rate)
+      folder = path / 'frames' / clip.id
+      frames = cut.frame_files(folder, SECONDS, self.usual)
+      wave = _wave(path / 'audio_wave' / f'{clip.id}.npy', len(files.pictures(folder)), self.rate)
       return {'id': clip.id, 'frames': frames, 'wave': wave}
     sound = media.waveform(path, self.rate)
     starts = seconds(cut.length_of(path, least=SECONDS - 1) or len(sound) / self.rate)
     frames = cut.video_frames(path, [start + self.frame_at for start in starts], self.side)
-    sound = np.pad(sound, (0, self.rate))  # it may end within the last second
-    wave = np.concatenate([sound[i * self.rate : (i + 1) * self.rate] for i in starts])
-    return {
-      'id': clip.id,
-      'frames': frames,
-      'wave': cut.fit(wave, SECONDS, self.rate, f'the sound of {path}'),
-    }
+    wave = _pieces(sound, starts, self.rate, f'the sound of {path}')
+    return {'id': clip.id, 'frames': frames, 'wave': wave}
+
+
+def _wave(path: Path, pictures: int, rate: int) -> Int16[np.ndarray, 's']:
+  """A stored wave of ten seconds; or those of the whole video in which the ten frames are.
+
+  Args:
+    pictures: how many the whole video has, evenly spread.
+  """
+  wave = cut.read_wave(path, SECONDS, rate)
+  if wave.size < 2 * SECONDS * rate:
+    return cut.wave_file(path, SECONDS, rate)
+  length = wave.size // rate
+  starts = [place * length // pictures for place in cut.spread(pictures, SECONDS)]
+  return _pieces(wave, starts, rate, str(path))
+
+
+def _pieces(
+  sound: Float32[np.ndarray, 'r'], starts: Sequence[int], rate: int, name: str
+) -> Int16[np.ndarray, 's']:
+  """The seconds of a sound that begin there; it may end within the last one."""
+  sound = np.pad(sound, (0, rate))
+  wave = np.concatenate([sound[i * rate : (i + 1) * rate] for i in starts])
+  return cut.fit(wave, SECONDS, rate, name)
 
 
 def seconds(length: float | int) -> tuple[int, ...]:
@@ -130,14 +151,16 @@ def recipe(
     ValueError: the folder has neither layout, or its training questions have another vocabulary.
   """
   root = cut.find_root(source, 'AVQA', 'json/avqa-test.json', 'avqa-test.json')
-  files = label_files(root)
-  if train := files.get('original-train.json'):
+  labels = label_files(root)
+  if train := labels.get('original-train.json'):
     if questions.vocabulary(json.loads(train)) != (list(WORDS), list(ANSWERS)):
       raise ValueError(
         f'The words or answers of avqa-train.json under {root} are not the known 93 '
         'and 42 in their order, by which the weights of trained models are stored.'
       )
-  names = dict.fromkeys(q['video_id'] for text in files.values() for q in json.loads(text))
+  names = dict.fromkeys(
+    questions.video_name(q['video_id']) for text in labels.values() for q in json.loads(text)
+  )
   released = (root / 'frames').is_dir() and (root / 'audio_wave').is_dir()
   videos = {} if released else cut.find_videos([root, *sorted(root.glob('*[vV]ideo*'))])
   if not (released or videos):
@@ -145,6 +168,7 @@ def recipe(
       f'{root} has neither the folders frames and audio_wave, nor videos in itself '
       'or in a folder with "video" in its name.'
     )
+  usual = cut.usual_count(root / 'frames' / name for name in names) if released else 0
   missing = str(root / 'videos' / '{}.mp4')  # to be named as the reason
   clips = [
     Clip(name, str(root if released else videos.get(name, missing.format(name)))) for name in names
@@ -155,7 +179,7 @@ def recipe(
     'wave': records.wave(SECONDS * rate),
   }
   return records.Recipe(
-    'music_avqa', VERSION, features, {'videos': clips}, Read(rate, side, frame_at), files
+    'music_avqa', VERSION, features, {'videos': clips}, Read(rate, side, frame_at, usual), labels
   )
 
 
@@ -166,7 +190,10 @@ def label_files(root: Path) -> dict[str, str]:
     for split in SPLITS:
       paths = [root / folder / f'avqa-{split}.json' for folder in folders]
       for path in [path for path in paths if path.exists() and path.stat().st_size][:1]:
-        found[f'{annotations}-{split}.json'] = path.read_text(encoding='utf-8')
+        text = files.read_text(path)
+        if split != 'train':  # its words and answers are compared as a whole
+          questions.read(text, str(path), WORDS, ANSWERS)
+        found[f'{annotations}-{split}.json'] = text
   return found
 
 
@@ -194,7 +221,7 @@ def load(
     )
   asked = [
     q
-    for q in json.loads(path.read_text(encoding='utf-8'))
+    for q in questions.read(path.read_text(encoding='utf-8'), str(path), WORDS, ANSWERS)
     if subset == 'all' or (subset == 'real') == q['video_id'].isdigit()
   ]
   stored = {name: i for i, name in enumerate(videos.ids)}
@@ -233,7 +260,7 @@ def totals(recipe: records.Recipe, usable: Mapping[str, Collection[str]]) -> kin
   """The questions of each label file, and how many are about usable videos."""
   there, rows = set().union(*usable.values()), []
   for name, text in recipe.files.items():
-    asked = [question['video_id'] in there for question in json.loads(text)]
+    asked = [questions.video_name(question['video_id']) in there for question in json.loads(text)]
     rows.append((name.removesuffix('.json'), len(asked), sum(asked)))
   return rows
 

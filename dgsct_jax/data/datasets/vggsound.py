@@ -5,7 +5,6 @@ Read from the folder of the MA-AVT release (`frames/<split>/Image-01-FPS/<clip>.
 the second of its start in six digits; vggsound.csv lies in both.
 """
 
-import csv
 import dataclasses
 import os
 from collections.abc import Mapping
@@ -15,7 +14,7 @@ from typing import Any
 import numpy as np
 import tensorflow_datasets as tfds
 
-from dgsct_jax.data import clips, cut, kind, records
+from dgsct_jax.data import clips, cut, files, kind, records
 
 VERSION = '1.0.0'
 SECONDS = 10
@@ -66,7 +65,7 @@ def recipe(
   """
   root = cut.find_root(source, 'vggsound', 'vggsound.csv')
   rows, classes = labels(root / 'vggsound.csv')
-  wanted = set(Path(ids).read_text(encoding='utf-8').split()) if ids else None
+  wanted = set(files.read_text(Path(ids)).split()) if ids else None
   there = {row.id for found in rows.values() for row in found}
   if unknown := (wanted or set()) - there:
     raise ValueError(
@@ -98,13 +97,12 @@ def recipe(
 
 def labels(path: Path) -> tuple[dict[str, list[Clip]], list[str]]:
   """The clips of each split, without their files, and the names of the classes."""
-  with open(path, newline='', encoding='utf-8') as file:
-    lines = [line for line in csv.reader(file) if line]
-  for number, line in enumerate(lines, 1):
-    if len(line) != 4 or not line[1].isdigit() or line[3] not in SPLITS:
-      raise ValueError(
-        f'{path}, line {number}: {line} is not a video, a second, a class and one of {SPLITS}.'
-      )
+  lines = []
+  for row in files.columns(path, 4):
+    video, start, name, split = row.fields.values()
+    if not start.isdigit() or split not in SPLITS:
+      raise row.fail(f'{list(row.fields.values())} is not a video, a second, a class and a split')
+    lines.append((video, start, name, split))
   # The names of the full list: those of the clips that one has would number the classes anew.
   classes = sorted({line[2] for line in lines})
   splits = {
