@@ -146,6 +146,12 @@ def load_questions(fields: Any, split: str) -> Asked:
     part.rename(path)
   asked = json.loads(path.read_text())
   place = {clip: i for i, clip in enumerate(clips.ids)}
+  unknown = sorted({question['video_id'] for question in asked} - place.keys())
+  if unknown:
+    raise ValueError(
+      f'{path} asks about {len(unknown)} clips that {fields.name!r} does not have, first'
+      f' {unknown[0]!r}: it belongs to other clips. Remove it.'
+    )
   return Asked(
     clips, asked, [place[question['video_id']] for question in asked], *vocabulary(fields)
   )

@@ -89,7 +89,8 @@ def test_frames_of_other_clips_come_beside_those_of_the_clip_of_the_question():
     ['<pad>', 'Is', 'it'],
     ['yes'],
   )
-  steps = transforms.DecodeFrames(4), negatives.OtherFrames(asked, 4, 'correct')
+  decode = transforms.DecodeFrames(4)
+  steps = decode, negatives.OtherFrames(asked, decode, 'correct')
   dataset = pipeline.Dataset(asked, (*steps, transforms.Keep(('video', 'negative'))))
   with (
     pipeline.train(dataset, batch=6, seed=0) as batches,

@@ -1,6 +1,7 @@
 """AVE as a task: losses and metrics that padding cannot move, and the model at its full size."""
 
 import functools
+import json
 import math
 
 import jax
@@ -9,10 +10,11 @@ import numpy as np
 import pytest
 
 from configs import ave as config
-from dgsct_jax import tree
+from dgsct_jax import models, tree
+from dgsct_jax.data.clips import Clip
 from dgsct_jax.models import lazy
 from dgsct_jax.tasks import ave, registry
-from dgsct_jax.tasks.task import Task
+from dgsct_jax.tasks.task import Task, View
 
 CLASSES = 28
 
@@ -173,6 +175,79 @@ def test_metrics_do_not_depend_on_the_split_into_batches_or_padding(sizes):
   assert reduce(together, mask) == pytest.approx(expected)
 
 
+# What is shown.
+
+
+def test_confidence_is_that_of_an_event_and_of_its_class():
+  outputs = {
+    'logits': np.log([[0.5, 0.3, 0.2], [0.1, 0.1, 0.8]]),
+    'event_logits': np.array([[2.0, -1.0], [0.1, 9.0]]),
+  }
+  found = ave.judge(outputs, ('dog', 'bell', 'horse'))
+  assert [f['event'] for f in found] == ['dog', None, 'horse', 'horse']
+  assert [f['likeliest'] for f in found] == ['dog', 'dog', 'horse', 'horse']
+  np.testing.assert_allclose(
+    [f['confidence'] for f in found],
+    [0.5 * sigmoid(2), 0.5 * sigmoid(-1), 0.8 * sigmoid(0.1), 0.8 * sigmoid(9)],
+  )
+
+
+def test_logits_of_background_are_no_class():
+  outputs = {'logits': np.array([[0.0, 1.0, 9.0]]), 'event_logits': np.array([[50.0]])}
+  (second,) = ave.judge(outputs, ('dog', 'bell'))  # the weakly supervised head has one more
+  assert second['event'] == 'bell' and second['confidence'] == pytest.approx(1 / (1 + np.exp(-1)))
+
+
+NAMES = ('dog', 'bell', 'horse')
+
+
+def shown(clip: Clip, logits, event_logits) -> View:
+  """Of windows of two seconds."""
+  w = len(logits)
+  outputs = {
+    'logits': np.array(logits),
+    'event_logits': np.array(event_logits),
+    'visual_map': np.full((w, 2, 16), 1 / 16),
+    'audio_map': np.full((w, 2, 16), 1 / 16),
+  }
+  encoder = models.build(config.get_config('tiny').model)
+  return ave.show(clip, outputs, names=NAMES, encoder=encoder)
+
+
+def film(seconds: int, **fields) -> Clip:
+  frames, wave = np.zeros((seconds, 16, 16, 3), np.uint8), np.zeros((seconds, 4000), np.float32)
+  return Clip('a.mp4', tuple(range(seconds)), frames, wave, **fields)
+
+
+def test_a_file_is_told_second_by_second_up_to_its_end():
+  view = shown(film(3), [[9.0, 0, 0], [0, 9.0, 0]], [[1.0, -1.0], [2.0, 3.0]])
+  timeline = view.record['timeline']
+  assert [(s['second'], s['event']) for s in timeline] == [(0, 'dog'), (1, None), (2, 'bell')]
+  assert view.record['classes'] == list(NAMES) and 'true' not in timeline[0]
+  assert view.lines == view.captions and view.lines[0].startswith('0:00  dog 0.')
+  assert view.lines[1].startswith('0:01  – (dog ')
+  assert [track.name for track in view.tracks] == [
+    'frames', 'looks at', 'sound', 'listens to', 'event', 'predicted'
+  ]  # fmt: skip
+  assert all(len(track[1]) == 3 for track in view.tracks)
+  np.testing.assert_array_equal(view.tracks[-1].labels, [0, 3, 1])
+  np.testing.assert_allclose(view.tracks[4].values, sigmoid(np.array([1.0, -1.0, 2.0])))
+  assert view.overlay is view.tracks[1] and view.title == 'a.mp4'
+
+
+def test_what_is_made_up_stands_in_the_title():
+  assert shown(film(2, notes=('silence',)), [[1.0, 0, 0]], [[1.0, 1.0]]).title == 'a.mp4 · silence'
+
+
+def test_of_a_known_clip_the_true_events_stand_beside():
+  clip = film(2, known={'label': np.array([0, 3])})
+  view = shown(clip, [[9.0, 0, 0]], [[1.0, 1.0]])
+  assert [s['true'] for s in view.record['timeline']] == ['dog', None]
+  assert view.title == 'a.mp4: 1 of 2 seconds right'
+  assert [track.name for track in view.tracks[-2:]] == ['true', 'predicted']
+  json.dumps(view.record)
+
+
 # The model.
 
 
@@ -258,7 +333,7 @@ def test_outputs_have_the_shapes_that_losses_and_metrics_expect(variant, expecte
   zeros = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), outputs)
   found = task.metrics(zeros, batch)
   assert all(value.shape == weight.shape == (2,) for value, weight in found.values())
-  assert task.primary in found and set(task.batch_means) == {'accuracy'}
+  assert task.primary in found and task.released({'accuracy': 4.0, 'x': 5.0}) == {'accuracy': 4.0}
 
 
 def test_bfloat16_ends_at_the_pooled_tokens_and_changes_no_parameter():
