@@ -1,4 +1,4 @@
-"""Small files like those that users brought and that once failed; drawn pictures, synthetic sounds."""
+"""Small files like those that users brought and that once failed; all are made for tests."""
 
 import gzip
 from pathlib import Path
