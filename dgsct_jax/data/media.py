@@ -14,7 +14,7 @@ import av
 import numpy as np
 import soxr
 from jaxtyping import Float32, Int, Int16, UInt8
-from PIL import Image
+from PIL import ExifTags, Image, ImageOps
 
 from dgsct_jax.data.streams import (
   SILENT,
@@ -99,14 +99,14 @@ def each_frame(
         )
       while shown is not None and left and left[0] < time - 1e-3:
         left.pop(0)
-        yield _pixels(shown, size)
+        yield _pixels(path, shown, size)
       shown = frame
       if not left:
         return
     if shown is None:
       raise MediaError(f'{path}: not one picture of its video track can be decoded.')
     for _ in left:
-      yield _pixels(shown, size)
+      yield _pixels(path, shown, size)
 
 
 def waveform(path: str | os.PathLike, rate: int) -> Float32[np.ndarray, 's']:
@@ -217,12 +217,31 @@ def printable(path: str | os.PathLike) -> str:
   return os.fsencode(path).decode(errors='backslashreplace')
 
 
-def _pixels(frame: av.VideoFrame, size: tuple[int, int]) -> UInt8[np.ndarray, 'h w 3']:
+def _pixels(
+  path: str | os.PathLike, frame: av.VideoFrame, size: tuple[int, int]
+) -> UInt8[np.ndarray, 'h w 3']:
   pixels = frame.to_ndarray(format='rgb24', width=size[0], height=size[1])
-  matrix = frame.side_data.get(av.sidedata.sidedata.Type.DISPLAYMATRIX)
+  try:
+    matrix = frame.side_data.get(av.sidedata.sidedata.Type.DISPLAYMATRIX)
+  except ValueError:  # PyAV 18 fails on EXIF, which photographs have
+    return _as_exif_says(path, pixels, round(frame.rotation / 90))
   if matrix is not None:
     pixels = displayed(pixels, np.frombuffer(matrix, np.int32))
   return np.ascontiguousarray(pixels)
+
+
+def _as_exif_says(
+  path: str | os.PathLike, pixels: UInt8[np.ndarray, 'y x 3'], quarters: int
+) -> UInt8[np.ndarray, 'h w 3']:
+  """A picture turned and mirrored by its EXIF; a video of such pictures by `quarters` alone."""
+  try:
+    with Image.open(path) as file:
+      orientation = file.getexif().get(ExifTags.Base.Orientation, 1)
+  except OSError:
+    return np.ascontiguousarray(np.rot90(pixels, quarters))
+  image = Image.fromarray(pixels)
+  image.getexif()[ExifTags.Base.Orientation] = orientation
+  return np.asarray(ImageOps.exif_transpose(image))
 
 
 def displayed(

@@ -4,7 +4,7 @@ import io
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageOps
 
 from dgsct_jax.data import media
 from tests import clips
@@ -75,6 +75,21 @@ def test_pictures_are_turned_and_mirrored_as_the_file_says(tmp_path, quarters, m
   expected = np.rot90(corners[::-1] if mirrored else corners, -quarters)
   assert frame.shape[:2] == expected.shape
   assert np.abs(frame.mean(-1) - expected).mean() < 5
+
+
+@pytest.mark.parametrize('suffix', ['.jpg', '.png'])
+@pytest.mark.parametrize('orientation', range(1, 9))
+def test_photographs_are_shown_as_their_exif_says(tmp_path, orientation, suffix):
+  corners = np.uint8([[0, 80], [160, 240]]).repeat(24, 0).repeat(32, 1)[..., None].repeat(3, 2)
+  exif = Image.Exif()
+  exif[0x0112] = orientation
+  exif[0x010F] = 'the maker of a camera'
+  path = tmp_path / f'a{suffix}'
+  Image.fromarray(corners).save(path, exif=exif)
+  with Image.open(path) as image:
+    expected = np.asarray(ImageOps.exif_transpose(image), np.int16)
+  frame = media.frames(path, [0])[0]
+  assert frame.shape == expected.shape and np.abs(frame - expected).mean() < 3
 
 
 @pytest.mark.parametrize(
