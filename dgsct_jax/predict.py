@@ -25,7 +25,7 @@ import av
 import numpy as np
 
 from dgsct_jax import figures, film, trained
-from dgsct_jax.data import clips
+from dgsct_jax.data import clips, media
 from dgsct_jax.data.transforms import Example
 from dgsct_jax.tasks import registry
 from dgsct_jax.tasks.task import Task, View
@@ -101,7 +101,7 @@ def write(file: clips.File, view: View, folder: Path, about: dict[str, Any]) -> 
     OSError, av.FFmpegError: a result cannot be written.
   """
   folder.mkdir(parents=True, exist_ok=True)
-  record = {'file': str(file.path), 'seconds': file.seconds, 'notes': file.notes} | about
+  record = {'file': media.printable(file.path), 'seconds': file.seconds, 'notes': file.notes} | about
   text = json.dumps(record | view.record, indent=2, ensure_ascii=False)
   (folder / f'{view.name}.json').write_text(f'{text}\n', encoding='utf-8')
   if view.tracks:

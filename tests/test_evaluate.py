@@ -108,7 +108,9 @@ def test_a_metric_may_be_a_curve_whose_mean_is_summarised_over_the_split(batch):
   shares = [weight[label == i].sum() / weight.sum() for i in range(3)]
   assert found['best'] == pytest.approx(max(0.5, *shares))
   parts = [slice(i, i + batch) for i in range(0, 13, batch)]
-  best = [max(0.5, *(weight[p][label[p] == i].sum() / weight[p].sum() for i in range(3))) for p in parts]
+  best = [
+    max(0.5, *(weight[p][label[p] == i].sum() / weight[p].sum() for i in range(3))) for p in parts
+  ]
   assert found['best_batch_mean'] == pytest.approx(np.mean(best))
 
 
@@ -172,7 +174,10 @@ def test_a_checkpoint_over_other_frozen_weights_is_not_evaluated(tmp_path):
 
 def test_scores_of_hosts_are_added_in_double_precision(monkeypatch):
   sums = [
-    {'accuracy': (np.float64(1e9 + 0.25), np.float64(3.0)), 'curve': (np.arange(3.0), np.float64(2))}
+    {
+      'accuracy': (np.float64(1e9 + 0.25), np.float64(3.0)),
+      'curve': (np.arange(3.0), np.float64(2)),
+    }
     for _ in range(2)
   ]
   monkeypatch.setattr(jax, 'process_count', lambda: 2)

@@ -129,7 +129,9 @@ def test_moments_that_are_not_heard_are_drawn_without_light(tmp_path):
   body = image[60:-40, 100:-100].astype(int)
   coloured = np.ptp(body, -1).max(0) > 40
   second = figures.SECOND * 100
-  halves = [coloured[int(i * second) : int((i + 0.45) * second)].any() for i in np.arange(0, 4, 0.5)]
+  halves = [
+    coloured[int(i * second) : int((i + 0.45) * second)].any() for i in np.arange(0, 4, 0.5)
+  ]
   assert all(halves[::2]) and not any(halves[1::2])
 
 

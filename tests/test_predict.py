@@ -68,7 +68,7 @@ def video(path, seconds, sound=None, rate=10):
 def run(model, path, folder, asked=()):
   """What the command does with one file."""
   file, view = predict.look(model, path, asked, predict.ask(model.task, asked))
-  print('\n'.join(predict._said(file, view)))
+  print('\n'.join(predict._report(file, view)))
   predict.write(file, view, folder, {'workdir': 'runs/x', 'step': model.step})
 
 

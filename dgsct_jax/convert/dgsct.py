@@ -168,8 +168,8 @@ def ave_shapes(state: State) -> dict[str, tuple[int, ...]]:
   encoder, image = model(state)
   whole = ave.AVE(
     encoder,
-    TemporalAttention(width=side(state, 512, ('temporal_attn.v_fc.bias', 0)) // 2),
-    ave.Localizer(classes=side(state, 28, ('CMBS.video_cas.bias', 0))),
+    TemporalAttention(width=side(state, 512, ('temporal_attn.v_fc.bias', 0, 1)) // 2),
+    ave.Localizer(classes=side(state, 28, ('CMBS.video_cas.bias', 0, 1))),
   )
   return targets(
     whole,
@@ -197,12 +197,12 @@ def model(state: State) -> tuple[DualEncoder, int]:
 def adapter(state: State, stream: str) -> functools.partial[DGSCTAdapter]:
   """Makes adapters of the sizes that the first one of a stream has."""
   first = below(state, f'{stream}_adapter_blocks_p1.0.')
-  width = side(first, 96, ('fc.bias', 0))
+  width = side(first, 96, ('fc.bias', 0, 1))
   return functools.partial(
     DGSCTAdapter,
-    reduction=width // side(first, width, ('down_sampler.weight', 0)),
-    groups=width // side(first, width, ('down_sampler.weight', 1)),
-    tokens=side(first, 32, ('my_tokens', 0)),
+    reduction=width // side(first, width, ('down_sampler.weight', 0, 4)),
+    groups=width // side(first, width, ('down_sampler.weight', 1, 4)),
+    tokens=side(first, 32, ('my_tokens', 0, 2)),
     batch_norm='bn1.weight' in first,
     gate='gate' in first,
   )
@@ -215,7 +215,7 @@ def grids(state: State) -> tuple[int, int]:
     ValueError: one is over 128, which no image of a release gives and which would cost gigabytes.
   """
   names = [f'{stream}_adapter_blocks_p1.0.conv_adapter.bias' for stream in ('vis', 'audio')]
-  sides = tuple(math.isqrt(side(state, n**2, (name, 0))) for name, n in zip(names, (48, 64)))
+  sides = tuple(math.isqrt(side(state, n**2, (name, 0, 1))) for name, n in zip(names, (48, 64)))
   if max(sides) > 128:
     raise ValueError(f'{names[sides.index(max(sides))]}: too long for a grid of tokens.')
   return sides

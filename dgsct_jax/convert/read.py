@@ -159,7 +159,7 @@ def metadata(path: Path) -> dict[str, str]:
 
 def check_place(path: Path) -> None:
   """Raises ValueError where a file cannot be written, before the work is done."""
-  if path.is_dir():
+  if os.path.isdir(path):  # False, not an error, for any name
     raise ValueError(f'{path} is a folder; give the name of a file.')
   try:
     with _beside(path) as unfinished:

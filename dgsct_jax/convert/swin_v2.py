@@ -135,20 +135,37 @@ def sizes(state: State) -> dict[str, object]:
   stages = 'encoder.layers' if theirs else 'layers'
   attention = 'attention.self' if theirs else 'attn'
   patch_embed = 'embeddings.patch_embeddings.projection' if theirs else 'patch_embed.proj'
+  norm = 'embeddings.norm' if theirs else 'patch_embed.norm'
+  cpb = 'continuous_position_bias_mlp' if theirs else 'cpb_mlp'
   hidden = 'intermediate.dense' if theirs else 'mlp.fc1'
-  width = side(state, 96, (f'{patch_embed}.weight', 0), (f'{patch_embed}.bias', 0))
   depths = table.depths(state, stages)
+  blocks = [[f'{stages}.{i}.blocks.{j}' for j in range(depth)] for i, depth in enumerate(depths)]
+  width = side(
+    state,
+    96,
+    (f'{patch_embed}.weight', 0, 4),
+    (f'{patch_embed}.bias', 0, 1),
+    (f'{norm}.bias', 0, 1),
+  )
+  heads = (
+    [
+      (f'{block}.{attention}.{name}', 0, rank)
+      for block in stage
+      for name, rank in (('logit_scale', 3), (f'{cpb}.2.weight', 2))
+    ]
+    for stage in blocks
+  )
+  mlp = [
+    (f'{block}.{hidden}.{name}', 0, rank)
+    for block in blocks[0]
+    for name, rank in (('bias', 1), ('weight', 2))
+  ]
   return dict(
-    patch=side(state, 4, (f'{patch_embed}.weight', 2)),
+    patch=side(state, 4, (f'{patch_embed}.weight', 2, 4)),
     width=width,
     depths=depths,
-    heads=tuple(
-      side(
-        state, 1, *((f'{stages}.{i}.blocks.{j}.{attention}.logit_scale', 0) for j in range(depth))
-      )
-      for i, depth in enumerate(depths)
-    ),
-    mlp_ratio=side(state, 4 * width, (f'{stages}.0.blocks.0.{hidden}.bias', 0)) / width,
+    heads=tuple(side(state, 1, *axes) for axes in heads),
+    mlp_ratio=side(state, 4 * width, *mlp) / width,
   )
 
 
@@ -180,5 +197,5 @@ def variant(fields: dict[str, object], window: int, hint: str) -> str:
 def shapes(fields: dict[str, object]) -> dict[str, tuple[int, ...]]:
   """Targets of a Swin V2; parameters depend on neither window nor image, so the smallest image will do."""
   image = fields['patch'] * 2 ** (len(fields['depths']) - 1)
-  model = swin_v2.build('custom', image=image, **fields)
+  model = swin_v2.build('custom', image=image, window=image, **fields)
   return targets(model, jax.ShapeDtypeStruct((1, image, image, 3), float))

@@ -4,7 +4,9 @@ A row is (their module, our module, kind). '#' stands for a number, the same one
 A kind says which tensors such a module has and how their layouts differ. A row that drops names says why.
 """
 
+import collections
 import functools
+import itertools
 import re
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -59,7 +61,7 @@ Row = tuple[str, str | None, Kind | Drop]
 Table = tuple[Row, ...]
 
 WRAPPERS = ('module.', '_orig_mod.', 'model.')
-SCALAR = np.zeros(())
+STAGES = 6  # No backbone has more; each halves the sides of the grid.
 SAME = Layout(lambda x, shape: x, lambda y: y)
 MATRIX = Layout(lambda x, shape: x.T, lambda y: y.T)  # (out, in)
 IMAGE = Layout(
@@ -139,24 +141,28 @@ def unwrap(state: State) -> State:
   return state
 
 
-def side(state: State, default: int, *axes: tuple[str, int]) -> int:
-  """The length of the first (tensor, axis) that the file has, else `default`; at least 1.
+def side(state: State, default: int, *axes: tuple[str, int, int]) -> int:
+  """The length that most of some axes have, each (tensor, axis, rank); `default` if there is none.
 
-  So a model is planned even where a tensor that tells its sizes is missing, and `convert` can say
-  all that is.
+  So a model is planned even where a tensor that tells its sizes is missing or misshapen, and
+  `convert` can say all that is.
   """
-  lengths = (state[name].shape[axis] for name, axis in axes if state.get(name, SCALAR).ndim > axis)
-  return max(1, next(lengths, default))
+  lengths = collections.Counter(
+    state[name].shape[axis]
+    for name, axis, rank in axes
+    if name in state and state[name].ndim == rank and state[name].shape[axis]
+  )
+  return max(lengths, key=lengths.get, default=default)  # the first of those
 
 
 def depths(state: State, stages: str = 'layers') -> tuple[int, ...]:
   """How many blocks each stage has by the numbers in names, 'layers.#.blocks.#.'.
 
-  Numbers that are left out count, and `convert` says what is missing, but not more of them than
-  there are blocks: a number far beyond the others is none, or would take minutes to plan.
+  Numbers that are left out count, and `convert` says what is missing. A number far beyond the
+  others does not, or thousands of blocks would be planned; `convert` says that it has no use.
 
   Raises:
-    ValueError: there is none.
+    ValueError: there is no block.
   """
   found: dict[int, set[int]] = {}
   for name in state:
@@ -164,11 +170,13 @@ def depths(state: State, stages: str = 'layers') -> tuple[int, ...]:
       found.setdefault(int(match[1]), set()).add(int(match[2]))
   if not found:
     raise ValueError(f'There are no blocks in it, {stages}.0.blocks.0 and so on.')
-  return tuple(_count(found.get(i, {0})) for i in range(_count(found)))
+  return tuple(_count(found.get(i, {0})) for i in range(min(_count(found), STAGES)))
 
 
 def _count(numbers: Collection[int]) -> int:
-  return min(1 + max(numbers), 2 * len(numbers))
+  if 1 + max(numbers) <= 2 * len(numbers):
+    return 1 + max(numbers)
+  return max(1, next(i for i in itertools.count() if i not in numbers))
 
 
 def nest(table: Table, theirs: str, ours: str) -> Table:

@@ -28,7 +28,9 @@ def configure(case: Case) -> Any:
   settings, config = case.settings, ave_config.get_config()
   if 'visual' in settings:
     config.model.visual = {'kind': 'swin_v2', 'variant': 'custom'} | swin_fields(settings['visual'])
-    config.model.audio = {'kind': 'htsat', 'variant': 'audioset', 'tile': 10} | htsat_fields(settings['audio'])
+    config.model.audio = {'kind': 'htsat', 'variant': 'audioset', 'tile': 10} | htsat_fields(
+      settings['audio']
+    )
   config.model.adapter.update(
     alpha=settings['channel_gate'],
     beta=settings['spatial_gate'],
