@@ -14,7 +14,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from dgsct_jax.convert import avqa, dgsct, htsat, read, release, run, swin_v2, table
+from dgsct_jax.convert import avqa, avvp, dgsct, htsat, read, release, run, swin_v2, table
 
 PLANS = {
   'swin_v2': swin_v2.plan,
@@ -22,11 +22,13 @@ PLANS = {
   'dgsct-ave': dgsct.plan_ave,
   'dgsct-avqa': avqa.plan,
   'dgsct-grounding': avqa.plan_grounding,
+  'dgsct-avvp': avvp.plan,
 }
 EXPORTS = {  # how to write the names, what of the original's is unread, the prefix of its names
   'dgsct-ave': (release.export_ave, dgsct.AVE, ''),
   'dgsct-avqa': (release.export_avqa, avqa.AVQA, 'module.'),
   'dgsct-grounding': (release.export_grounding, avqa.MATCHING, 'module.'),
+  'dgsct-avvp': (release.export_avvp, avvp.AVVP, ''),
 }
 
 

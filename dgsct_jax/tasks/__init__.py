@@ -44,12 +44,13 @@ class Task:
 
 def build(config: ml_collections.ConfigDict) -> Task:
   """The task of `config.task`."""
-  from dgsct_jax.tasks import ave, avqa, unimodal  # Tasks import this module for `Task`.
+  from dgsct_jax.tasks import ave, avqa, avvp, unimodal  # Tasks import this module for `Task`.
 
   TASKS = {
     'ave': ave.build,
     'avqa': avqa.build,
     'avqa_grounding': avqa.build_grounding,
+    'avvp': avvp.build,
     'unimodal': unimodal.build,
   }
   if config.task not in TASKS:

@@ -59,7 +59,7 @@ class Grouping(nn.Module):
   """Groups look at the seconds, each second chooses among the groups, groups gather their seconds.
 
   (Released `GroupingBlock`.) assign: a second belongs to all groups in shares, 'soft', or to one,
-  'hard': in training by a draw (Gumbel), in evaluation to the likeliest, with the gradient of 'soft'.
+  'hard': in training by a draw (Gumbel), else to the likeliest, with the gradient of 'soft'.
   """
 
   assign: Assign
@@ -99,8 +99,8 @@ class Grouping(nn.Module):
 class ClassGroups(nn.Module):
   """Class tokens and seconds attend to each other, then the classes gather their seconds.
 
-  (Released `ModalityTrans`.) other_assign: the assignment by which seconds of the other stream first
-  gather those of this one; 'none': they do not.
+  (Released `ModalityTrans`.) other_assign: the assignment by which seconds of the other stream
+  first gather those of this one; 'none': they do not.
   """
 
   depth: int
@@ -150,10 +150,10 @@ class TemporalGate(nn.Module):
 
 
 class Parser(nn.Module):
-  """Class logits of a clip and probabilities of its seconds, for sound and picture (released `MGN`).
+  """Class logits of a clip and probabilities of its seconds, of what is heard and what is seen.
 
-  From the pooled features of both streams and, unless `motion` is 'none', R(2+1)D features of the
-  seconds; c classes.
+  (Released `MGN`.) From the pooled features of both streams and, unless `motion` is 'none', R(2+1)D
+  features of the seconds; c classes.
 
   Returns for the clip `logits`, `audio_logits` and `visual_logits` [b c]; for the seconds
   `audio_probability` and `visual_probability` [b t c]; `audio_token_logits` and
@@ -165,9 +165,10 @@ class Parser(nn.Module):
     soft, and soft where it is hard.
   seconds: how a second gets its probability. 'released': the clip's times a factor, which in soft
     assignment is 1 + a softmax over time of a softmax over classes: from 1.04 to 1.23 where a clip
-    has ten seconds, so it hardly changes with time and may exceed 1. 'own': by a linear layer of its
-    own, which learns from the clip's label through attention over time (as in Tian et al. 2020);
-    then there are `*_second_logits` [b t c], and `*_pooled` [b c], the clip's probability by them.
+    has ten seconds, so it hardly changes with time and may exceed 1. 'own': by a linear layer of
+    its own, which learns from the clip's label through attention over time (as in Tian et al.
+    2020); then there are `*_second_logits` [b t c], and `*_pooled` [b c], the clip's probability
+    by them.
   """
 
   classes: int = 25
