@@ -1,19 +1,20 @@
-"""AVVP (LLP) with DG-SCT at full size: Swin-V2-L (192 px) × HTS-AT, parsing learned from weak labels.
+"""AVVP (LLP) with DG-SCT at full size: Swin-V2-L (192 px) × HTS-AT, parsing from weak labels.
 
 python -m dgsct_jax.main --config=configs/avvp.py --config.data.dir=DIR \
     --config.init.visual=swin.safetensors --config.init.audio=htsat.safetensors
 
-DIR: `python -m dgsct_jax.data.prepare llp --source FOLDER --out DIR`; the features of motion are part of FOLDER, or go
-without: --config.model.head.motion=none. Weights: `python -m dgsct_jax.convert`, see README.
-Paper: Type@AV 57.1 % by seconds, 50.5 % by events, on the test split (one run). Verified here: the head with its
-gradients, the metrics and the whole model agree with the released code on stand-in weights (tests/parity). Not
-verified: the scores, for want of the data and the weights.
+DIR: `python -m dgsct_jax.data.prepare llp --source FOLDER --out DIR`; FOLDER holds the features of
+motion, too, or go without: --config.model.head.motion=none. Weights: see README.
+Paper: Type@AV 57.1 % by seconds, 50.5 % by events, on the test split (one run). Verified here: the
+head with its gradients, the metrics and the whole model agree with the released code on stand-in
+weights (tests/parity). Not verified: the scores, for want of the data and the weights.
 
-`configs/avvp.py:released` trains as the release does, with live drop-path, SpecAugment and `bn0` statistics in the frozen
-backbones and sounds that are mixed without mixing their labels. docs/avvp.md has every difference.
-`configs/avvp.py:scenes` is the same at toy size on composed clips: minutes on two CPU cores, no download. `scenes,none` is
-without adapters, `scenes,audio` and `scenes,video` with one stream of input silenced, `scenes,stamps` on photographs and
-recordings; give --config.data.media=DIR.
+`configs/avvp.py:released` trains as the release does, with live drop-path, SpecAugment and `bn0`
+statistics in the frozen backbones, and sounds that are mixed while their labels are not.
+docs/avvp.md has every difference.
+`configs/avvp.py:scenes` is the same at toy size on composed clips: minutes on two CPU cores, no
+download. `scenes,none` is without adapters, `scenes,audio` and `scenes,video` with the other stream
+of input silenced; `scenes,stamps` takes photographs and recordings (--config.data.media=DIR).
 `configs/avvp.py:tiny` is smaller still, with random weights, for tests.
 """
 

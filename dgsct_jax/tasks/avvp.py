@@ -1,4 +1,4 @@
-"""Audio-visual video parsing (LLP): what is heard, what is seen, in which seconds, learned from the clip's label."""
+"""Audio-visual video parsing (LLP): what is heard and seen when, learned from the clip's label."""
 
 import functools
 from typing import Any, Literal

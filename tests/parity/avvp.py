@@ -17,7 +17,8 @@ from tests.parity import ave
 from tests.parity.backbones import channels_last, htsat_fields, swin_fields
 from tests.parity.golden import Case
 
-GATE = table.nest(avvp.gate('video'), 'temporal_attn.', '')
+GATE = avvp.gate('video')
+HALF = ('video_', 'audio_visual_rnn_layer.visual_rnn')
 
 
 def assignments(settings: dict[str, Any]) -> dict[str, str]:
@@ -32,16 +33,9 @@ def assignments(settings: dict[str, Any]) -> dict[str, str]:
 
 def gated_sound(case: Case, visual: jax.Array, audio: jax.Array) -> jax.Array:
   """What the released model throws away, by the half of its attention that ours leaves out."""
-  gate, state = TemporalGate(), case.weights()
-  variables = table.convert(
-    {
-      name: x
-      for name, x in state.items()
-      if any(part in name for part in ('video_', '.visual_rnn'))
-    },
-    GATE,
-    table.targets(gate, audio, visual, train=False),
-  )
+  gate, state = TemporalGate(), table.below(case.weights(), 'temporal_attn.')
+  state = {name: x for name, x in state.items() if name.startswith(HALF)}
+  variables = table.convert(state, GATE, table.targets(gate, audio, visual, train=False))
   return gate.apply(tree.unflatten(variables), audio, visual, False)
 
 

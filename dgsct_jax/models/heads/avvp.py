@@ -114,8 +114,8 @@ class ClassGroups(nn.Module):
     self,
     x: Float[Array, 'b t d'],
     tokens: Float[Array, 'b c d'],
+    other: Float[Array, 'b t d'] | None,
     train: bool,
-    other: Float[Array, 'b t d'] | None = None,
   ) -> tuple[Groups, Float[Array, 'b t d']]:
     """The classes, and the seconds before they were gathered."""
     t, x = x.shape[1], jnp.concatenate([x, tokens], 1)
@@ -206,13 +206,13 @@ class Parser(nn.Module):
     every = {name: repeat(x, 'c d -> b c d', b=len(audio)) for name, x in tokens.items()}
     groups = functools.partial(ClassGroups, heads=self.heads, drop_path=self.drop_path)
     seen, visual_seconds = groups(self.visual_depth, self.assign, name='visual_groups')(
-      visual, every['visual'], train
+      visual, every['visual'], None, train
     )
     heard, audio_seconds = groups(
       self.audio_depth, self.assign, self.other_assign, name='audio_groups'
-    )(audio, every['audio'], train, visual)
+    )(audio, every['audio'], visual, train)
     both, _ = groups(self.joint_depth, self.joint_assign, name='joint_groups')(
-      heard.features, seen.features, train
+      heard.features, seen.features, None, train
     )
     found = {'logits': Linear(1, name='joint_class')(both.features)[..., 0]}
     name_of = Linear(self.classes, name='token_class')  # one for the tokens of both streams
