@@ -73,7 +73,15 @@ def get_config(variant: str = ''):
     'remat': 'blocks',  # a fifth of the memory
   }
   config.loss = {'audio_smoothing': 0.0, 'visual_smoothing': 0.1, 'pseudo_weight': 1.0}
-  config.data = {'name': 'llp', 'dir': '', 'batch': 8, 'workers': 2, 'segments': 10, 'blank': ()}
+  config.data = {
+    'name': 'llp',
+    'dir': '',
+    'batch': 8,
+    'workers': 2,
+    'segments': 10,
+    'pseudo': '',  # folder of pseudo labels to learn from besides
+    'blank': (),  # 'video', 'wave': what the model is not shown
+  }
   config.optim.lr = 3e-4
   config.optim.schedule = 'step'
   config.optim.decay_epochs = 10

@@ -14,6 +14,7 @@ from dgsct_jax.data import datasets, scene_labels, transforms
 from dgsct_jax.data.datasets import llp
 from dgsct_jax.data.motion import Motion
 from dgsct_jax.data.pipeline import Dataset
+from dgsct_jax.data.pseudo import PseudoLabels
 from dgsct_jax.models.heads import avvp as head
 from dgsct_jax.tasks import Batch, Outputs, Scalars, Task, Weighted, mean_over_clips
 
@@ -41,6 +42,11 @@ def build(config: ml_collections.ConfigDict) -> Task:
   ):
     if fields[name] not in known:
       raise ValueError(f'config.model.head.{name} is {fields[name]!r}; choose one of {known}.')
+  if config.data.pseudo and fields['seconds'] != 'own':
+    raise ValueError(
+      f'config.data.pseudo is {config.data.pseudo!r}, and config.model.head.seconds is'
+      f" {fields['seconds']!r}: only seconds with logits of their own learn from it; set 'own'."
+    )
   return Task(
     model=head.AVVP(models.build(config.model), head.Parser(**fields)),
     loss=functools.partial(loss, **config.loss),
@@ -62,7 +68,8 @@ def class_names(config: ml_collections.ConfigDict) -> tuple[str, ...]:
 def data(config: ml_collections.ConfigDict, split: str) -> Dataset:
   """Clips of `config.data` with their labels: in training that of the clip alone.
 
-  `blank`: fields that are replaced by zeros, to see what the other stream alone is worth.
+  `pseudo`: folder of pseudo labels for training, see `PseudoLabels`; '' for none. `blank`: fields
+  that are replaced by zeros, to see what the other stream alone is worth.
   """
   fields, motion = config.data, config.model.head.motion != 'none'
   recipe = {
@@ -76,6 +83,9 @@ def data(config: ml_collections.ConfigDict, split: str) -> Dataset:
   steps += [Motion(fields.segments)] if motion else []
   inputs = ('video', 'wave') + ('motion',) * motion
   labels = ('label',) if split == 'train' else ('label', *STREAMS)
+  if fields.pseudo and split == 'train':
+    steps += [PseudoLabels(fields.pseudo, (fields.segments, config.model.head.classes))]
+    labels += tuple(f'pseudo_{stream}' for stream in STREAMS)
   blank = tuple(fields.blank) + ('motion',) * (motion and 'video' in fields.blank)
   steps += [transforms.Blank(blank), transforms.Keep(inputs + labels)]
   return Dataset(datasets.load(split, fields.name, fields.dir, **recipe), tuple(steps))
@@ -112,7 +122,8 @@ def loss(
     if f'{stream}_pooled' in outputs:
       parts[f'{stream}_pooled'] = binary(outputs[f'{stream}_pooled'], target).mean(1)
     if pseudo is not None:
-      parts[f'{stream}_pseudo'] = pseudo_weight * pseudo_loss(outputs, stream, pseudo)
+      own = outputs[f'{stream}_second_logits']
+      parts[f'{stream}_pseudo'] = pseudo_weight * pseudo_loss(own, pseudo)
   return mean_over_clips(parts, batch['mask'])
 
 
@@ -122,14 +133,8 @@ def token_loss(logits: Float[Array, 'b c c']) -> Float[Array, 'b']:
   return optax.softmax_cross_entropy_with_integer_labels(logits, stands_for).mean(1)
 
 
-def pseudo_loss(outputs: Outputs, stream: str, pseudo: Float[Array, 'b t c']) -> Float[Array, 'b']:
+def pseudo_loss(logits: Float[Array, 'b t c'], pseudo: Float[Array, 'b t c']) -> Float[Array, 'b']:
   """Binary cross entropy of every second and class (VALOR, Lai et al. 2023)."""
-  if f'{stream}_second_logits' not in outputs:
-    raise ValueError(
-      "There are pseudo labels of seconds, and the model's seconds have no logits of their own"
-      " (seconds='released'); set config.model.head.seconds='own'."
-    )
-  logits = outputs[f'{stream}_second_logits']
   return optax.sigmoid_binary_cross_entropy(logits, pseudo).mean((1, 2))
 
 
