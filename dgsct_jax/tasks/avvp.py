@@ -14,11 +14,10 @@ from dgsct_jax.data import datasets, scene_labels, transforms
 from dgsct_jax.data.datasets import llp
 from dgsct_jax.data.motion import Motion
 from dgsct_jax.data.pipeline import Dataset
-from dgsct_jax.data.pseudo import PseudoLabels
+from dgsct_jax.data.pseudo import STREAMS, PseudoLabels
 from dgsct_jax.models.heads import avvp as head
 from dgsct_jax.tasks import Batch, Outputs, Scalars, Task, Weighted, mean_over_clips
 
-STREAMS = ('audio', 'visual')
 LEVELS = ('segment', 'event')
 EMPTY = '_skip_empty'  # ends the names of scores in which clips without any event do not count
 Seconds = Bool[np.ndarray, 'b t c']

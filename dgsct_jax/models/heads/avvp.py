@@ -156,8 +156,9 @@ class Parser(nn.Module):
   features of the seconds; c classes.
 
   Returns for the clip `logits`, `audio_logits` and `visual_logits` [b c]; for the seconds
-  `audio_probability` and `visual_probability` [b t c]; `audio_token_logits` and
-  `visual_token_logits` [b c c], of what each class token stands for, the same for all clips.
+  `audio_probability` and `visual_probability` [b t c], and their choice of a class,
+  `audio_attention` and `visual_attention` [b t c]; `audio_token_logits` and `visual_token_logits`
+  [b c c], of what each class token stands for, the same for all clips.
 
   *_depth: blocks of attention in each stream, and over both streams' classes.
   assign, joint_assign, other_assign: see `Grouping`: of seconds to classes; of classes heard to
@@ -220,6 +221,7 @@ class Parser(nn.Module):
       logits = Linear(1, name=f'{stream}_class')(classes.features)[..., 0]
       found[f'{stream}_logits'] = logits
       found[f'{stream}_token_logits'] = name_of(every[stream])
+      found[f'{stream}_attention'] = rearrange(classes.weights, 'b c t -> b t c')
       if self.seconds == 'own':
         own = Linear(self.classes, name=f'{stream}_seconds')(x)
         found |= own_seconds(stream, own, classes.logits)

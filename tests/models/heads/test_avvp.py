@@ -22,7 +22,7 @@ def normal(*shape, seed=0):
   return jnp.asarray(np.random.default_rng(seed).normal(size=shape), jnp.float32)
 
 
-VISUAL, AUDIO, MOTION = normal(B, T, 6), normal(B, T, 5, seed=1), normal(B, T, 7, seed=2)
+VISUAL, AUDIO, MOTION = normal(B, T, 6), normal(B, T, 5, seed=1), normal(B, T, 512, seed=2)
 
 
 def parser(**fields):
@@ -173,6 +173,8 @@ def test_outputs_of_clips_and_seconds_lead_with_the_clip():
     'visual_logits': (B, C),
     'audio_probability': (B, T, C),
     'visual_probability': (B, T, C),
+    'audio_attention': (B, T, C),
+    'visual_attention': (B, T, C),
     'audio_token_logits': (B, C, C),
     'visual_token_logits': (B, C, C),
   }
@@ -246,7 +248,7 @@ class Show(avvp.Parser):
 
 
 def clips():
-  return {'video': normal(2, 5, 1, 2, 3), 'wave': normal(2, 5, 4), 'motion': normal(2, 5, 7)}
+  return {'video': normal(2, 5, 1, 2, 3), 'wave': normal(2, 5, 4), 'motion': normal(2, 5, 512)}
 
 
 def test_segments_are_pooled_by_their_maps_and_return_to_their_clips():
