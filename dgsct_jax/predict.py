@@ -101,7 +101,11 @@ def write(file: clips.File, view: View, folder: Path, about: dict[str, Any]) -> 
     OSError, av.FFmpegError: a result cannot be written.
   """
   folder.mkdir(parents=True, exist_ok=True)
-  record = {'file': media.printable(file.path), 'seconds': file.seconds, 'notes': file.notes} | about
+  record = {
+    'file': media.printable(file.path),
+    'seconds': file.seconds,
+    'notes': file.notes,
+  } | about
   text = json.dumps(record | view.record, indent=2, ensure_ascii=False)
   (folder / f'{view.name}.json').write_text(f'{text}\n', encoding='utf-8')
   if view.tracks:

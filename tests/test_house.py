@@ -26,15 +26,7 @@ from dgsct_jax.data import clips, datasets, media, transforms
 from dgsct_jax.data.kind import Kind
 from dgsct_jax.data.pipeline import Dataset
 from dgsct_jax.tasks import registry, views
-from dgsct_jax.tasks.task import (
-  Inputs,
-  Task,
-  View,
-  floats,
-  integers,
-  mean_over_clips,
-  share,
-)
+from dgsct_jax.tasks.task import Inputs, Task, View, floats, integers, mean_over_clips, share
 from dgsct_jax.tracks import Frames, Spectrum, Steps
 from tests import clips as made
 

@@ -16,7 +16,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from dgsct_jax.convert import avqa, dgsct, htsat, read, release, run, swin_v2, table
+from dgsct_jax.convert import avqa, avvp, dgsct, htsat, read, release, run, swin_v2, table
 
 
 class Source(NamedTuple):
@@ -41,6 +41,7 @@ SOURCES = {
   'dgsct-grounding': Source(
     avqa.plan_grounding, release.export_grounding, avqa.MATCHING, 'module.'
   ),
+  'dgsct-avvp': Source(avvp.plan, release.export_avvp, avvp.AVVP),
 }
 
 

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from dgsct_jax.convert import avqa, dgsct, htsat
+from dgsct_jax.convert import avqa, avvp, dgsct, htsat
 from dgsct_jax.convert.table import State, below, export
 from dgsct_jax.models import windows
 
@@ -44,6 +44,29 @@ def export_avqa(
     | copies
     | _norm('norm3', len(state['norm1.bias']))
     | _buffers(state, window)
+    | _classifiers(state, image_classes, sound_classes)
+  )
+
+
+def export_avvp(
+  ours: State, window: int = 12, image_classes: int = 21841, sound_classes: int = 527
+) -> State:
+  """State dict of the released AVVP model from our tensors; see `export_ave`.
+
+  The half of the temporal attention whose result is thrown away is a copy of the other half.
+  """
+  state = export(ours, avvp.AVVP)
+  if 'fc_st.weight' not in state:
+    raise ValueError(
+      'The model has no layers for motion, which the released one has; train with'
+      " config.model.head.motion='r2plus1d_18' what is to be exported."
+    )
+  return (
+    state
+    | _unheard_gate(state)
+    | _buffers(state, window)
+    | _unread_adapters(state)
+    | _downsamplers(state)
     | _classifiers(state, image_classes, sound_classes)
   )
 
@@ -98,24 +121,69 @@ def _copies(state: State) -> State:
 
 def _unread_ave(state: State) -> State:
   """Weights of the AVE network that nothing in it depends on."""
-  audio_width = len(state['htsat.patch_embed.norm.weight'])
   attention = below(state, 'temporal_attn.video_encoder.encoder.layers.0.self_attn.')
   shapes = {
     f'CMBS.{module}.video_multihead.{name}': x.shape
     for module in ('AVInter', 'VAInter')
     for name, x in attention.items()
   }
-  shapes |= {
-    f'adapter_token_downsampler.{i}.weight': (2**i * audio_width // 2, 2**i * audio_width // 4)
-    for i in range(3)
-  }
   extra = {name: np.zeros(shape, np.float32) for name, shape in shapes.items()}
   for norm in ('CMBS.AVInter.norm1', 'CMBS.VAInter.norm1', 'CMBS.video_norm', 'CMBS.audio_norm'):
     extra |= _norm(norm, state['CMBS.video_cas.weight'].shape[1])
+  return extra | _downsamplers(state) | _token_gates(state)
+
+
+def _unheard_gate(state: State) -> State:
+  """The half of the AVVP model's temporal attention that gates its sound, and layer templates."""
+  extra, rnn = {}, 'audio_visual_rnn_layer'
+  for heard, seen in (
+    ('audio_encoder', 'video_encoder'),
+    ('audio_gated', 'video_gated'),
+    (f'{rnn}.audio_rnn', f'{rnn}.visual_rnn'),
+  ):
+    half = below(state, f'temporal_attn.{heard}.')
+    extra |= {f'temporal_attn.{seen}.{name}': x for name, x in half.items()}
+  layer = below(state, 'temporal_attn.audio_encoder.encoder.layers.0.')
   return extra | {
+    f'temporal_attn.{stream}_encoder.encoder_layer.{name}': x
+    for stream in ('video', 'audio')
+    for name, x in layer.items()
+  }
+
+
+def _unread_adapters(state: State) -> State:
+  """Weights of the AVVP adapters that nothing in them depends on."""
+  extra = _token_gates(state)
+  for name, x in state.items():
+    if name.endswith('.my_tokens'):
+      adapter, width = name.removesuffix('my_tokens'), x.shape[1]
+      shapes = {
+        'fc_caption.weight': (192, 512),
+        'fc_caption.bias': (192,),
+        'temporal_gated.0.weight': (1, width),
+        'temporal_gated.0.bias': (1,),
+      }
+      extra |= {adapter + key: np.zeros(shape, np.float32) for key, shape in shapes.items()}
+  return extra
+
+
+def _token_gates(state: State) -> State:
+  """The gate of latent tokens that no adapter reads."""
+  return {
     name.replace('gate_av', 'gate_tk'): np.ones(1, np.float32)
     for name in state
     if name.endswith('.gate_av')
+  }
+
+
+def _downsamplers(state: State) -> State:
+  """Layers between the stages of the adapters, which are not called."""
+  width = len(state['htsat.patch_embed.norm.weight'])
+  return {
+    f'adapter_token_downsampler.{i}.weight': np.zeros(
+      (2**i * width // 2, 2**i * width // 4), np.float32
+    )
+    for i in range(3)
   }
 
 

@@ -3,13 +3,14 @@
 import ml_collections
 
 from dgsct_jax.scenes import unimodal
-from dgsct_jax.tasks import ave, avqa
+from dgsct_jax.tasks import ave, avqa, avvp
 from dgsct_jax.tasks.task import Task
 
 TASKS = {
   'ave': ave.build,
   'avqa': avqa.build,
   'avqa_grounding': avqa.build_grounding,
+  'avvp': avvp.build,
   'unimodal': unimodal.build,
 }
 

@@ -67,6 +67,9 @@ class Case:
       stage = 'avqa' if 'fc_ans.weight' in self.shapes else 'avqa_grounding'
       part = '' if any(name.startswith('swin.') for name in self.shapes) else '_head'
       return stage + part + ('_grad' if self.grad_names else '')
+    if 'audio_cug.han_encoder.norm_x.bias' in self.shapes:
+      part = '' if any(name.startswith('swin.') for name in self.shapes) else '_head'
+      return 'avvp' + part + ('_grad' if self.grad_names else '')
     if 'layers.0.blocks.0.attn.logit_scale' in self.shapes:
       return 'swin_v2'
     if 'layers.0.blocks.0.attn.relative_position_bias_table' in self.shapes:
@@ -77,6 +80,8 @@ class Case:
       return 'dgsct_adapter'
     if {'is_event_0', 'event_0', 'fg_0'} <= inputs and 'accuracy_0' in self.outputs:
       return 'ave_metrics'
+    if {'true_audio_0', 'true_visual_0'} <= inputs and 'event_iou' in settings:
+      return 'avvp_metrics'
     return 'unknown'
 
   @property

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import jax
 import pytest
 
-from tests.parity import adapters, ave, avqa, backbones, golden
+from tests.parity import adapters, ave, avqa, avvp, backbones, golden
 
 RUNNERS = {
   'swin_v2': backbones.run_swin_v2,
@@ -22,6 +22,10 @@ RUNNERS = {
   'avqa_head_grad': avqa.run_head_gradients,
   'avqa_grounding': avqa.run_grounding,
   'avqa_grounding_head': avqa.run_grounding_head,
+  'avvp': avvp.run_avvp,
+  'avvp_head': avvp.run_head,
+  'avvp_head_grad': avvp.run_head_gradients,
+  'avvp_metrics': avvp.run_metrics,
 }
 
 # Cases that have no runner yet, by name: a case of a kind that is not recognised is a failure unless
