@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import jax
 import pytest
 
-from tests.parity import adapters, ave, avqa, backbones, golden
+from tests.parity import adapters, ave, avqa, avs, backbones, golden
 
 RUNNERS = {
   'swin_v2': backbones.run_swin_v2,
@@ -22,6 +22,10 @@ RUNNERS = {
   'avqa_head_grad': avqa.run_head_gradients,
   'avqa_grounding': avqa.run_grounding,
   'avqa_grounding_head': avqa.run_grounding_head,
+  'avs': avs.run_avs,
+  'avs_head': avs.run_head,
+  'avs_tpavi': avs.run_tpavi,
+  'avs_metrics': avs.run_metrics,
 }
 
 
