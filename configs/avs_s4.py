@@ -120,7 +120,7 @@ def scenes(config, knobs):
   config.model.audio = dict(unimodal.AUDIO)
   config.model.remat = 'none'
   config.model.adapter.update(tokens=8, reduction=4)
-  config.model.head.width = 64
+  config.model.head.width = 32
   config.data.update(
     {
       'name': f'{config.data.name.removeprefix("avsbench_")}_shapes',
