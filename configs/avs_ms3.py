@@ -1,18 +1,21 @@
-"""AVSBench MS3 with DG-SCT at full size: Swin-V2-L (192 px) × HTS-AT, the pixels of all things that sound.
+"""AVSBench MS3 with DG-SCT: the pixels of all things that sound. Full size, Swin-V2-L × HTS-AT.
 
 python -m dgsct_jax.main --config=configs/avs_ms3.py --config.data.dir=DIR \
     --config.init.visual=swin.safetensors --config.init.audio=htsat.safetensors
 
-DIR: `python -m dgsct_jax.data.prepare avsbench_ms3 --source FOLDER --out DIR`. Weights: `python -m dgsct_jax.convert`, see
-README. Reported by the release: M_J 53.5, M_F 64.2 on the test split (selected on the test split, one run). Verified and
-not verified: as for configs/avs_s4.py, whose variants this has, too.
+DIR: `python -m dgsct_jax.data.prepare avsbench_ms3 --source FOLDER --out DIR`.
+Weights: `python -m dgsct_jax.convert`, see README.
+Reported by the release: M_J 53.5, M_F 64.2 on the test split (selected on it, one run). Verified
+and not verified: as for configs/avs_s4.py, whose variants this has, too.
 
-`config.model.head.gamma` is 0.1, with which the release trains; of its two files, that of 2023-05-13 is tested with 0.05.
+`config.model.head.gamma` is 0.1, with which the release trains; of its two files, that of
+2023-05-13 is tested with 0.05.
 """
 
 from configs import avs_s4
 
-# What scenes are like (data/scene_labels.py: MS3): up to three objects sound at times, also two of one class.
+# What scenes are like (data/scene_labels.py: MS3): up to three objects sound at times, also two of
+# one class.
 MS3 = {
   'segments': 5,
   'size': 64,

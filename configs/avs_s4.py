@@ -1,17 +1,20 @@
-"""AVSBench S4 with DG-SCT at full size: Swin-V2-L (192 px) × HTS-AT, the pixels of one thing that sounds.
+"""AVSBench S4 with DG-SCT: the pixels of one thing that sounds. Full size, Swin-V2-L × HTS-AT.
 
 python -m dgsct_jax.main --config=configs/avs_s4.py --config.data.dir=DIR \
     --config.init.visual=swin.safetensors --config.init.audio=htsat.safetensors
 
-DIR: `python -m dgsct_jax.data.prepare avsbench_s4 --source FOLDER --out DIR`. Weights: `python -m dgsct_jax.convert`, see
-README. Reported by the release: M_J 80.9, M_F 89.2 on the test split (selected on the test split, one run). Verified here:
-the segmenter and the whole model agree with the released code on stand-in weights (tests/parity). Not verified: the
-accuracy, for want of the data and the weights.
+DIR: `python -m dgsct_jax.data.prepare avsbench_s4 --source FOLDER --out DIR`.
+Weights: `python -m dgsct_jax.convert`, see README.
+Reported by the release: M_J 80.9, M_F 89.2 on the test split (selected on it, one run). Verified
+here: up to the maps that the decoder takes the model agrees with the released code on stand-in
+weights, and the decoder with its formulas (docs/avs.md). Not verified: the accuracy, for want of
+data and weights.
 
-`configs/avs_s4.py:released` trains as the release does, its mistakes included; docs/avs.md has the list. A converted
-checkpoint of the release is of this variant, too.
-`configs/avs_s4.py:scenes` is the same at toy size on generated clips: minutes on two CPU cores, no download.
-`scenes,none` is without adapters, `scenes,silent` without sound, `scenes,stamps` on photographs and recordings.
+`configs/avs_s4.py:released` trains as the release does, its mistakes included; docs/avs.md has the
+list. A converted checkpoint of the release is of this variant, too.
+`configs/avs_s4.py:scenes` is the same at toy size on generated clips: minutes on two CPU cores.
+`scenes,none` is without adapters, `scenes,silent` without sound, `scenes,stamps` on photographs and
+recordings.
 `configs/avs_s4.py:tiny` is smaller still, with random weights, for tests.
 """
 

@@ -48,11 +48,11 @@ def build(config: ml_collections.ConfigDict) -> Task:
 def loss(
   outputs: Outputs, batch: Batch, matching_weight: float = 0.0, matching_frames: int = 10
 ) -> tuple[Float[Array, ''], dict[str, Float[Array, '']]]:
-  """Cross entropy of the masks that the batch has, and `matching_weight` times that of the matching.
+  """Cross entropy of the masks in the batch, and `matching_weight` times the matching.
 
-  matching_frames: the matching is a sum over so many frames, those of a released batch, however many
-    there are; 0: over the frames of the batch at hand, as released, so that larger batches weigh it
-    more.
+  matching_frames: the matching is a sum over so many frames, those of a released batch, however
+    many there are; 0: over the frames of the batch at hand, as released, so that larger batches
+    weigh it more.
   """
   parts = {'mask': mask_loss(outputs['mask_logits'], batch['masks'])}
   if matching_weight:
@@ -101,7 +101,8 @@ def metrics(outputs: Outputs, batch: Batch) -> dict[str, Weighted]:
     share of pixels that are rightly left out, as released.
   `sounding_miou` [b]: of the frames where something sounds alone.
   `f_curve` [b 255]: F-measure at each threshold, of the frames where something sounds.
-  `empty_frames`: share of frames where nothing sounds. `empty_right`: of those, the share in which no
+  `empty_frames`: share of frames where nothing sounds. `empty_right`: of those, the share in which
+  no
     pixel is predicted.
   """
   masks = np.asarray(batch['masks'], np.float32)
@@ -132,8 +133,8 @@ def summarize(means: Means) -> Scalars:
 def released(means: Means) -> Scalars:
   """The released metrics of a batch; their plain means over batches are the released numbers.
 
-  M_F depends on what is in a batch: the best threshold is picked for each. The published ones are of
-  batches of four clips in the order of the list. A batch in which nothing sounds scores 0.
+  M_F depends on what is in a batch: the best threshold is picked for each. The published ones are
+  of batches of four clips in the order of the list. A batch in which nothing sounds scores 0.
   """
   best = np.max(means['f_curve'])
   return {'miou': float(means['miou']), 'f_score': 0.0 if np.isnan(best) else float(best)}
@@ -193,9 +194,9 @@ def _join(means: Scalars) -> Means:
 def data(config: ml_collections.ConfigDict, split: str) -> Dataset:
   """Clips of `config.data` with the masks that the split has.
 
-  `size`: of frames and masks. `first`: in training, of composed clips too, only the first second has
-  a mask, as in S4. `blank`: fields that are replaced by zeros, to see what the other stream alone is
-  worth.
+  `size`: of frames and masks. `first`: in training, of composed clips too, only the first second
+  has a mask, as in S4. `blank`: fields that are replaced by zeros, to see what the other stream
+  alone is worth.
   """
   fields = config.data
   recipe = {

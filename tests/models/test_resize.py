@@ -68,6 +68,4 @@ def test_leading_axes_stay():
 
 def test_blocks_that_divide_are_plain_means():
   x = np.arange(16, dtype=np.float32).reshape(4, 4, 1)
-  np.testing.assert_array_equal(
-    resize.average(x, (2, 2))[..., 0], [[2.5, 4.5], [10.5, 12.5]]
-  )
+  np.testing.assert_array_equal(resize.average(x, (2, 2))[..., 0], [[2.5, 4.5], [10.5, 12.5]])

@@ -23,9 +23,10 @@ from tests.parity.golden import Case
 def weights(case: Case) -> dict[str, np.ndarray]:
   """Those of the case, and of the decoder's fusions if the case does not list them.
 
-  Then those of the reference were not filled either, but as PyTorch drew them, others in every case,
-  and nothing that comes out of them can be compared. (The pattern of the unread `conv1` to `conv4`
-  took `path1.resConfUnit1.conv1` with it.) tests/models/heads/test_avs.py checks the decoder.
+  Then those of the reference were not filled either, but as PyTorch drew them, others in every
+  case, and nothing that comes out of them can be compared. (The pattern of the unread `conv1` to
+  `conv4` took `path1.resConfUnit1.conv1` with it.) tests/models/heads/test_avs.py checks the
+  decoder.
   """
   if any(name.startswith('path') for name in case.shapes):
     return case.weights()
@@ -145,7 +146,7 @@ def front_end() -> dict[str, np.ndarray]:
 
 
 def record(path: tuple[str, ...], args: tuple, out: Any) -> dict[str, Any]:
-  """What the golden cases store of the segmenter, under the names and in the axis order of the release."""
+  """What the golden cases store of the segmenter, named and with its axes as in the release."""
   name, number = '/'.join(path[:-1]), path[-1][-1] if path else ''
   if path == ('audio',):
     return {'audio_clip': out}
@@ -167,7 +168,10 @@ def scores(outputs: dict[str, Any]) -> dict[str, Any]:
   return {'pred': rearrange(outputs['mask_logits'], 'b t h w -> (b t) 1 h w')}
 
 
-TRAINED = ('plain', 'kl')  # losses that the released training takes; others are of flags that it does not set
+TRAINED = (
+  'plain',
+  'kl',
+)  # losses that the released training takes; others are of flags that it does not set
 
 
 def run_metrics(case: Case) -> dict[str, Any]:
@@ -186,7 +190,7 @@ def run_metrics(case: Case) -> dict[str, Any]:
 
 def judged(logits: np.ndarray, noise: np.ndarray, output: dict[str, Any]) -> np.ndarray:
   """M_J and M_F of frames that are one batch; what is done to them is told by the case in words."""
-  words = r'logits\*2 \+ (\S+?)( \+ 6\*\(mask - 0\.5\))?, mask = uniform < (\S+), first (\d) masks emptied'
+  words = r'logits\*2 \+ (\S+?)( \+ 6\*\(mask - 0\.5\))?, mask = uniform < (\S+), first (\d) masks'
   offset, lift, density, empty = re.search(words, output['what']).groups()
   mask = (noise < np.float32(density)).astype(np.float32)
   mask[: int(empty)] = 0
@@ -194,7 +198,9 @@ def judged(logits: np.ndarray, noise: np.ndarray, output: dict[str, Any]) -> np.
   if lift:
     logits += 6 * (mask - np.float32(0.5))
   found = task.metrics({'mask_logits': logits[None]}, {'masks': mask[None]})
-  means = {name: value[0] if weight[0] else np.nan * value[0] for name, (value, weight) in found.items()}
+  means = {
+    name: value[0] if weight[0] else np.nan * value[0] for name, (value, weight) in found.items()
+  }
   found = task.released(means)
   return np.array([found['miou'], found['f_score']]) / 100
 

@@ -144,9 +144,7 @@ def test_the_metrics_of_a_split_do_not_depend_on_its_batches():
 def test_the_released_f_score_depends_on_them_and_flatters_where_something_sounds_in_all_frames():
   outputs, batch = clips(b=4)
   batch['masks'][:, :, 0] = 1
-  batches = [
-    avs.released(means(rows(outputs, [i]), rows(batch, [i])))['f_score'] for i in range(4)
-  ]
+  batches = [avs.released(means(rows(outputs, [i]), rows(batch, [i])))['f_score'] for i in range(4)]
   assert np.mean(batches) > avs.summarize(means(outputs, batch))['f_score'] + 0.1
 
 
@@ -167,7 +165,9 @@ def test_frames_without_sound_are_counted_apart():
   found = avs.summarize(means(outputs, batch))
   sounding = [(i, j) for i in range(6) for j in range(3) if batch['masks'][i, j].any()]
   overlap = avs.iou(outputs['mask_logits'], batch['masks'])
-  np.testing.assert_allclose(found['sounding_miou'], 100 * np.mean([overlap[at] for at in sounding]))
+  np.testing.assert_allclose(
+    found['sounding_miou'], 100 * np.mean([overlap[at] for at in sounding])
+  )
   np.testing.assert_allclose(found['empty_frames'], 100 * 4 / 18)
   np.testing.assert_allclose(found['j_and_f'], (found['miou'] + found['f_score']) / 2)
 

@@ -46,7 +46,7 @@ class StageGate(nn.Module):
 class TPAVI(nn.Module):
   """Every pixel of a clip reads from all others what fits the sound of their second.
 
-  (Zhou et al. 2022, "Audio-Visual Segmentation", equation 2; released `TPAVIModule`, mode 'dot'.)
+  (Zhou et al. 2022, "Audio-Visual Segmentation"; released `TPAVIModule`, mode 'dot'.)
   Returns the map and the sound at its width [b t d]. Without a sound the picture takes its place.
 
   The weights θφᵀ/n of the n = t·h·w pixels have no softmax, so y = (θφᵀ/n) g = θ (φᵀg/n): a matrix
@@ -131,9 +131,9 @@ def under(x: Float[Array, 'b t h w d'], logits: Float[Array, 'b t y x']) -> Floa
 class AVS(nn.Module):
   """Dual encoder and segmenter.
 
-  Takes `video` [b t h w 3], frames of any size, which the visual backbone gets at its own, and `wave`
-  [b t s]. Returns the segmenter's outputs, masks of the size of the frames, and the spatial attention
-  of the last exchange, `visual_map` [b t n] and `audio_map` [b t m].
+  Takes `video` [b t h w 3], frames of any size, which the visual backbone gets at its own, and
+  `wave` [b t s]. Returns the segmenter's outputs, masks of the size of the frames, and the spatial
+  attention of the last exchange, `visual_map` [b t n] and `audio_map` [b t m].
   """
 
   encoder: DualEncoder

@@ -66,6 +66,4 @@ class Residual(nn.Module):
 def conv(features: int, channels: int, dtype: Any, side: int = 3, *, name: str) -> nn.Conv:
   """A convolution that keeps the size of the map, with torch's default initial values."""
   init = fan_in_uniform(side**2 * channels)
-  return nn.Conv(
-    features, (side, side), dtype=dtype, kernel_init=init, bias_init=init, name=name
-  )
+  return nn.Conv(features, (side, side), dtype=dtype, kernel_init=init, bias_init=init, name=name)

@@ -103,7 +103,9 @@ def test_tpavi_is_the_attention_of_all_pixels_to_all_others(sounding):
   attention = theta @ phi.swapaxes(1, 2) / pixels  # [b n n]
   y = dense('out', attention @ g).reshape(x.shape)
   stats = variables['batch_stats']['bn']
-  y = (y - stats['mean']) / np.sqrt(stats['var'] + 1e-5) * params['bn']['scale'] + params['bn']['bias']
+  y = (y - stats['mean']) / np.sqrt(stats['var'] + 1e-5) * params['bn']['scale'] + params['bn'][
+    'bias'
+  ]
   y = y + x
   y = (y - y.mean(-1, keepdims=True)) / np.sqrt(y.var(-1, keepdims=True) + 1e-5)
   np.testing.assert_allclose(z, y * params['norm']['scale'] + params['norm']['bias'], atol=1e-5)
@@ -179,9 +181,7 @@ def test_the_decoder_is_that_of_the_formulas_in_torch(sizes, size):
     own = images[i]
     x = own if x is None else x + residual(f'fuse_{i}/own', own)
     target = images[i - 1].shape[2:] if i else half
-    x = F.interpolate(
-      residual(f'fuse_{i}/both', x), target, mode='bilinear', align_corners=True
-    )
+    x = F.interpolate(residual(f'fuse_{i}/both', x), target, mode='bilinear', align_corners=True)
   x = F.interpolate(conv('out_0', x), size, mode='bilinear')
   x = conv('out_2', F.relu(conv('out_1', x)))
   np.testing.assert_allclose(found[0], x[:, 0].numpy(), atol=1e-5)
@@ -195,9 +195,7 @@ def segment(seconds: int, stages: int, size: tuple[int, int], gamma: float = 0.1
   """A function of (pyramid, audio) with the same weights whatever the number of seconds."""
   model = avs.Segmenter(gamma=gamma, width=8)
   variables = filled.variables(model, *stream(seconds, stages), size=size, train=False)
-  return jax.jit(
-    lambda pyramid, audio: model.apply(variables, pyramid, audio, size, False)
-  )
+  return jax.jit(lambda pyramid, audio: model.apply(variables, pyramid, audio, size, False))
 
 
 def stream(seconds: int, stages: int) -> tuple[list[np.ndarray], np.ndarray]:
