@@ -14,12 +14,10 @@ and not verified: as for configs/avs_s4.py, whose variants this has, too.
 
 from configs import avs_s4
 
-# What scenes are like (data/scene_labels.py: MS3): up to three objects sound at times, also two of
-# one class.
+# What scenes are like (scenes/labels.py: MS3): up to three objects sound at times, also two of one
+# class.
 MS3 = {
   'segments': 5,
-  'size': 64,
-  'sample_rate': 8000,
   'events': (1, 3),
   'distractors': (0, 2),
   'offscreen': 0.2,
@@ -34,8 +32,7 @@ def get_config(variant: str = ''):
   config.model.adapter.update(alpha=0.2, beta=0.1, token_map='linear', reduction=2)
   config.model.head.gamma = 0.1
   config.model.head.matching_weight = 0.5
-  config.data.update(name='avsbench_ms3', batch=2, first=False)
+  config.data.update(kind='avsbench_ms3', name='avsbench_ms3', batch=2, masked=5)
   config.optim.lr = 1.5e-4
   config.optim.epochs = 30
-  avs_s4.choose(config, variant, 'configs/avs_ms3.py', MS3)
-  return config
+  return avs_s4.choose(config, variant, MS3)

@@ -18,13 +18,11 @@ recordings.
 `configs/avs_s4.py:tiny` is smaller still, with random weights, for tests.
 """
 
-from configs import common, unimodal
+from configs import common, composed
 
-# What scenes are like (data/scene_labels.py: S4): one object sounds throughout, beside silent ones.
+# What scenes are like (scenes/labels.py: S4): one object sounds throughout, beside silent ones.
 S4 = {
   'segments': 5,
-  'size': 64,
-  'sample_rate': 8000,
   'events': (1, 1),
   'distractors': (0, 2),
   'offscreen': 0.0,
@@ -41,9 +39,15 @@ def get_config(variant: str = ''):
   config.init = {'visual': '', 'audio': '', 'all': ''}
 
   config.model = {
-    'visual': {'variant': 'large_window12_192', 'image': 192},
+    'visual': {'kind': 'swin_v2', 'variant': 'large_window12_192', 'image': 192},
     # Each second is heard five times.
-    'audio': {'variant': 'audioset', 'tile': 5, 'sample_rate': 32000, 'mixup': False},
+    'audio': {
+      'kind': 'htsat',
+      'variant': 'audioset',
+      'tile': 5,
+      'sample_rate': 32000,
+      'mixup': False,
+    },
     'adapter': {
       'name': 'dgsct',
       'alpha': 0.3,
@@ -71,41 +75,39 @@ def get_config(variant: str = ''):
     'remat': 'blocks',  # a fifth of the memory
   }
   config.data = {
+    'kind': 'avsbench_s4',
     'name': 'avsbench_s4',
     'dir': '',
     'batch': 8,
     'workers': 2,
     'segments': 5,
     'size': 224,  # of frames and masks; the visual backbone gets its own
-    'first': True,  # only the first second has a mask in training
+    'masked': 1,  # so many seconds, from the first, have a mask in training
     'blank': (),  # 'video', 'wave': what the model is not shown
   }
   config.optim.lr = 3e-4
   config.optim.schedule = 'constant'
   config.optim.epochs = 15
   config.optim.patience = 0
-  choose(config, variant, 'configs/avs_s4.py', S4)
-  return config
+  return choose(config, variant, S4)
 
 
-def choose(config, variant, file, knobs):
-  """Applies the words of a variant; also for configs/avs_ms3.py."""
-  variants = {
-    'released': released,
-    'scenes': lambda config: scenes(config, knobs),
-    'stamps': stamps,
-    'none': none,
-    'silent': silent,
-    'tiny': lambda config: tiny(config, knobs),
-  }
-  for name in filter(None, variant.split(',')):
-    if name not in variants:
-      raise ValueError(f'{file} has no variant {name!r}; choose from {", ".join(variants)}.')
-    variants[name](config)
+def choose(config, variant, knobs):
+  """The config changed by the words of a variant; configs/avs_ms3.py has the same."""
+  return common.variant(
+    config,
+    variant,
+    released=released,
+    scenes=lambda config: scenes(config, knobs),
+    stamps=lambda config: scenes(config, knobs, 'stamps'),
+    tiny=lambda config: tiny(config, knobs),
+    none=common.without_adapters,
+    silent=silent,
+  )
 
 
 def released(config):
-  if config.data.name == 'avsbench_s4':  # HTS-AT is trained, with its front end.
+  if config.data.kind == 'avsbench_s4':  # HTS-AT is trained, with its front end.
     config.trainable += ('encoder/audio/.*',)
   config.model.adapter.token_init = 'zeros'
   config.model.adapter.gate_before_norm = True
@@ -116,80 +118,28 @@ def released(config):
   config.select_on = 'test'
 
 
-def scenes(config, knobs):
-  config.init.visual = 'package:visual_shapes.safetensors'
-  config.init.audio = 'package:audio_shapes.safetensors'
-  config.model.visual = dict(unimodal.VISUAL)
-  config.model.audio = dict(unimodal.AUDIO)
-  config.model.remat = 'none'
+def scenes(config, knobs, source='shapes'):
+  clips = {'train': 1500, 'val': 100, 'test': 300}
+  name = config.data.name.removeprefix('avsbench_')
+  composed.use(config, source, name, knobs, clips, seed=4)
   config.model.adapter.update(tokens=8, reduction=4)
   config.model.head.width = 32
-  config.data.update(
-    {
-      'name': f'{config.data.name.removeprefix("avsbench_")}_shapes',
-      'dir': 'data',
-      'batch': 16,
-      'workers': 0,
-      'size': 64,
-      'source': 'shapes',
-      'media': '',  # stamps: the folder into which the Debian packages were unpacked
-      'knobs': dict(knobs),
-      'clips': {'train': 1500, 'val': 100, 'test': 300},
-      'seed': 4,
-    }
-  )
+  config.data.batch = 16
+  config.data.size = 64
   config.optim.lr = 2e-3
   config.optim.schedule = 'cosine'
   config.optim.clip_norm = 1.0
   config.optim.epochs = 4
 
 
-def stamps(config):
-  config.init.visual = 'package:visual_stamps.safetensors'
-  config.init.audio = 'package:audio_stamps.safetensors'
-  config.data.source = 'stamps'
-  config.data.name = config.data.name.replace('shapes', 'stamps')
-
-
-def none(config):
-  config.model.adapter = {'name': 'none'}
-  config.trainable = config.trainable[1:]
-  config.optim.lr_by_path = ()
+def tiny(config, knobs):
+  scenes(config, knobs)
+  composed.make_tiny(config, segments=2)
+  config.model.adapter.update(tokens=2, reduction=2)
+  config.model.head.width = 8
+  config.data.size = 32
+  config.data.masked = min(config.data.masked, 2)
 
 
 def silent(config):
   config.data.blank = ('wave',)
-
-
-def tiny(config, knobs):
-  scenes(config, knobs)
-  config.init.visual = config.init.audio = 'random'
-  config.model.visual = {
-    'variant': 'custom',
-    'image': 32,
-    'width': 16,
-    'depths': (1, 1),
-    'heads': (1, 2),
-    'window': 4,
-  }
-  config.model.audio = {
-    'variant': 'audioset',
-    'size': 32,
-    'mel_bins': 16,
-    'width': 16,
-    'depths': (1, 1),
-    'heads': (1, 2),
-    'window': 4,
-    'sample_rate': 1000,
-    'n_fft': 64,
-    'hop': 32,
-    'fmax': 500.0,
-    'tile': 1,
-  }
-  config.model.adapter.update(tokens=2, reduction=2)
-  config.model.head.width = 8
-  config.data.knobs.update(segments=2, size=32, sample_rate=1000)
-  config.data.update(
-    name='avs_tiny', segments=2, size=32, batch=2, clips={'train': 4, 'val': 2, 'test': 2}
-  )
-  config.optim.epochs = 1

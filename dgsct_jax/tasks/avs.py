@@ -1,8 +1,9 @@
 """Audio-visual segmentation (AVSBench S4 and MS3): which pixels sound, in every second."""
 
+import dataclasses
 import functools
-from typing import Any
 
+import grain
 import jax.numpy as jnp
 import ml_collections
 import numpy as np
@@ -11,34 +12,67 @@ from flax import linen as nn
 from jaxtyping import Array, Bool, Float, Float32
 
 from dgsct_jax import models
-from dgsct_jax.data import datasets, scene_labels, transforms
+from dgsct_jax.data import datasets, transforms
+from dgsct_jax.data.clips import Clip
 from dgsct_jax.data.pipeline import Dataset
+from dgsct_jax.data.transforms import Example
+from dgsct_jax.models.dual import DualEncoder
 from dgsct_jax.models.heads import avs as head
-from dgsct_jax.tasks import Batch, Outputs, Scalars, Task, Weighted, mean_over_clips, share
-
-Means = dict[str, Any]
+from dgsct_jax.tasks import views
+from dgsct_jax.tasks.inputs import audio_visual
+from dgsct_jax.tasks.task import (
+  Batch,
+  Inputs,
+  Means,
+  Outputs,
+  Scalars,
+  Task,
+  View,
+  Weighted,
+  floats,
+  mean_over_clips,
+  share,
+)
+from dgsct_jax.tracks import Mask
 
 THRESHOLDS = (np.arange(255) / 254).astype(np.float32)
 BETA_SQUARE = 0.3  # of the F-measure: precision counts more
 
 
 def build(config: ml_collections.ConfigDict) -> Task:
-  """`config.model.head`: gamma, width and dropout of the segmenter; the rest as in `loss`."""
-  fields = config.model.head
-  model = head.AVS(
-    models.build(config.model),
-    head.Segmenter(fields.gamma, fields.width, fields.dropout, jnp.dtype(config.model.dtype)),
+  """The task of `config.model.head`.
+
+  `gamma`, `width` and `dropout` of the segmenter; `matching_weight` and `matching_frames` as in
+  `loss`.
+  """
+  fields, encoder = config.model.head, models.build(config.model)
+  segmenter = head.Segmenter(
+    fields.gamma, fields.width, fields.dropout, jnp.dtype(config.model.dtype)
   )
+  found = inputs(config, encoder)
   return Task(
-    model=model,
+    model=head.AVS(encoder, segmenter),
     loss=functools.partial(
       loss, matching_weight=fields.matching_weight, matching_frames=fields.matching_frames
     ),
-    metrics=lambda outputs, batch: _split(metrics(outputs, batch)),
-    data=functools.partial(data, config),
+    metrics=metrics,
+    data=functools.partial(data, config.data, found.decode),
     primary='miou',
-    summarize=lambda means: summarize(_join(means)),
-    batch_means=('miou',),
+    inputs=found,
+    show=functools.partial(show, encoder=encoder),
+    summarize=summarize,
+    released=released,
+  )
+
+
+def inputs(config: ml_collections.ConfigDict, encoder: DualEncoder) -> Inputs:
+  """Frames of `config.data.size`, at which the masks are, too; the model resizes them."""
+  size, t = config.data.size, config.data.segments
+  found = audio_visual(config, encoder, masks=floats(config.data.masked, size, size))
+  frames, *others = found.decode
+  return found._replace(
+    spec=dict(found.spec) | {'video': floats(t, size, size, 3)},
+    decode=(dataclasses.replace(frames, size=size), *others),
   )
 
 
@@ -58,9 +92,9 @@ def loss(
   if matching_weight:
     divergence = matching_loss(outputs['seen'], outputs['heard'])
     t = divergence.shape[1]
-    frames = matching_frames or jnp.sum(batch['mask']) * t
+    frames = matching_frames or jnp.sum(batch['valid']) * t
     parts['matching'] = matching_weight * frames * divergence.mean(1)
-  return mean_over_clips(parts, batch['mask'])
+  return mean_over_clips(parts, batch['valid'])
 
 
 def mask_loss(
@@ -180,37 +214,74 @@ def mean_where(
   return (total.T / np.maximum(weight, 1)).T, weight
 
 
-def _split(found: dict[str, Weighted]) -> dict[str, Weighted]:
-  """Metrics as `Task` takes them today, a number per clip: the curve as one for each threshold."""
-  curve, weight = found.pop('f_curve')
-  return found | {f'f_curve_{i}': (value, weight) for i, value in enumerate(curve.T)}
+# Data and views.
 
 
-def _join(means: Scalars) -> Means:
-  curve = [means.pop(f'f_curve_{i}') for i in range(len(THRESHOLDS))]
-  return means | {'f_curve': np.array(curve)}
+@dataclasses.dataclass(frozen=True)
+class FirstMasks(grain.transforms.Map):
+  """Keeps the masks of the first `count` seconds."""
+
+  count: int
+
+  def map(self, example: Example) -> Example:
+    return example | {'masks': example['masks'][: self.count]}
 
 
-def data(config: ml_collections.ConfigDict, split: str) -> Dataset:
-  """Clips of `config.data` with the masks that the split has.
+def data(
+  fields: ml_collections.ConfigDict, decode: tuple[grain.transforms.Map, ...], split: str
+) -> Dataset:
+  """Clips of `config.data` with their masks.
 
-  `size`: of frames and masks. `first`: in training, of composed clips too, only the first second
-  has a mask, as in S4. `blank`: fields that are replaced by zeros, to see what the other stream
+  `size`: of frames and masks. `masked`: so many seconds have a mask in training; one in S4, of
+  composed clips, too. `blank`: fields that are replaced by zeros, to see what the other stream
   alone is worth.
   """
-  fields = config.data
-  recipe = {
-    name: fields[name] for name in ('source', 'media', 'knobs', 'clips', 'seed') if name in fields
-  }
-  first = fields.first and split == 'train'
-  masks = scene_labels.SoundingMasks(first) if recipe else transforms.DecodeMasks()
+  kind = datasets.of(fields)
+  if kind.masks is None:
+    raise ValueError(
+      f'config.data.kind is {fields.kind!r}, a data set without masks; choose avsbench_s4,'
+      ' avsbench_ms3 or scenes.'
+    )
+  first = (FirstMasks(fields.masked),) if split == 'train' else ()
   return Dataset(
-    datasets.load(split, fields.name, fields.dir, **recipe),
+    kind.load(fields, split),
     (
-      transforms.DecodeFrames(fields.size),
-      transforms.DecodeWave(fields.segments, config.model.audio.sample_rate),
-      masks,
+      *decode,
+      *kind.masks(split),
+      *first,
       transforms.Blank(tuple(fields.blank)),
       transforms.Keep(('video', 'wave', 'masks')),
     ),
+  )
+
+
+def show(clip: Clip, outputs: Outputs, *, encoder: DualEncoder) -> View:
+  """The mask of every second of a clip; beside the true ones where they are known.
+
+  The record has the share of the picture that sounds, in each second.
+  """
+  probability = clip.join(views.sigmoid(outputs['mask_logits'])).astype(np.float32)
+  shares = (probability > 0.5).mean((1, 2))
+  frames, looks, sound, listens = views.perception(
+    clip, encoder, *(clip.join(outputs[name]) for name in ('visual_map', 'audio_map'))
+  )
+  title, true = ' · '.join([clip.title, *clip.notes]), ()
+  if 'masks' in clip.known:
+    masks = np.asarray(clip.known['masks'], np.float32)
+    overlap = iou(outputs['mask_logits'][:, : len(masks)], masks[None]).mean()
+    title += f': overlap {overlap:.2f}'
+    true = (Mask('true', masks, frames),)
+  mask = Mask('sounding', probability, frames)
+  lines = tuple(
+    f'{views.clock(second)}  {share:4.0%} of the picture sounds'
+    for second, share in zip(clip.seconds, shares)
+  )
+  return View(
+    name='masks',
+    title=title,
+    record={'sounding': [round(float(share), 4) for share in shares]},
+    lines=lines,
+    tracks=(frames, looks, *true, mask, sound, listens),
+    overlay=mask,
+    captions=lines,
   )

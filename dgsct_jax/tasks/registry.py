@@ -3,13 +3,14 @@
 import ml_collections
 
 from dgsct_jax.scenes import unimodal
-from dgsct_jax.tasks import ave, avqa
+from dgsct_jax.tasks import ave, avqa, avs
 from dgsct_jax.tasks.task import Task
 
 TASKS = {
   'ave': ave.build,
   'avqa': avqa.build,
   'avqa_grounding': avqa.build_grounding,
+  'avs': avs.build,
   'unimodal': unimodal.build,
 }
 

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 from configs import avs_ms3, avs_s4
-from dgsct_jax import tasks
 from dgsct_jax.convert import __main__ as convert
 from dgsct_jax.convert import avs, read, release, table
+from dgsct_jax.tasks import registry
 from tests.models import filled
 
 CONFIGS = {'s4': avs_s4, 'ms3': avs_ms3}
@@ -38,7 +38,7 @@ def ours(task: str) -> table.State:
   config.model.audio.update(size=64, mel_bins=16, patch=4)
   config.model.adapter.reduction = {'s4': 8, 'ms3': 2}[task]
   config.model.head.width = 16
-  model = tasks.build(config).model
+  model = registry.build(config).model
   batch = {
     'video': jax.ShapeDtypeStruct((1, 2, 64, 64, 3), np.float32),
     'wave': jax.ShapeDtypeStruct((1, 2, 1000), np.float32),

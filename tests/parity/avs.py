@@ -125,9 +125,9 @@ def configure(case: Case) -> Any:
   s4 = settings['temporal_gamma'] == 0.05
   config = (avs_s4 if s4 else avs_ms3).get_config('released')
   if 'visual' in settings:
-    config.model.visual = {'variant': 'custom'} | swin_fields(settings['visual'])
+    config.model.visual = {'kind': 'swin_v2', 'variant': 'custom'} | swin_fields(settings['visual'])
     audio = htsat_fields({'spec_size': 256} | settings['audio'])
-    config.model.audio = {'variant': 'audioset', 'tile': 5} | audio
+    config.model.audio = {'kind': 'htsat', 'variant': 'audioset', 'tile': 5} | audio
   for ours, theirs in (
     ('alpha', 'channel_gate'),
     ('beta', 'spatial_gate'),
@@ -209,7 +209,7 @@ def run_loss(inputs: dict[str, np.ndarray], which: str, first: bool) -> dict[str
   """A loss, its parts, and its gradient; `first`: only the first frames have masks."""
   of_clips = lambda x: rearrange(x, '(b t) ... -> b t ...', b=2)
   masks = of_clips((inputs['gt'][:, 0] < np.float32(0.3)).astype(np.float32))
-  batch = {'masks': masks[:, :1] if first else masks, 'mask': np.ones(2, np.float32)}
+  batch = {'masks': masks[:, :1] if first else masks, 'valid': np.ones(2, np.float32)}
   pyramid = [np.moveaxis(of_clips(np.maximum(inputs[name], 0)), 2, -1) for name in ('v0', 'v1')]
   heard = np.stack([inputs['a0'], inputs['a1']], 2)
 

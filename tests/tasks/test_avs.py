@@ -6,8 +6,10 @@ import numpy as np
 import pytest
 
 from configs import avs_ms3, avs_s4
+from dgsct_jax import tree
+from dgsct_jax.data.clips import Clip
 from dgsct_jax.models.heads.avs import under
-from dgsct_jax.tasks import avs
+from dgsct_jax.tasks import avs, registry
 
 
 def waves(shape: tuple[int, ...], a: float, b: float) -> np.ndarray:
@@ -29,7 +31,7 @@ def clips(b: int = 6, t: int = 3, side: int = 12, seed: int = 0) -> tuple[dict, 
   logits = rng.normal(size=masks.shape).astype(np.float32) + 2 * (masks - 0.5).astype(np.float32)
   draw = lambda: rng.normal(size=(b, t, 2, 5)).astype(np.float32)
   outputs = {'mask_logits': logits, 'seen': draw(), 'heard': draw()}
-  return outputs, {'masks': masks, 'mask': np.ones(b, np.float32)}
+  return outputs, {'masks': masks, 'valid': np.ones(b, np.float32)}
 
 
 def rows(tree: dict, at) -> dict:
@@ -40,7 +42,7 @@ def means(outputs: dict, batch: dict) -> dict[str, np.ndarray]:
   """As evaluate.py takes them: Σ value·weight / Σ weight over the clips that count."""
   found = {}
   for name, (value, weight) in avs.metrics(outputs, batch).items():
-    weight = weight * batch['mask']
+    weight = weight * batch['valid']
     total = np.tensordot(weight, value, 1)
     found[name] = total / weight.sum() if weight.sum() else np.nan * total
   return found
@@ -56,7 +58,7 @@ def loss(outputs: dict, batch: dict, **fields) -> tuple[float, dict[str, float]]
 
 def test_the_losses_of_both_tasks_are_the_stated_numbers():  # F9
   logits, masks = (x.reshape(2, 5, 224, 224) for x in released_frames())
-  batch = {'masks': masks[:, :1], 'mask': np.ones(2, np.float32)}
+  batch = {'masks': masks[:, :1], 'valid': np.ones(2, np.float32)}
   total, _ = loss({'mask_logits': logits}, batch)
   np.testing.assert_allclose(total, 1.104225950335599, rtol=1e-6)
 
@@ -91,7 +93,7 @@ def test_padding_does_not_move_the_loss(frames):
   outputs, batch = clips()
   fields = dict(matching_weight=0.5, matching_frames=frames)
   expected = loss(rows(outputs, slice(4)), rows(batch, slice(4)), **fields)
-  batch['mask'][4:] = 0
+  batch['valid'][4:] = 0
   found = loss(outputs, batch, **fields)
   np.testing.assert_allclose(found[0], expected[0], rtol=1e-5)
 
@@ -109,7 +111,7 @@ def test_masks_of_another_size_than_the_frames_are_told():
 def test_a_released_batch_has_the_stated_metrics():  # F10
   logits, masks = released_frames()
   masks[[3, 7]] = 0
-  found = avs.released(means({'mask_logits': logits[None]}, {'masks': masks[None], 'mask': [1.0]}))
+  found = avs.released(means({'mask_logits': logits[None]}, {'masks': masks[None], 'valid': [1.0]}))
   np.testing.assert_allclose(found['miou'], 32.91206955909729, rtol=1e-6)
   np.testing.assert_allclose(found['f_score'], 46.45507037639618, rtol=1e-6)
 
@@ -152,7 +154,7 @@ def test_where_nothing_sounds_the_share_of_rightly_dark_pixels_counts():
   masks = np.zeros((1, 2, 4, 4), np.float32)
   logits = np.full((1, 2, 4, 4), -1, np.float32)
   logits[0, 0, 0] = 1
-  found = means({'mask_logits': logits}, {'masks': masks, 'mask': np.ones(1)})
+  found = means({'mask_logits': logits}, {'masks': masks, 'valid': np.ones(1)})
   np.testing.assert_allclose(found['miou'], (75 + 100) / 2)
   assert found['empty_frames'] == 100 and found['empty_right'] == 50
   assert np.isnan(found['sounding_miou']) and np.isnan(found['f_curve']).all()
@@ -187,6 +189,43 @@ def test_released_is_what_the_release_does_and_the_default_repairs_it(file):
   assert released.model.head.matching_frames == 0
 
 
-def test_an_unknown_variant_is_told():
-  with pytest.raises(ValueError, match='configs/avs_ms3.py has no variant .tall.'):
-    avs_ms3.get_config('tall')
+@pytest.mark.slow
+@pytest.mark.parametrize(
+  'file, millions, masks', [(avs_s4, 164.94, (1, 224, 224)), (avs_ms3, 225.56, (5, 224, 224))]
+)
+def test_the_release_trains_as_many_parameters(file, millions, masks):
+  config = file.get_config('released')
+  task = registry.build(config)
+  spec = task.inputs.spec
+  assert spec['masks'].shape == masks and spec['video'].shape == (5, 224, 224, 3)
+  batch = {name: jax.ShapeDtypeStruct((1, *x.shape), x.dtype) for name, x in spec.items()}
+  shapes = jax.eval_shape(lambda b: task.model.init(jax.random.key(0), b, False), batch)['params']
+  trainable, _ = tree.split(shapes, config.trainable)
+  assert round(tree.count(trainable) / 1e6, 2) == millions
+
+
+def test_data_without_masks_is_told():
+  config = avs_s4.get_config()
+  config.data.kind = 'ave'
+  with pytest.raises(ValueError, match="'ave', a data set without masks; choose avsbench_s4"):
+    registry.build(config).data('train')
+
+
+# Views.
+
+
+def test_a_view_tells_how_much_of_each_second_sounds():
+  task = registry.build(avs_s4.get_config('tiny'))
+  logits = np.full((1, 2, 32, 32), -3, np.float32)
+  logits[0, 1, :16] = 3
+  outputs = {
+    'mask_logits': logits,
+    'visual_map': np.full((1, 2, 64), 1 / 64, np.float32),
+    'audio_map': np.full((1, 2, 64), 1 / 64, np.float32),
+  }
+  frames, wave = np.zeros((2, 32, 32, 3), np.uint8), np.zeros((2, 1000), np.float32)
+  clip = Clip('clip', (0, 1), frames, wave, known={'masks': (logits[0] > 0).astype(np.float32)})
+  view = task.show(clip, outputs)
+  assert view.record == {'sounding': [0.0, 0.5]} and view.title == 'clip: overlap 1.00'
+  assert view.lines[1] == '0:01   50% of the picture sounds'
+  assert view.overlay.probability.shape == (2, 32, 32)
