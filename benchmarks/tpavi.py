@@ -38,6 +38,7 @@ def by_matrix(x: torch.Tensor, audio: torch.Tensor, p: dict[str, Any]) -> torch.
 
 
 def main(argv: list[str]) -> None:
+  """Times both, and compares what they give."""
   del argv
   rng, side = np.random.default_rng(0), SIDE.value
   x = rng.normal(size=(1, 5, side, side, 256)).astype(np.float32)
@@ -68,6 +69,7 @@ def main(argv: list[str]) -> None:
 
 
 def seconds(run: Callable[[], Any]) -> float:
+  """How long a call takes."""
   start = time.perf_counter()
   run()
   return time.perf_counter() - start

@@ -9,7 +9,7 @@ import ml_collections
 import numpy as np
 import optax
 from flax import linen as nn
-from jaxtyping import Array, Bool, Float, Float32
+from jaxtyping import Array, Bool, Float, Float32, Int
 
 from dgsct_jax import models
 from dgsct_jax.data import datasets, transforms
@@ -98,7 +98,7 @@ def loss(
 
 
 def mask_loss(
-  logits: Float[Array, 'b t h w'], masks: Float[Array, 'b first_t h w']
+  logits: Float[Array, 'b t h w'], masks: Float[Array, 'b first_t y x']
 ) -> Float[Array, 'b']:
   """Mean binary cross entropy over the pixels of the first frames, those that have a mask.
 
@@ -196,13 +196,21 @@ def f_curves(
   reached = np.searchsorted(THRESHOLDS, probability, side='right')
   curves = np.empty((*logits.shape[:2], len(THRESHOLDS)))
   for at in np.ndindex(*logits.shape[:2]):
-    count = lambda weights: np.bincount(reached[at].ravel(), weights, len(THRESHOLDS) + 1)
-    above = lambda counts: counts[::-1].cumsum()[::-1][1:]  # of pixels that reach each threshold
-    hits, predicted, true = above(count(masks[at].ravel())), above(count(None)), masks[at].sum()
-    precision, recall = hits / (predicted + 1e-20), hits / (true + 1e-20)
+    hits, predicted = (_reaching(reached[at], weights) for weights in (masks[at], None))
+    precision, recall = hits / (predicted + 1e-20), hits / (masks[at].sum() + 1e-20)
     below = BETA_SQUARE * precision + recall
     curves[at] = (1 + BETA_SQUARE) * precision * recall / np.where(below > 0, below, 1)
   return curves
+
+
+def _reaching(
+  reached: Int[np.ndarray, 'h w'], weights: Float32[np.ndarray, 'h w'] | None
+) -> Float[np.ndarray, '255']:
+  """How many pixels, or what weight of them, reach each threshold."""
+  counts = np.bincount(
+    reached.ravel(), None if weights is None else weights.ravel(), len(THRESHOLDS) + 1
+  )
+  return counts[::-1].cumsum()[::-1][1:].astype(np.float64)
 
 
 def mean_where(
@@ -219,11 +227,12 @@ def mean_where(
 
 @dataclasses.dataclass(frozen=True)
 class FirstMasks(grain.transforms.Map):
-  """Keeps the masks of the first `count` seconds."""
+  """Masks for some seconds only, as S4 has them in training."""
 
   count: int
 
   def map(self, example: Example) -> Example:
+    """Keeps `masks` [t h w] of the first `count` seconds."""
     return example | {'masks': example['masks'][: self.count]}
 
 
@@ -268,7 +277,8 @@ def show(clip: Clip, outputs: Outputs, *, encoder: DualEncoder) -> View:
   title, true = ' · '.join([clip.title, *clip.notes]), ()
   if 'masks' in clip.known:
     masks = np.asarray(clip.known['masks'], np.float32)
-    overlap = iou(outputs['mask_logits'][:, : len(masks)], masks[None]).mean()
+    logits = np.asarray(outputs['mask_logits'], np.float32)[:, : len(masks)]
+    overlap = iou(logits, masks[None]).mean()
     title += f': overlap {overlap:.2f}'
     true = (Mask('true', masks, frames),)
   mask = Mask('sounding', probability, frames)

@@ -44,7 +44,7 @@ def means(outputs: dict, batch: dict) -> dict[str, np.ndarray]:
   for name, (value, weight) in avs.metrics(outputs, batch).items():
     weight = weight * batch['valid']
     total = np.tensordot(weight, value, 1)
-    found[name] = total / weight.sum() if weight.sum() else np.nan * total
+    found[name] = np.asarray(total / weight.sum() if weight.sum() else np.nan * total)
   return found
 
 
@@ -66,7 +66,7 @@ def test_the_losses_of_both_tasks_are_the_stated_numbers():  # F9
   seen = []
   for i, side in enumerate((56, 28, 14, 7)):
     x = np.maximum(waves((10, 8, side, side), 0.01 * (i + 1), 0.4), 0)
-    x = np.moveaxis(x.reshape(2, 5, 8, side, side), 2, -1).astype(np.float32)
+    x = jnp.moveaxis(x.reshape(2, 5, 8, side, side), 2, -1).astype(jnp.float32)
     seen.append(under(x, jnp.asarray(logits)))
   outputs = {'mask_logits': logits, 'seen': np.stack(seen, 2), 'heard': heard.astype(np.float32)}
   for frames in (0, 10):  # the batch has ten
@@ -137,7 +137,7 @@ def test_the_metrics_of_a_split_do_not_depend_on_its_batches():
     for name, (value, weight) in avs.metrics(rows(outputs, at), rows(batch, at)).items():
       total, count = sums.get(name, (0, 0))
       sums[name] = total + np.tensordot(weight, value, 1), count + weight.sum()
-  parts = avs.summarize({name: total / count for name, (total, count) in sums.items()})
+  parts = avs.summarize({name: np.asarray(total / count) for name, (total, count) in sums.items()})
   assert parts.keys() == whole.keys()
   for name in whole:
     np.testing.assert_allclose(parts[name], whole[name], err_msg=name)

@@ -19,10 +19,7 @@ Outputs = dict[str, Float[Array, '...']]
 
 
 class StageGate(nn.Module):
-  """Gates over the seconds for one stage of the pyramid (released `TemporalAttention` of AVS).
-
-  Returns that of the picture, by which the sound is weighted, and that of the sound [b t 1].
-  """
+  """Gates over the seconds for one stage of the pyramid (released `TemporalAttention` of AVS)."""
 
   dropout: float = 0.2
 
@@ -30,6 +27,7 @@ class StageGate(nn.Module):
   def __call__(
     self, visual: Float[Array, 'b t d'], audio: Float[Array, 'b t e'], train: bool
   ) -> tuple[Float[Array, 'b t 1'], Float[Array, 'b t 1']]:
+    """The gate of the picture, by which the sound is weighted, and that of the sound."""
     d, e = visual.shape[-1], audio.shape[-1]
     # As released: only the picture has a layer before its LSTM.
     visual = nn.relu(Dense(d, name='visual_fc')(visual))
@@ -47,7 +45,6 @@ class TPAVI(nn.Module):
   """Every pixel of a clip reads from all others what fits the sound of their second.
 
   (Zhou et al. 2022, "Audio-Visual Segmentation"; released `TPAVIModule`, mode 'dot'.)
-  Returns the map and the sound at its width [b t d]. Without a sound the picture takes its place.
 
   The weights θφᵀ/n of the n = t·h·w pixels have no softmax, so y = (θφᵀ/n) g = θ (φᵀg/n): a matrix
   of (d/2)² numbers serves for one of n², which is 15680² at the first released stage.
@@ -59,6 +56,7 @@ class TPAVI(nn.Module):
   def __call__(
     self, x: Float[Array, 'b t h w d'], audio: Float[Array, 'b t e'] | None, train: bool
   ) -> tuple[Float[Array, 'b t h w d'], Float[Array, 'b t d'] | None]:
+    """The new map, and the sound at its width; without a sound the picture takes its place."""
     d, n = x.shape[-1], x.shape[1] * x.shape[2] * x.shape[3]
     project = lambda name, x: Dense(d // 2, dtype=self.dtype, name=name)(x)
     g, theta = project('g', x), project('theta', x)
@@ -77,11 +75,6 @@ class TPAVI(nn.Module):
 class Segmenter(nn.Module):
   """Gates of the seconds, TPAVI in each stage, decoder: all that comes after the encoder.
 
-  Takes the tokens of the stages as maps, from fine to coarse, the sound of each second and the size
-  of the frames. Stage i is brought to 1/2^(i+2) of that, whatever it was.
-  Returns `mask_logits` [b t y x], and for the comparison of pictures with sounds (l stages) `seen`
-  [b t l d], the mean of each map under the mask, and `heard` [b t l d].
-
   gamma: weight of the gates. width: channels of the maps; the sound gets half of them.
   """
 
@@ -98,6 +91,19 @@ class Segmenter(nn.Module):
     size: tuple[int, int],
     train: bool,
   ) -> Outputs:
+    """Masks of the size of the frames, and what pictures and sounds are compared by.
+
+    Args:
+      pyramid: tokens of the l stages as maps, from fine to coarse. Stage i is brought to 1/2^(i+2)
+        of `size`, whatever it was.
+      audio: of each second.
+      size: of the frames.
+      train: drop, and use the statistics of the batch.
+
+    Returns:
+      `mask_logits` [b t y x], `seen` [b t l d], the mean of each map under the mask, and `heard`
+      [b t l d].
+    """
     audio = Dense(self.width // 2, name='audio')(audio.astype(jnp.float32))
     maps, gates = [], []
     for i, x in enumerate(pyramid):
@@ -129,21 +135,21 @@ def under(x: Float[Array, 'b t h w d'], logits: Float[Array, 'b t y x']) -> Floa
 
 
 class AVS(nn.Module):
-  """Dual encoder and segmenter.
-
-  Takes `video` [b t h w 3], frames of any size, which the visual backbone gets at its own, and
-  `wave` [b t s]. Returns the segmenter's outputs, masks of the size of the frames, and the spatial
-  attention of the last exchange, `visual_map` [b t n] and `audio_map` [b t m].
-  """
+  """Dual encoder and segmenter."""
 
   encoder: DualEncoder
   segment: Segmenter
 
   def __call__(self, batch: dict[str, Any], train: bool = False) -> Outputs:
+    """Takes `video` [b t h w 3] and `wave` [b t s]; the backbone gets the frames at its own size.
+
+    Returns the segmenter's outputs, masks of the size of the frames, and the spatial attention of
+    the last exchange, `visual_map` [b t n] and `audio_map` [b t m].
+    """
     video, wave = batch['video'], batch['wave']
     t, size = video.shape[1], video.shape[2:4]
     backbone = self.encoder.visual
-    image = np.broadcast_to(backbone.image, 2).tolist()
+    image = tuple(np.broadcast_to(backbone.image, 2).tolist())
     encoded = self.encoder(
       bicubic(rearrange(video, 'b t h w c -> (b t) h w c'), image),
       rearrange(wave, 'b t s -> (b t) s'),

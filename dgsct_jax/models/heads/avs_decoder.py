@@ -14,7 +14,7 @@ from dgsct_jax.models.resize import bilinear
 class Decoder(nn.Module):
   """Joins maps from the coarsest to the finest, and reads the mask off the result.
 
-  Returns logits of the asked-for size. (Released `path1` to `path4` and `output_conv`.)
+  (Released `path1` to `path4` and `output_conv`.)
   """
 
   dtype: Any = jnp.float32
@@ -23,6 +23,7 @@ class Decoder(nn.Module):
   def __call__(
     self, maps: Sequence[Float[Array, 'b t _ _ d']], size: tuple[int, int]
   ) -> Float[Array, 'b t y x']:
+    """Logits of the mask, of this size; the maps go from fine to coarse."""
     d = maps[0].shape[-1]
     half = tuple(-(-side // 2) for side in size)
     sizes = [half] + [finer.shape[-3:-1] for finer in maps[:-1]]
@@ -35,7 +36,7 @@ class Decoder(nn.Module):
 
 
 class Fusion(nn.Module):
-  """A map and what the coarser ones have found, together at another size."""
+  """Joins a map with what the coarser ones have found (released `FeatureFusionBlock`)."""
 
   dtype: Any = jnp.float32
 
@@ -46,17 +47,19 @@ class Fusion(nn.Module):
     coarser: Float[Array, 'b t h w d'] | None,
     size: tuple[int, int],
   ) -> Float[Array, 'b t y x d']:
+    """Both together, at another size; the coarsest map is alone."""
     x = own if coarser is None else coarser + Residual(self.dtype, name='own')(own)
     return bilinear(Residual(self.dtype, name='both')(x), size, align_corners=True)
 
 
 class Residual(nn.Module):
-  """Two convolutions and a way around them."""
+  """Two convolutions and a way around them (released `ResidualConvUnit`)."""
 
   dtype: Any = jnp.float32
 
   @nn.compact
   def __call__(self, x: Float[Array, 'b t h w d']) -> Float[Array, 'b t h w d']:
+    """ReLU(x) and what the convolutions make of it."""
     d = x.shape[-1]
     x = nn.relu(x)  # As released: in place, so what goes around is rectified, too.
     hidden = nn.relu(conv(d, d, self.dtype, name='conv1')(x))

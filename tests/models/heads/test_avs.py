@@ -3,6 +3,7 @@
 import functools
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import linen as nn
@@ -22,13 +23,13 @@ def exact():
     yield
 
 
-def normal(*shape: int, seed: int = 0) -> np.ndarray:
-  return np.random.default_rng(seed).normal(size=shape).astype(np.float32)
+def normal(*shape: int, seed: int = 0) -> jax.Array:
+  return jnp.asarray(np.random.default_rng(seed).normal(size=shape), jnp.float32)
 
 
-def waves(shape: tuple[int, ...], a: float = 0.11, b: float = 0.5) -> np.ndarray:
+def waves(shape: tuple[int, ...], a: float = 0.11, b: float = 0.5) -> jax.Array:
   """X of the specification."""
-  return np.sin(a * np.arange(np.prod(shape)) + b).reshape(shape).astype(np.float32)
+  return jnp.asarray(np.sin(a * np.arange(np.prod(shape)) + b).reshape(shape), jnp.float32)
 
 
 def fill(shapes: dict[str, tuple[int, ...]], scale: float) -> table.State:
@@ -68,7 +69,7 @@ TPAVI_SHAPES = {
   'train, total, squares', [(False, -10.17510689, 26.97075965), (True, -10.22828922, 26.09406043)]
 )
 def test_tpavi_gives_the_stated_numbers(train, total, squares):  # F7
-  x = np.moveaxis(waves((2, 8, 5, 3, 3)), 1, -1)
+  x = jnp.moveaxis(waves((2, 8, 5, 3, 3)), 1, -1)
   audio = waves((2, 5, 128), 0.031, 0.3)
   statistics = {
     'W_z.1.running_mean': np.zeros(D, np.float32),
@@ -143,7 +144,7 @@ def fusion_state(width: int, scale: float) -> table.State:
   ],
 )
 def test_a_fusion_gives_the_stated_numbers(alone, total, squares, first):  # F8
-  image = lambda x: np.moveaxis(x, 1, -1)[None]  # one clip
+  image = lambda x: jnp.moveaxis(x, 1, -1)[None]  # one clip
   a, b = image(waves((1, 4, 3, 3))), image(waves((1, 4, 3, 3), 0.2, 0.7))
   state, rows = fusion_state(4, 0.2), source.FUSION
   if alone:
@@ -174,7 +175,7 @@ def test_the_decoder_is_that_of_the_formulas_in_torch(sizes, size):
   def residual(name, x):
     return F.relu(x) + conv(f'{name}/conv2', F.relu(conv(f'{name}/conv1', F.relu(x))))
 
-  images = [torch.tensor(x[0]).permute(0, 3, 1, 2) for x in maps]
+  images = [torch.tensor(np.asarray(x[0])).permute(0, 3, 1, 2) for x in maps]
   half = tuple(-(-side // 2) for side in size)
   x = None
   for i in reversed(range(len(images))):
@@ -198,7 +199,7 @@ def segment(seconds: int, stages: int, size: tuple[int, int], gamma: float = 0.1
   return jax.jit(lambda pyramid, audio: model.apply(variables, pyramid, audio, size, False))
 
 
-def stream(seconds: int, stages: int) -> tuple[list[np.ndarray], np.ndarray]:
+def stream(seconds: int, stages: int) -> tuple[list[jax.Array], jax.Array]:
   pyramid = [normal(1, seconds, 4 // 2**i, 6 // 2**i, 3 + i, seed=i) for i in range(stages)]
   return pyramid, normal(1, seconds, 5, seed=9)
 
@@ -217,17 +218,16 @@ def test_any_number_of_seconds_and_stages_and_frames_of_any_size(seconds, stages
 def test_what_is_heard_in_one_second_moves_the_masks_of_all():
   pyramid, audio = stream(3, 2)
   run = segment(3, 2, (32, 48))
-  other = audio.copy()
-  other[:, 0] += 1
+  other = audio.at[:, 0].add(1)
   moved = np.abs(run(pyramid, audio)['mask_logits'] - run(pyramid, other)['mask_logits'])
   assert (moved.max((2, 3)) > 1e-4).all()
 
 
 def test_features_under_the_mask_are_a_mean_over_the_frame():
-  x, logits = normal(1, 2, 2, 3, 4), np.full((1, 2, 8, 12), -50, np.float32)
+  x, logits = normal(1, 2, 2, 3, 4), jnp.full((1, 2, 8, 12), -50.0)
   np.testing.assert_allclose(avs.under(x, logits), 0, atol=1e-6)
   np.testing.assert_allclose(avs.under(x, -logits), x.mean((2, 3)), atol=1e-6)
-  logits[:, :, :4, :4] = 50  # one of six blocks
+  logits = logits.at[:, :, :4, :4].set(50)  # one of six blocks
   np.testing.assert_allclose(avs.under(x, logits), x[:, :, 0, 0] / 6, atol=1e-6)
 
 
