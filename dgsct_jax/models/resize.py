@@ -11,8 +11,8 @@ def resize(
   x: Float[Array, '*b h w c'], rows: Float32[np.ndarray, 'y h'], columns: Float32[np.ndarray, 'x w']
 ) -> Float[Array, '*b y x c']:
   """The map whose rows and columns are these mixtures of the old ones."""
-  rows, columns = jnp.asarray(rows, x.dtype), jnp.asarray(columns, x.dtype)
-  return jnp.einsum('yh,xw,...hwc->...yxc', rows, columns, x, precision='highest')
+  matrices = (jnp.asarray(matrix, x.dtype) for matrix in (rows, columns))
+  return jnp.einsum('yh,xw,...hwc->...yxc', *matrices, x, precision='highest')
 
 
 def bicubic(x: Float[Array, '*b h w c'], size: tuple[int, int]) -> Float[Array, '*b y x c']:

@@ -25,8 +25,8 @@ class Decoder(nn.Module):
   ) -> Float[Array, 'b t y x']:
     """Logits of the mask, of this size; the maps go from fine to coarse."""
     d = maps[0].shape[-1]
-    half = tuple(-(-side // 2) for side in size)
-    sizes = [half] + [finer.shape[-3:-1] for finer in maps[:-1]]
+    half = (-(-size[0] // 2), -(-size[1] // 2))
+    sizes = [half, *(finer.shape[2:4] for finer in maps[:-1])]
     x = None
     for i in reversed(range(len(maps))):
       x = Fusion(self.dtype, name=f'fuse_{i}')(maps[i], x, sizes[i])
