@@ -16,7 +16,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from dgsct_jax.convert import avqa, avvp, dgsct, htsat, read, release, run, swin_v2, table
+from dgsct_jax.convert import avqa, avs, avvp, dgsct, htsat, read, release, run, swin_v2, table
 
 
 class Source(NamedTuple):
@@ -42,6 +42,8 @@ SOURCES = {
     avqa.plan_grounding, release.export_grounding, avqa.MATCHING, 'module.'
   ),
   'dgsct-avvp': Source(avvp.plan, release.export_avvp, avvp.AVVP),
+  # What S4 drops besides, MS3 reads; where ours lacks it, it comes from the original.
+  'dgsct-avs': Source(avs.plan, release.export_avs, avs.TABLES['ms3']),
 }
 
 
@@ -100,13 +102,13 @@ def export(source: str, checkpoint: str, out: Path, original: str | None) -> str
   state = kind.export(ours)
   if original:
     kept = table.unwrap(read.read(read.fetch(original)))
-    unread = {name: kept[name] for name in table.dropped(kind.rows, kept) if name in state}
+    unread = table.dropped(kind.rows, kept)
     if not unread:
       raise ValueError(
         f'--original={original} has no weights that a released {source} holds and never reads; give'
         ' a checkpoint of the release.'
       )
-    state |= unread
+    state = kept | {name: x for name, x in state.items() if name not in unread}
   state = {kind.prefix + name: x for name, x in state.items()}
   read.write(out, state, {'source': source, 'table': table.VERSION})
   return f'{out}: {len(state)} tensors with the released names'

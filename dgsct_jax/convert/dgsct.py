@@ -2,6 +2,7 @@
 
 import functools
 import math
+from typing import Any
 
 import jax
 import numpy as np
@@ -180,8 +181,11 @@ def ave_shapes(state: State) -> dict[str, tuple[int, ...]]:
   )
 
 
-def model(state: State) -> tuple[DualEncoder, int]:
-  """A dual encoder whose variables have the sizes of a state dict, and the side of its images."""
+def model(state: State, **fields: Any) -> tuple[DualEncoder, int]:
+  """A dual encoder whose variables have the sizes of a state dict, and the side of its images.
+
+  fields: of the adapters that no shape tells.
+  """
   visual, audio = (
     source.sizes(below(state, prefix))
     for source, prefix in ((swin_source, 'swin.'), (htsat_source, 'htsat.'))
@@ -190,12 +194,12 @@ def model(state: State) -> tuple[DualEncoder, int]:
   return DualEncoder(
     swin_v2.build('custom', image=image, window=image, **visual),
     htsat.build('audioset', size=spectrogram, **audio),
-    functools.partial(Exchange, adapter(state, 'vis'), adapter(state, 'audio')),
+    functools.partial(Exchange, adapter(state, 'vis', **fields), adapter(state, 'audio', **fields)),
   ), image
 
 
-def adapter(state: State, stream: str) -> functools.partial[DGSCTAdapter]:
-  """Makes adapters of the sizes that the first one of a stream has."""
+def adapter(state: State, stream: str, **fields: Any) -> functools.partial[DGSCTAdapter]:
+  """Makes adapters of the sizes that the first one of a stream has, and with these fields."""
   first = below(state, f'{stream}_adapter_blocks_p1.0.')
   width = side(first, 96, ('fc.bias', 0, 1))
   return functools.partial(
@@ -205,6 +209,7 @@ def adapter(state: State, stream: str) -> functools.partial[DGSCTAdapter]:
     tokens=side(first, 32, ('my_tokens', 0, 2)),
     batch_norm='bn1.weight' in first,
     gate='gate' in first,
+    **fields,
   )
 
 

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from dgsct_jax.convert import avqa, avvp, dgsct, htsat
+from dgsct_jax.convert import avqa, avs, avvp, dgsct, htsat
 from dgsct_jax.convert.table import State, below, export
 from dgsct_jax.models import windows
 
@@ -74,6 +74,15 @@ def export_avvp(
 def export_grounding(ours: State) -> State:
   """The 14 tensors that the released AVQA training takes from its pre-stage, but for the prefix 'module.'."""
   return export(ours, avqa.MATCHING)
+
+
+def export_avs(ours: State) -> State:
+  """What the released AVS networks, S4's and MS3's, read of their state dict.
+
+  They hold a PVT and convolutions besides, which they never read and whose shapes nothing here tells:
+  load it with `strict=False`, or take them from a released file (`--original`).
+  """
+  return export(ours, avs.TABLES['ms3'])
 
 
 def _buffers(state: State, window: int) -> State:

@@ -67,6 +67,9 @@ MATRIX = Layout(lambda x, shape: x.T, lambda y: y.T)  # (out, in)
 IMAGE = Layout(
   lambda x, shape: x.transpose(2, 3, 1, 0), lambda y: y.transpose(3, 2, 0, 1)
 )  # (out, in, h, w)
+VOXEL = Layout(  # (out, in, 1, 1, 1)
+  lambda x, shape: x[:, :, 0, 0, 0].T, lambda y: y.T[:, :, None, None, None]
+)
 MAP = Layout(lambda x, shape: x[:, :, 0, 0].T, lambda y: y.T[:, :, None, None])  # (out, in, 1, 1)
 GROUPS = Layout(  # (out, in/g, 1, 1), the outputs of a group contiguous
   lambda x, shape: x.reshape(shape[0], shape[2], shape[1]).transpose(0, 2, 1),
@@ -94,6 +97,7 @@ RAW = (Leaf(('',), '', SAME),)
 DENSE = _weight_and_bias(MATRIX)
 CONV = _weight_and_bias(IMAGE)
 TOKEN_MAP = _weight_and_bias(MAP)  # a 1×1 convolution whose channels are tokens
+POINTWISE_3D = _weight_and_bias(VOXEL)
 GROUPED = _weight_and_bias(GROUPS)  # a grouped 1×1 convolution
 NORM = Leaf(('.weight',), '/scale', SAME), Leaf(('.bias',), '/bias', SAME)
 BATCH_NORM = NORM + (

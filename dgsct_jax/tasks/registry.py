@@ -3,7 +3,7 @@
 import ml_collections
 
 from dgsct_jax.scenes import unimodal
-from dgsct_jax.tasks import ave, avqa, avvp
+from dgsct_jax.tasks import ave, avqa, avs, avvp
 from dgsct_jax.tasks.task import Task
 
 TASKS = {
@@ -11,6 +11,7 @@ TASKS = {
   'avqa': avqa.build,
   'avqa_grounding': avqa.build_grounding,
   'avvp': avvp.build,
+  'avs': avs.build,
   'unimodal': unimodal.build,
 }
 

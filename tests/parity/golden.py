@@ -78,6 +78,12 @@ class Case:
       return 'front_end'
     if {'variant', 'tokens_in'} <= settings.keys() and 'conv_adapter.weight' in self.shapes:
       return 'dgsct_adapter'
+    if 'tpavi_b1.theta.weight' in self.shapes:
+      return 'avs' if any(name.startswith('swin.') for name in self.shapes) else 'avs_head'
+    if 'align_channel.weight' in self.shapes:
+      return 'avs_tpavi'
+    if {'logits_0', 'mask_0'} <= inputs and 'metric_0' in self.outputs:
+      return 'avs_metrics'
     if {'is_event_0', 'event_0', 'fg_0'} <= inputs and 'accuracy_0' in self.outputs:
       return 'ave_metrics'
     if {'true_audio_0', 'true_visual_0'} <= inputs and 'event_iou' in settings:
