@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from dgsct_jax.convert import avqa, dgsct, htsat, read, release, run, swin_v2, table
+from dgsct_jax.convert import avqa, clap, clip, dgsct, htsat, read, release, run, swin_v2, table
 
 
 class Source(NamedTuple):
@@ -35,6 +35,9 @@ class Source(NamedTuple):
 SOURCES = {
   'swin_v2': Source(swin_v2.plan),
   'htsat': Source(htsat.plan),
+  'clip': Source(clip.plan),
+  'clip-visual': Source(clip.plan_vision),
+  'clap': Source(clap.plan),
   'dgsct-ave': Source(dgsct.plan_ave, release.export_ave, dgsct.AVE),
   'dgsct-avqa': Source(avqa.plan, release.export_avqa, avqa.AVQA, 'module.'),
   'dgsct-grounding': Source(
