@@ -23,6 +23,7 @@ ALLOWED = {
   'dgsct_jax.data': LEAVES
   | MEDIA
   | {'grain', 'tensorflow_datasets', 'h5py', 'absl', 'dgsct_jax.cubic', 'dgsct_jax.data'},
+  'dgsct_jax.tokenizers': LEAVES | {'tokenizers', 'dgsct_jax.tokenizers'},
   'dgsct_jax.models.layers': NETS,
   'dgsct_jax.models.windows': NETS,
   'dgsct_jax.models.mel': NETS | {'dgsct_jax.models.layers'},
