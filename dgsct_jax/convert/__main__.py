@@ -1,6 +1,7 @@
 """Converts released weights into files that `config.init` names, and trained models back.
 
   python -m dgsct_jax.convert SOURCE CHECKPOINT OUT.safetensors
+  python -m dgsct_jax.convert dgsct-matching CHECKPOINT OUT.safetensors --original CLAP
   python -m dgsct_jax.convert run WORKDIR OUT.safetensors [--part encoder/visual]
   python -m dgsct_jax.convert --export SOURCE OURS.safetensors OUT.pt [--original RELEASED.pt]
 
@@ -15,7 +16,19 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from dgsct_jax.convert import avqa, clap, clip, dgsct, htsat, read, release, run, swin_v2, table
+from dgsct_jax.convert import (
+  avqa,
+  clap,
+  clip,
+  dgsct,
+  htsat,
+  matching,
+  read,
+  release,
+  run,
+  swin_v2,
+  table,
+)
 
 
 class Source(NamedTuple):
@@ -24,12 +37,14 @@ class Source(NamedTuple):
   plan: recognises it; its second argument is the file's name.
   export: writes a model of ours under its names, which then get the `prefix`; without it the
     original can be had. table: of its rows, those without a place here are what is left unread.
+  borrow: what a checkpoint lacks, from the file that was there before it.
   """
 
   plan: Callable[[table.State, str], table.Plan]
   export: Callable[[table.State], table.State] | None = None
   table: table.Table = ()
   prefix: str = ''
+  borrow: Callable[[table.State], table.State] | None = None
 
 
 SOURCES = {
@@ -43,13 +58,24 @@ SOURCES = {
   'dgsct-grounding': Source(
     avqa.plan_grounding, release.export_grounding, avqa.MATCHING, 'module.'
   ),
+  'dgsct-matching': Source(matching.plan, matching.export, borrow=matching.borrow),
 }
 
 
-def convert(source: str, checkpoint: str, out: Path) -> str:
+def convert(source: str, checkpoint: str, out: Path, original: str | None = None) -> str:
   """Writes our file of a checkpoint whole or not at all, and says what it found in it. Raises ValueError."""
+  kind = SOURCES[source]
+  if bool(original) != bool(kind.borrow):
+    raise ValueError(
+      f'{source} needs --original: the CLAP file, which alone has the factor of its scores.'
+      if kind.borrow
+      else f'{source} takes nothing from --original.'
+    )
   path = read.fetch(checkpoint)
-  plan = SOURCES[source].plan(read.read(path), checkpoint)
+  state = read.read(path)
+  if original:
+    state |= kind.borrow(read.read(read.fetch(original)))
+  plan = kind.plan(state, checkpoint)
   tensors = table.convert(plan.state, plan.table, plan.targets)
   sha256 = read.sha256(path)
   read.write(
@@ -88,7 +114,9 @@ def main(argv: Sequence[str] | None = None) -> int:
   )
   parser.add_argument('--export', action='store_true', help='from our names to the released ones')
   parser.add_argument(
-    '--original', help='with --export: take the weights that the model never reads from this file'
+    '--original',
+    help='take from this file, with --export, the weights that the model never reads; with'
+    ' dgsct-matching, those that only CLAP has',
   )
   parser.add_argument(
     '--part', default='', help='with run: only what lies below this path of the model'
@@ -119,7 +147,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     elif args.export:
       print(export(args.source, args.checkpoint, args.out, args.original))
     else:
-      print(convert(args.source, args.checkpoint, args.out))
+      print(convert(args.source, args.checkpoint, args.out, args.original))
   except ValueError as error:
     print(error, file=sys.stderr)
     return 1

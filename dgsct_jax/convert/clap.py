@@ -48,17 +48,18 @@ ROBERTA: Table = (
 SCALES: Table = (('logit_scale_a', 'logit_scale_a', RAW), ('logit_scale_t', 'logit_scale_t', RAW))
 
 
-def _audio(rows: Table) -> Table:
-  """The rows of an HTS-AT with its final norm, which features need; its own filters are computed."""
+def audio_tower(rows: Table) -> Table:
+  """The rows of an HTS-AT with its final norm, which features need."""
   return tuple(row for row in rows if row[0] != 'norm') + (('norm', 'norm', NORM),)
 
 
 def projection(theirs: tuple[str, str], ours: str) -> Table:
+  """The rows of two linear layers."""
   return (theirs[0], f'{ours}/fc1', DENSE), (theirs[1], f'{ours}/fc2', DENSE)
 
 
 LAION: Table = (
-  nest(_audio(htsat_source.TABLE), 'audio_branch.', 'audio/')
+  nest(audio_tower(htsat_source.TABLE), 'audio_branch.', 'audio/')
   + nest(ROBERTA, 'text_branch.', 'text/')
   + projection(('audio_projection.0', 'audio_projection.2'), 'audio_projection')
   + projection(('text_projection.0', 'text_projection.2'), 'text_projection')
@@ -66,7 +67,7 @@ LAION: Table = (
   + (('text_transform', None, UNUSED), ('audio_transform', None, UNUSED))
 )
 TRANSFORMERS: Table = (
-  nest(_audio(htsat_source.TABLE_TRANSFORMERS), 'audio_model.audio_encoder.', 'audio/')
+  nest(audio_tower(htsat_source.TABLE_TRANSFORMERS), 'audio_model.audio_encoder.', 'audio/')
   + nest(ROBERTA, 'text_model.', 'text/')
   + projection(('audio_projection.linear1', 'audio_projection.linear2'), 'audio_projection')
   + projection(('text_projection.linear1', 'text_projection.linear2'), 'text_projection')
@@ -112,6 +113,7 @@ def sizes(state: State) -> dict[str, object]:
 
 
 def build(audio: dict[str, object], text: dict[str, object], features: int) -> clap.CLAP:
+  """The model of these sizes."""
   return clap.CLAP(htsat.build('audioset', **audio), clap.Roberta(**text), features)
 
 
