@@ -1,9 +1,10 @@
-"""Clips a second that the input pipeline makes ready, against the number of worker processes.
+"""Clips per second of the input pipeline, for several numbers of worker processes.
 
 python benchmarks/input_speed.py [--dir=DIR --name=ave] [--workers=0,1,2,4] [--batch=8]
 
 Without --dir it makes clips of AVE's size: ten JPEG files of 256 x 256 and ten seconds of sound at
-32 kHz; out come batches of [b 10 192 192 3] and [b 10 32000]. docs/data/speed.md has results.
+32 kHz. Batches have `video` [b 10 192 192 3] and `wave` [b 10 32000]. docs/data/speed.md has
+results.
 """
 
 import argparse
@@ -15,6 +16,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import grain
 import numpy as np
 import tensorflow_datasets as tfds
 from absl import logging
@@ -27,13 +29,13 @@ SECONDS, RATE = 10, 32000
 
 @dataclasses.dataclass(frozen=True)
 class Clip:
-  """Made of its number."""
+  """A synthetic clip; its id is the seed."""
 
   id: str
 
 
 def make(clip: Clip) -> records.Record:
-  """Smooth noise, whose JPEG files are as large as those of real frames (about 15 kB), and noise."""
+  """Frames of smooth noise, as large in JPEG as real ones (about 15 kB), and a wave of noise."""
   rng = np.random.default_rng(int(clip.id))
   frames = []
   for _ in range(SECONDS):
@@ -49,7 +51,7 @@ def make(clip: Clip) -> records.Record:
 
 
 def build(folder: Path, clips: int) -> None:
-  """A data set 'ave' of made clips."""
+  """Builds a data set 'ave' of synthetic clips."""
   features = {
     'id': tfds.features.Text(),
     'frames': records.IMAGES,
@@ -61,7 +63,7 @@ def build(folder: Path, clips: int) -> None:
 
 
 def alone(work: Callable[[int], object], seconds: float = 2.0) -> float:
-  """Milliseconds of one core for each call of `work`, which gets the number of the call."""
+  """Milliseconds of one core for each call of `work`, whose argument is the number of the call."""
   work(0)
   started, count = time.thread_time(), 0
   while time.thread_time() - started < seconds:
@@ -70,16 +72,21 @@ def alone(work: Callable[[int], object], seconds: float = 2.0) -> float:
   return 1e3 * (time.thread_time() - started) / count
 
 
+def map_cost(transform: grain.transforms.Map, record: records.Record) -> float:
+  """Milliseconds of one core for transforming a record."""
+  return alone(lambda i: transform.map(record))
+
+
 def measure(
   dataset: pipeline.Dataset, batch: int, workers: int, seconds: float
 ) -> tuple[float, float]:
-  """Clips a second, once the first batches are there; cores in use meanwhile, by the system."""
+  """Clips per second after the first batches, and the cores in use according to the system."""
   with pipeline.train(dataset, batch=batch, seed=0, workers=workers) as batches:
     for _ in range(2 + 2 * workers):
       next(batches)
     started, busy, count = time.perf_counter(), _busy(), 0
     while time.perf_counter() - started < seconds:
-      count += len(next(batches)['mask'])
+      count += len(next(batches)['valid'])
     passed = time.perf_counter() - started
     return count / passed, (_busy() - busy) / passed
 
@@ -98,6 +105,7 @@ def _busy() -> float:
 
 
 def main() -> None:
+  """Prints a table."""
   parser = argparse.ArgumentParser(
     description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
   )
@@ -127,7 +135,7 @@ def main() -> None:
     )
     print(f'reading: {alone(lambda i: source[i % len(source)]):.2f} ms of one core for a clip')
     for transform in decode[:2]:
-      cost = alone(lambda i: transform.map(record), 2)
+      cost = map_cost(transform, record)
       print(f'{type(transform).__name__}: {cost:.2f} ms of one core for a clip')
     print('workers  clips/s  cores in use  peak memory of this process, of the largest worker')
     for workers in map(int, flags.workers.split(',')):

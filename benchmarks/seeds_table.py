@@ -1,10 +1,12 @@
 """The tables of the documentation: test metrics of variants of a config, over seeds.
 
-python -m benchmarks.seeds_table --config=configs/quickstart.py --variants='shapes,dgsct shapes,none' --runs=DIR \
-    [--seeds=0,1,2] [--metrics=accuracy,clip_accuracy] [-- --config.data.media=MEDIA, or any other flag for every run]
+python -m benchmarks.seeds_table --config=configs/quickstart.py \
+    --variants='shapes,dgsct shapes,none' --runs=DIR \
+    [--seeds=0,1,2] [--metrics=accuracy,clip_accuracy] [-- FLAGS]
 
-Each cell is a run of its own; those that are in DIR already are not run again. Prints markdown: mean ± standard deviation
-over the seeds, of the checkpoint that was best on val.
+Each cell is a run; runs that are in DIR already are not repeated. FLAGS are passed to every run,
+such as --config.data.media=MEDIA. Prints a Markdown table: mean ± standard deviation over the
+seeds, of the checkpoint that was best on val.
 """
 
 import json
@@ -19,26 +21,30 @@ from absl import app, flags
 
 CONFIG = flags.DEFINE_string('config', 'configs/quickstart.py', 'Config without its variant.')
 VARIANTS = flags.DEFINE_string(
-  'variants', 'shapes,dgsct shapes,none', 'Variants of the config, by spaces; one row each.'
+  'variants',
+  'shapes,dgsct shapes,none',
+  'Variants of the config, separated by spaces; one row each.',
 )
 SEEDS = flags.DEFINE_list(
   'seeds', ['0', '1', '2'], 'Seeds of initial values, shuffling and dropout.'
 )
 METRICS = flags.DEFINE_list('metrics', ['accuracy', 'clip_accuracy', 'event_accuracy'], 'Columns.')
-RUNS = flags.DEFINE_string('runs', 'runs/table', 'Where the runs go.')
+RUNS = flags.DEFINE_string('runs', 'runs/table', 'Folder of the runs.')
 
 
 def main(argv: list[str]) -> None:
+  """Prints the table, row by row."""
   print(
     f'| variant | {" | ".join(METRICS.value)} |\n| --- |{" --- |" * len(METRICS.value)}', flush=True
   )
   for variant in VARIANTS.value.split():
-    found = [score(variant, seed, argv[1:]) for seed in SEEDS.value]
-    cells = [spread([metrics[name] for metrics in found]) for name in METRICS.value]
+    runs = [score(variant, seed, argv[1:]) for seed in SEEDS.value]
+    cells = [spread([metrics[name] for metrics in runs]) for name in METRICS.value]
     print(f'| `{variant}` | {" | ".join(cells)} |', flush=True)
 
 
 def spread(values: Sequence[float]) -> str:
+  """Mean ± standard deviation, with one digit after the point."""
   deviation = f' ± {statistics.stdev(values):.1f}' if len(values) > 1 else ''
   return f'{statistics.mean(values):.1f}{deviation}'
 

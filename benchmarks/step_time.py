@@ -1,9 +1,11 @@
-"""Time, memory and FLOPs of an evaluation forward and a training step of any config, on random clips and weights.
+"""Time, memory and FLOPs of a forward pass and a training step of any config.
 
-python -m benchmarks.step_time --config=configs/ave.py [--clips=1] [--repeats=5] [--torch_module=PATH:CALLABLE]
+python -m benchmarks.step_time --config=configs/ave.py [--clips=1] [--repeats=5] \
+    [--phase=both|forward|step] [--torch_module=FILE:FUNCTION]
 
-CALLABLE(clips) returns two functions without arguments, (forward, training step), of your own PyTorch model; they are
-timed alternately with ours, and the ratio is printed. Each phase may also be run alone (--phase), to see its memory alone.
+Clips and weights are random. FUNCTION(clips) returns two functions without arguments, (forward,
+training step), of a PyTorch model; they are timed alternately with ours, and the ratio is printed.
+Run one phase alone to measure its memory.
 """
 
 import importlib.util
@@ -31,7 +33,8 @@ TORCH = flags.DEFINE_string(
   'torch_module', '', 'FILE:FUNCTION of a PyTorch model to time beside ours.'
 )
 
-# Dense matrix FLOP/s of one device, (bfloat16, float32 as XLA runs it by default); from the makers' data sheets.
+# Dense matrix FLOP/s of one device: (bfloat16, float32 as XLA runs it by default), from the
+# manufacturers' data sheets.
 PEAKS = {
   'TPU v4': (275e12, 275e12),
   'TPU v5 lite': (197e12, 197e12),
@@ -44,6 +47,7 @@ PEAKS = {
 
 
 def main(argv: list[str]) -> None:
+  """Measures the task of `--config`."""
   del argv
   measure(CONFIG.value, registry.build(CONFIG.value))
 
@@ -58,16 +62,16 @@ def measure(config: Any, task: Task) -> None:
   variables = state.fill(layout)
   on_device = sharding.global_batch(batch, mesh)
   print(
-    f'{jax.device_count()} × {jax.devices()[0].device_kind}, {CLIPS.value} clips, {config.model.dtype}, '
-    f'remat={config.model.remat}'
+    f'{jax.device_count()} × {jax.devices()[0].device_kind}, {CLIPS.value} clips,'
+    f' {config.model.dtype}, remat={config.model.remat}'
   )
   theirs = load(TORCH.value)(CLIPS.value) if TORCH.value else (None, None)
 
   if PHASE.value != 'step':
     since = time.perf_counter()
-    forward = trained.compile_forward(task, mesh)
     arguments = *variables, on_device
-    forward = forward.lower(*arguments).compile()
+    jitted: Any = trained.compile_forward(task, mesh)
+    forward = jitted.lower(*arguments).compile()
     report(
       'forward',
       lambda: forward(*arguments),
@@ -91,7 +95,7 @@ def measure(config: Any, task: Task) -> None:
 
 
 def random_batch(spec: Mapping[str, jax.ShapeDtypeStruct]) -> dict[str, np.ndarray]:
-  """A batch as a task describes it: noise, and the first of all labels."""
+  """A batch of the given fields: noise where they are floating, else zeros."""
   rng, b = np.random.default_rng(0), CLIPS.value
   batch = {'index': np.arange(b, dtype=np.int32), 'valid': np.ones(b, np.float32)}
   for name, leaf in spec.items():
@@ -110,7 +114,7 @@ def report(
   compile_seconds: float,
   config: Any,
 ) -> None:
-  """Prints one phase. The first run is not timed with the others: it also touches memory for the first time."""
+  """Prints one phase. Its first run is timed separately, since it also allocates memory."""
   first = seconds_of(ours)
   times, their_times = [], []
   if theirs:
@@ -130,7 +134,8 @@ def report(
   if memory:
     print(
       f'  memory: arguments {memory.argument_size_in_bytes / 1e9:.2f} GB, results '
-      f'{memory.output_size_in_bytes / 1e9:.2f} GB, of them in place {memory.alias_size_in_bytes / 1e9:.2f} GB, '
+      f'{memory.output_size_in_bytes / 1e9:.2f} GB, of them in place '
+      f'{memory.alias_size_in_bytes / 1e9:.2f} GB, '
       f'intermediate {memory.temp_size_in_bytes / 1e9:.2f} GB'
     )
   print(
@@ -141,20 +146,21 @@ def report(
   peak = next(
     (p for kind, p in PEAKS.items() if jax.devices()[0].device_kind.startswith(kind)), None
   )
-  share = (
-    f', {100 * rate / (jax.device_count() * peak[config.model.dtype != "bfloat16"]):.1f} % of the peak'
-    if peak
-    else ''
-  )
+  share = ''
+  if peak:
+    possible = jax.device_count() * peak[config.model.dtype != 'bfloat16']
+    share = f', {100 * rate / possible:.1f} % of the peak'
   print(f"  {flops / 1e9:.0f} GFLOP by XLA's count, {rate / 1e9:.0f} GFLOP/s{share}")
   if their_times:
     their_seconds = statistics.median(their_times)
     print(
-      f'  PyTorch, alternately: {their_seconds:.3f} s; ours is {their_seconds / seconds:.2f} times as fast'
+      f'  PyTorch, alternately: {their_seconds:.3f} s; '
+      f'ours is {their_seconds / seconds:.2f} times as fast'
     )
 
 
 def seconds_of(run: Callable[[], Any]) -> float:
+  """The time of one call, until its results are computed."""
   since = time.perf_counter()
   jax.block_until_ready(run())
   return time.perf_counter() - since
@@ -166,6 +172,8 @@ def load(spec: str) -> Callable[[int], tuple[Callable[[], Any], Callable[[], Any
   if not Path(file).is_file():
     raise ValueError(f'--torch_module={spec}: there is no file {file!r}; give FILE.py:FUNCTION.')
   module_spec = importlib.util.spec_from_file_location('torch_module', file)
+  if module_spec is None or module_spec.loader is None:
+    raise ValueError(f'--torch_module={spec}: {file!r} is not a Python file.')
   module = importlib.util.module_from_spec(module_spec)
   module_spec.loader.exec_module(module)
   return getattr(module, name)

@@ -9,9 +9,9 @@ Paper: 82.2 % segment accuracy on the test split (selected on the test split, on
 here: every module and the whole model agree with the released code on stand-in weights
 (tests/parity). Not verified: the accuracy, for want of the data and the weights.
 
-`configs/ave.py:released` trains as the release does, its mistakes included: half of the batches
-thrown away, selection on the test split, live drop-path, SpecAugment and `bn0` statistics in the
-frozen backbones.
+`configs/ave.py:released` trains as the release does, including its mistakes: half of the batches
+discarded, selection on the test split, active drop-path, SpecAugment and moving `bn0` statistics in
+the frozen backbones.
 `configs/ave.py:weak` learns from the class of each clip alone.
 `configs/ave.py:tiny` is the same model at toy size with random weights, for tests.
 """
@@ -28,7 +28,7 @@ def get_config(variant: str = ''):
 
   config.model = {
     'visual': {'kind': 'swin_v2', 'variant': 'large_window12_192', 'image': 192},
-    # Each second is heard ten times, as released.
+    # Each second is repeated ten times, as released.
     'audio': {'kind': 'htsat', 'variant': 'audioset', 'tile': 10, 'sample_rate': 32000},
     'adapter': {
       'name': 'dgsct',

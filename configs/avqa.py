@@ -10,15 +10,15 @@ DIR: `python -m dgsct_jax.data.prepare music_avqa --source FOLDER --out DIR`. We
 run). Verified here: the head with its gradients and the whole model agree with the released code
 on stand-in weights (tests/parity). Not verified: the accuracy, for want of data and weights.
 
-Repaired here: latent tokens start apart, the audio adapters have a gate, frames that do not match
-are never the clip's own and go through the adapters like the others, and frozen backbones hold
-still. `configs/avqa.py:released` is as released: two latent tokens that stay equal for ever, no
-gate on the audio adapters, and backbones whose drop-path, SpecAugment, mixup and `bn0` statistics
-are live though they are frozen. docs/avqa.md has what is known about each.
+Repaired here: latent tokens start from different values, the audio adapters have a gate, negative
+frames are never the clip's own and go through the adapters like the others, and frozen backbones
+run in evaluation mode. `configs/avqa.py:released` is as released: two latent tokens that always
+stay equal, no gate on the audio adapters, and frozen backbones with active drop-path, SpecAugment,
+mixup and moving `bn0` statistics. docs/avqa.md describes each.
 
 `configs/avqa.py:scenes` is the same at toy size on composed clips and questions: minutes on two CPU
-cores, no download. `scenes,none` is without adapters, `scenes,blind` from the question alone,
-`scenes,stamps` on photographs and recordings.
+cores, no download. `scenes,none` has no adapters, `scenes,blind` sees the question only,
+`scenes,stamps` uses photographs and recordings.
 `configs/avqa.py:tiny` is smaller still, with random weights, for tests.
 """
 
@@ -53,7 +53,7 @@ def get_config(variant: str = ''):
 
   config.model = {
     'visual': {'kind': 'swin_v2', 'variant': 'large_window12_192', 'image': 192},
-    # Each second is heard ten times.
+    # Each second is repeated ten times, as released.
     'audio': {
       'kind': 'htsat',
       'variant': 'audioset',
@@ -78,11 +78,11 @@ def get_config(variant: str = ''):
       'matching': (512, 256, 128),
       'match_weight': 0.5,
       'dropout': 0.1,
-      'forget_bias': 0.0,  # initial, of the question's LSTM; high: first words are remembered
+      'forget_bias': 0.0,  # of the question's LSTM; if it is high, early words are remembered
       'adapt_negatives': True,
     },
     'backbone_mode': 'eval',
-    'spec_augment': False,  # besides what backbone_mode='train' does
+    'spec_augment': False,  # backbone_mode='train' turns it on too
     'dtype': 'float32',
     'remat': 'blocks',  # a fifth of the memory
   }
@@ -91,13 +91,13 @@ def get_config(variant: str = ''):
     'name': 'music_avqa',
     'dir': '',
     'annotations': 'original',  # or 'update', with the errata of the data set's authors
-    'subset': 'all',  # of the videos: or 'real', 'synthetic'
+    'subset': 'all',  # or 'real', 'synthetic': which videos
     'batch': 8,
-    'questions_at_once': 1,  # about a clip, in training; the more, the less often clips are encoded
+    'questions_at_once': 1,  # in training; with more, each clip is encoded less often
     'workers': 2,
     'segments': 10,
     'negatives': 'correct',  # or 'released'
-    'blank': (),  # 'video', 'wave': what the model is not shown
+    'blank': (),  # 'video', 'wave': fields that are replaced by zeros
   }
   config.optim.lr = 1e-4
   config.optim.schedule = 'step'

@@ -5,10 +5,9 @@ python -m dgsct_jax.main --config=configs/avqa_grounding.py --config.data.dir=DI
 python -m dgsct_jax.convert run runs/avqa_grounding ground.safetensors --part matching
 
 The second command writes the file that configs/avqa.py takes as --config.init.ground. The best
-checkpoint is picked on clips of the val split; the release takes those that it learns from.
+checkpoint is selected on the val split; the release selects it on the training split.
 
-The variants are those of configs/avqa.py: with `released` the frozen backbones do what the
-release's do; `scenes` and `tiny` belong to its variants of that name.
+The variants are those of configs/avqa.py.
 """
 
 from configs import avqa, common

@@ -1,4 +1,4 @@
-"""What every run has; a config of a task starts from here and adds `model` and its data."""
+"""Fields of every config; the config of a task starts from them and adds its model and data."""
 
 from collections.abc import Callable
 
@@ -12,8 +12,8 @@ def get_config() -> ml_collections.ConfigDict:
   config.seed = 43
   config.model = ml_collections.ConfigDict()
 
-  # Files of `python -m dgsct_jax.convert`, 'package:NAME.safetensors', or 'random' by name. Each
-  # fills the part of the model that `parts` gives its name; `all` fills everything instead.
+  # Files of `python -m dgsct_jax.convert`, 'package:NAME.safetensors', or 'random'. Each fills the
+  # part of the model whose path `parts` has under the same name; `all` fills the whole model.
   config.init = ml_collections.ConfigDict(dict(visual='', audio='', all=''))
   config.parts = ml_collections.ConfigDict(dict(visual='encoder/visual', audio='encoder/audio'))
   config.trainable = ('.*',)  # regular expressions over whole paths a/b/c; the rest is frozen
@@ -36,19 +36,19 @@ def get_config() -> ml_collections.ConfigDict:
   config.optim.decay_rate = 0.35
   config.optim.epochs = 50
   config.optim.patience = 20  # stop after so many epochs worse than the best one; 0: never
-  # Batches whose mean gradient makes one update. 'released' takes that of every second batch and of
-  # the last one of an epoch, and throws the others away.
+  # Batches whose mean gradient makes one update. 'released' uses the gradient of every second batch
+  # and of the last one of an epoch, and discards the others.
   config.optim.accumulate = ml_collections.FieldReference(1, field_type=object)
   config.optim.clip_norm = 0.0  # 0: no clipping
   config.optim.weight_decay = 0.0  # adamw only
   config.optim.lr_by_path = ()  # (regular expression, multiplier) pairs, first match wins
 
-  config.select_on = 'val'  # the split that picks the best checkpoint; the releases took 'test'
+  config.select_on = 'val'  # the split that selects the best checkpoint; as released: 'test'
   config.log_steps = 20
   config.eval_epochs = 1
-  config.save_steps = 500  # besides after every evaluation
+  config.save_steps = 500  # in addition to a checkpoint after every evaluation
   config.keep = 2  # latest checkpoints, besides the best
-  config.mesh = (-1, 1)  # devices over ('data', 'fsdp'); -1: all that are left
+  config.mesh = (-1, 1)  # devices over ('data', 'fsdp'); -1: the remaining ones
   config.profile = ()  # (first, last) step of an XLA trace in workdir/profile
   return config
 
@@ -56,16 +56,16 @@ def get_config() -> ml_collections.ConfigDict:
 def variant(
   config: ml_collections.ConfigDict, text: str, **words: Callable[[ml_collections.ConfigDict], None]
 ) -> ml_collections.ConfigDict:
-  """The config changed by the words of a variant, as in FILE.py:shapes,none.
+  """Changes a config by the words of a variant, such as FILE.py:shapes,none.
 
-  They act in the order of `words`, whatever their order in the text.
+  Changes are made in the order of `words`, not of the text.
 
   Args:
-    text: words with commas in between.
-    words: what each word changes.
+    text: words separated by commas.
+    words: the change for each word.
 
   Raises:
-    ValueError: a word is unknown or stands twice.
+    ValueError: a word is unknown or repeated.
   """
   given = text.split(',') if text else []
   unknown = sorted(set(given) - set(words))
@@ -82,7 +82,7 @@ def variant(
 
 
 def without_adapters(config: ml_collections.ConfigDict) -> None:
-  """The frozen encoders and the head alone."""
+  """Removes the adapters: the frozen encoders and the head remain."""
   exchange = 'encoder/exchange_.*'
   config.model.adapter = {'name': 'none'}
   config.trainable = tuple(rule for rule in config.trainable if rule != exchange)

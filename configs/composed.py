@@ -1,6 +1,6 @@
-"""Toy encoders and clips composed on the spot: what every config's `scenes` stands on.
+"""Toy encoders and composed clips, for the `scenes` variants of the configs.
 
-The encoders' weights come with the package; configs/unimodal.py made them.
+The encoders' weights are files of the package; configs/unimodal.py trained them.
 """
 
 from collections.abc import Mapping
@@ -75,11 +75,11 @@ def use(
   seed: int,
   kind: str = 'scenes',
 ) -> None:
-  """Lets a config have the toy encoders, and clips of a source.
+  """Sets the toy encoders, and clips of a source as the data.
 
   Args:
     source: 'shapes', drawn and synthesised; 'stamps', photographs and recordings, whose unpacked
-      Debian packages lie in the folder config.data.media.
+      Debian packages are in the folder config.data.media.
     name: of the folder in config.data.dir.
     knobs: fields of `dgsct_jax.scenes.compose.Knobs`. clips: how many, for each split.
     kind: of config.data.
@@ -106,7 +106,7 @@ def use(
 
 
 def make_tiny(config: ml_collections.ConfigDict, segments: int = 3) -> None:
-  """Lets a config with composed clips have tiny random encoders and few, short clips."""
+  """Sets tiny random encoders, and few, short clips, in a config with composed clips."""
   config.init.visual = config.init.audio = 'random'
   config.model.visual = dict(TINY_VISUAL)
   config.model.audio = dict(TINY_AUDIO)

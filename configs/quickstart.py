@@ -1,20 +1,20 @@
-"""The whole of DG-SCT at toy size, on clips composed here: a result in minutes on two CPU cores.
+"""DG-SCT at toy size on composed clips: a result in minutes on two CPU cores.
 
 python -m dgsct_jax.main --config=configs/quickstart.py
 
-Clips of ten seconds show up to three drawn objects; some move silently, some sound; one is the
-event. Frozen encoders that know objects and sounds (configs/unimodal.py) are adapted to say which
-object it is, and when it is both seen and heard. The README has results and what they are worth.
+Clips of ten seconds show up to three drawn objects, one of which is the event; sounds come from it
+or from off screen. Frozen encoders of objects and sounds (configs/unimodal.py) are adapted to
+recognise the event, and the seconds in which it is both seen and heard. The README has results.
 
-`configs/quickstart.py:stamps` does the same on real photographs and recordings; give
---config.data.media=DIR. `none` (frozen encoders and the head alone), `audio` and `video` (one
-stream of input silenced) are for comparison, as in configs/quickstart.py:stamps,none.
+`configs/quickstart.py:stamps` does the same with real photographs and recordings; give
+--config.data.media=DIR. For comparison: `none` has the frozen encoders and the head alone; `audio`
+and `video` are `none` with one stream of input only, as in configs/quickstart.py:stamps,audio.
 """
 
 from configs import common, composed
 
 KNOBS = {'segments': 10, 'distractors': (0, 2), 'scale': (0.35, 0.6)}
-# Of drawn shapes there are as many as one likes, of photographs and recordings few.
+# Drawn shapes are unlimited; there are few photographs and recordings.
 CLIPS, EPOCHS = {'shapes': 1500, 'stamps': 600}, {'shapes': 3, 'stamps': 6}
 
 

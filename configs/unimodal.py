@@ -1,4 +1,4 @@
-"""Small encoders, each trained on one modality alone: to name all objects, or all sounds.
+"""Trains the small encoders, each on one modality: to classify all objects, or all sounds.
 
 python -m dgsct_jax.main --config=configs/unimodal.py:visual,shapes,single --workdir=runs/single
 python -m dgsct_jax.convert run runs/single single.safetensors --part backbone
@@ -7,18 +7,18 @@ python -m dgsct_jax.main --config=configs/unimodal.py:visual,shapes --workdir=ru
 python -m dgsct_jax.convert run runs/visual visual_shapes.safetensors --part backbone \
     --dtype float16
 
-`visual` or `audio`, then `shapes` or `stamps`; `single` is of pictures with one object, where the
-visual encoder starts: from nothing it learned little of several. The weights of shapes in
-dgsct_jax/scenes/weights were made so, that of sounds without the first step; those of stamps are of
-single objects and sounds alone, as there are too few photographs and recordings for more. All that
-learned from single ones did so by softmax cross entropy, which this task had before it named
-several (git show e765f86, ed2fd45).
+The variants are `visual` or `audio`, with `shapes` or `stamps`. `single` has one object in each
+picture: the visual encoder is trained on those first, because from random weights it learned little
+from pictures of several objects. The weights of shapes in dgsct_jax/scenes/weights were trained so,
+those of the audio encoder without the first step. Those of stamps were trained on single objects
+and sounds only, as there are too few photographs and recordings. Training on single ones used
+softmax cross entropy, the former loss of this task (git show e765f86, ed2fd45).
 """
 
 from configs import common, composed
 
-# (stream, source, single) -> (seconds to learn from, epochs). Drawn shapes never run out; there are
-# few photographs of each class.
+# (stream, source, single) -> (seconds of training data, epochs). Drawn shapes are unlimited; there
+# are few photographs of each class.
 LENGTHS = {
   ('visual', 'shapes', True): (40000, 10),
   ('visual', 'shapes', False): (24000, 10),

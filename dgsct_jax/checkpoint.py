@@ -1,22 +1,21 @@
-"""Checkpoints of what is trained: the latest ones and the best, written while the run goes on.
+"""Checkpoints of what is trained: the latest ones and the best, written while training goes on.
 
 A checkpoint is a folder workdir/checkpoints/STEP with `model` (trainable parameters, batch
 statistics), `optimizer` (its state, rng, step) and `run` (config, position in the data, hashes of
-the weights that are not saved). It gets that name only when all of it is on disk.
+the weights that are not saved). The folder gets its name only when all of it is on disk.
 """
 
 import json
 import logging
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import ml_collections
 import orbax.checkpoint as ocp
 from flax import traverse_util
 
-State = TypeVar('State')
 Run = dict[str, Any]  # what makes a run the same: config as JSON, hashes of weights, epoch length
 
 
@@ -33,13 +32,13 @@ def open(workdir: Path, keep: int, primary: str) -> ocp.CheckpointManager:
       preservation_policy=policies.AnyPreservationPolicy(
         [policies.LatestN(keep), policies.BestN(get_metric_fn=rank, n=1)]
       ),
-      cleanup_tmp_directories=True,
+      cleanup_tmp_directories=True,  # incomplete ones, of a killed run
     ),
-  )  # what a killed run left half written
+  )
 
 
 def find(workdir: Path, primary: str) -> ocp.CheckpointManager:
-  """The checkpoints of a run that may still be going on: nothing is written or cleared away."""
+  """The checkpoints of a run that may still be going on: nothing is written or removed."""
   folder = _folder(workdir)
   if folder.is_dir():
     manager = ocp.CheckpointManager(
@@ -57,7 +56,7 @@ def _folder(workdir: Path) -> Path:
 
 
 def _rank(primary: str) -> Callable[[dict[str, float]], float]:
-  """Metrics of a checkpoint -> its worth; of those without `primary` none is better."""
+  """The rank of a checkpoint from its metrics; those without `primary` come last."""
 
   def rank(metrics: dict[str, float]) -> float:
     value = metrics.get(primary, math.nan)
@@ -67,12 +66,12 @@ def _rank(primary: str) -> Callable[[dict[str, float]], float]:
 
 
 def identity(
-  config: ml_collections.ConfigDict, weights: dict[str, str], epoch_steps: int = 0
+  config: ml_collections.ConfigDict, weights: Mapping[str, str], epoch_steps: int = 0
 ) -> Run:
-  """What a run and its checkpoints share, as JSON."""
+  """What a run and its checkpoints have in common, as JSON."""
   return {
     'config': json.loads(config.to_json_best_effort()),
-    'weights': weights,
+    'weights': dict(weights),
     'epoch_steps': epoch_steps,
   }
 
@@ -92,7 +91,7 @@ def save(
     metrics: of an evaluation at this step, for `best`.
 
   Raises:
-    ValueError: this save or the one before could not be written. The ones before are intact.
+    ValueError: this checkpoint or the last one could not be written. Earlier ones are intact.
   """
   try:
     manager.save(
@@ -109,7 +108,7 @@ def save(
 
 
 def check(manager: ocp.CheckpointManager, wait: bool = False) -> None:
-  """Raises if a save has failed since; with `wait`, after the one under way has ended."""
+  """Raises ValueError if a save has failed; with `wait`, waits for the current one first."""
   try:
     if wait:
       manager.wait_until_finished()
@@ -125,15 +124,15 @@ def best(manager: ocp.CheckpointManager) -> tuple[int | None, dict[str, float]]:
 
 
 def restore_latest(
-  manager: ocp.CheckpointManager, abstract: State, run: Run
-) -> tuple[State, dict[str, int]] | None:
+  manager: ocp.CheckpointManager, abstract: Any, run: Run
+) -> tuple[Any, dict[str, int]] | None:
   """(state, place) of the latest checkpoint, or None if there is none.
 
   Args:
-    abstract: shapes, types and shardings of the state.
+    abstract: a `state.TrainState` of shapes, types and shardings.
 
   Raises:
-    ValueError: the checkpoint is of another run.
+    ValueError: the checkpoint belongs to another run.
   """
   step = manager.latest_step()
   if step is None:
@@ -141,14 +140,14 @@ def restore_latest(
   then = read_run(manager, step)
   sections = ('task', 'seed', 'model', 'trainable', 'frozen_dtype', 'optim', 'data')
   _check_same(manager, step, then, run, sections)
-  found = manager.restore(
+  restored = manager.restore(
     step,
     args=ocp.args.Composite(
       model=ocp.args.StandardRestore(_model(abstract)),
       optimizer=ocp.args.StandardRestore(_optimizer(abstract)),
     ),
   )
-  return abstract.replace(**found['model'], **found['optimizer']), then['place']
+  return abstract.replace(**restored['model'], **restored['optimizer']), then['place']
 
 
 def restore_model(
@@ -162,23 +161,23 @@ def restore_model(
   sections = ('task', 'model', 'trainable', 'frozen_dtype')
   _check_same(manager, step, read_run(manager, step), run, sections)
   restore = ocp.args.StandardRestore(_model(abstract))
-  found = manager.restore(step, args=ocp.args.Composite(model=restore))['model']
-  return found['params'], found['batch_stats']
+  restored = manager.restore(step, args=ocp.args.Composite(model=restore))['model']
+  return restored['params'], restored['batch_stats']
 
 
 def read_model(manager: ocp.CheckpointManager, step: int) -> dict[str, Any]:
-  """'params', the trained half, and 'batch_stats' of a checkpoint, whatever model they are of."""
+  """`params`, the trained half, and `batch_stats` of a checkpoint of any model."""
   return manager.restore(step, args=ocp.args.Composite(model=ocp.args.StandardRestore()))['model']
 
 
 def read_run(manager: ocp.CheckpointManager, step: int) -> Run:
-  """The config and all else that a checkpoint says of its run."""
+  """The config and all else that a checkpoint records of its run."""
   run = manager.restore(step, args=ocp.args.Composite(run=ocp.args.JsonRestore()))['run']
   return run | {'config': _of_today(run['config'])}
 
 
 def config_of(run: Run) -> ml_collections.ConfigDict:
-  """The config of a run; lists are tuples again, as configs have them."""
+  """The config of a run; the lists of its JSON become tuples again."""
 
   def tuples(value: Any) -> Any:
     if isinstance(value, dict):
@@ -217,22 +216,22 @@ def _optimizer(state: Any) -> dict[str, Any]:
 
 
 def _failed(manager: ocp.CheckpointManager, error: Exception) -> ValueError:
-  # Else the writes that failed along with this one are told of one by one, after this error.
+  # Otherwise asyncio reports the other writes that failed one by one, after this error.
   logging.getLogger('asyncio').setLevel(logging.CRITICAL)
   steps = sorted(ocp.utils.checkpoint_steps(manager.directory))
   return ValueError(
     f'A checkpoint could not be written to {manager.directory}: {error}\n'
-    f'Complete ones there are of the steps {", ".join(map(str, steps)) or "(none)"}; make room'
-    ' and run the same command to go on from the last of them.'
+    f'The complete checkpoints are those of steps {", ".join(map(str, steps)) or "(none)"}; make'
+    ' room and run the same command to go on from the last of them.'
   )
 
 
 def _check_same(
   manager: ocp.CheckpointManager, step: int, then: Run, now: Run, sections: tuple[str, ...]
 ) -> None:
-  """Raises if a checkpoint is of another run; names every value that differs."""
+  """Raises ValueError, with every value that differs, if a checkpoint belongs to another run."""
   old, new = _flat(then, sections), _flat(now, sections)
-  # These may change: a run goes on as if it had been started so.
+  # These may change: the run goes on as if it had been started with them.
   free = {f'config.{name}' for name in ('optim.patience', 'data.dir', 'data.media', 'data.workers')}
   if new.get('config.optim.schedule') != 'cosine':
     free.add('config.optim.epochs')
@@ -245,7 +244,7 @@ def _check_same(
     raise ValueError(
       f'{manager.directory / str(step)} is of another run:\n'
       + '\n'.join(faults)
-      + '\nGive these as they were, or another --workdir.'
+      + '\nSet these to the values of the checkpoint, or choose another --workdir.'
     )
 
 

@@ -30,7 +30,7 @@ def cubic_matrix(
 
 
 def kernel(distance: Float32[np.ndarray, '*n']) -> Float32[np.ndarray, '*n']:
-  """The weight of a point so far away, up to 2."""
+  """The weight of a point at a distance of 0 to 2 points."""
   near = ((A + 2) * distance - (A + 3)) * distance**2 + 1
   far = ((A * distance - 5 * A) * distance + 8 * A) * distance - 4 * A
   return np.where(distance <= 1, near, far)

@@ -1,7 +1,7 @@
 """Scores a model on a split: every clip once, each metric a weighted mean over clips."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,8 @@ from dgsct_jax.trained import Trained
 
 FIGURES = 8  # clips that are drawn
 Model = Callable[[Batch], Outputs]
+# Of each metric over some clips: Σ value·weight [*v] and Σ weight.
+Sums = dict[str, tuple[np.ndarray, float]]
 
 
 def run(
@@ -54,12 +56,12 @@ def finish(model: Trained, workdir: Path) -> dict[str, float]:
       lines = ''.join(json.dumps(record, ensure_ascii=False) + '\n' for record in records)
       (workdir / 'predictions.jsonl').write_text(lines, encoding='utf-8')
     chosen = f'best {task.primary} on {config.select_on}' if model.selected else 'latest'
-    found = {'task': config.task, 'step': model.step, 'chosen': chosen}
-    found[config.select_on] = model.selected
-    found['test'] = metrics  # last: it may be the split that was selected on
+    summary = {'task': config.task, 'step': model.step, 'chosen': chosen}
+    summary[config.select_on] = model.selected
+    summary['test'] = metrics  # last, since config.select_on may be 'test' too
     print(writer.table(metrics, f'test, checkpoint of step {model.step} ({chosen})'))
-    print(json.dumps(found))
-    (workdir / 'metrics.json').write_text(json.dumps(found, indent=2) + '\n')
+    print(json.dumps(summary))
+    (workdir / 'metrics.json').write_text(json.dumps(summary, indent=2) + '\n')
     report.curves(workdir)
     print(f'metrics and figures: {report.page(workdir)}')
   return metrics
@@ -74,28 +76,28 @@ def evaluate(
 ) -> dict[str, float]:
   """The metrics of a split, the same for any batch size, padding and number of hosts.
 
-  `NAME_batch_mean`, what `task.released` tells, is a plain mean over batches, which is not.
+  Except `NAME_batch_mean`: the metrics of `task.released`, averaged over batches.
 
   Args:
-    keep: gets the index and the view of every clip that this host reads, in order.
+    keep: is called with the index and the view of every clip that this host reads, in order.
   """
-  sums: list[dict[str, tuple[np.ndarray, float]]] = []  # of each batch: Σ value·weight, Σ weight
+  sums: list[Sums] = []  # of each batch
   with batches(task, split, config) as host_batches:
     for batch in host_batches:
       outputs = model(batch)
       if keep:
         for i in np.flatnonzero(batch['valid']):
-          keep(int(batch['index'][i]), show(task, batch, outputs, i))
-      found = {}
+          keep(int(batch['index'][i]), show(task, batch, outputs, int(i)))
+      batch_sums: Sums = {}
       for name, (value, weight) in task.metrics(outputs, batch).items():
         value, weight = np.asarray(value, np.float64), weight * batch['valid']
         counted = np.where(weight.reshape(-1, *[1] * (value.ndim - 1)) > 0, value, 0)
-        found[name] = np.tensordot(weight, counted, 1), np.sum(weight, dtype=np.float64)
-      sums.append(found)
+        batch_sums[name] = np.tensordot(weight, counted, 1), np.sum(weight, dtype=np.float64)
+      sums.append(batch_sums)
   sums = _over_hosts(sums)
   results = dict(task.summarize(_means(sums)))
   if task.released:
-    of_batches = [task.released(_means([found])) for found in sums]
+    of_batches = [task.released(_means([batch_sums])) for batch_sums in sums]
     for name in of_batches[0]:
       values = [batch[name] for batch in of_batches if not np.isnan(batch[name])]
       results[f'{name}_batch_mean'] = float(np.mean(values)) if values else np.nan
@@ -108,7 +110,8 @@ def evaluate(
 
 
 def show(task: Task, batch: Batch, outputs: Outputs, i: int) -> View:
-  """The view of one clip of a batch."""
+  """The view of clip i of a batch, by a task that has `show`."""
+  assert task.show is not None
   row = {name: np.asarray(values[i]) for name, values in batch.items()}
   video, wave = row.get('video'), row.get('wave')
   frames = None if video is None else clips.pixels(video, *task.inputs.pixels)
@@ -128,19 +131,18 @@ def batches(task: Task, split: str, config: ml_collections.ConfigDict) -> pipeli
   )
 
 
-def _means(sums: list[dict[str, tuple[np.ndarray, float]]]) -> dict[str, np.ndarray]:
-  """Of each metric over some batches; nan where nothing was counted."""
+def _means(sums: Sequence[Sums]) -> dict[str, np.ndarray]:
+  """The mean of each metric over some batches; nan where nothing was counted."""
   means = {}
   for name in sums[0]:
-    total, weight = (sum(found[name][k] for found in sums) for k in (0, 1))
+    total = sum((batch_sums[name][0] for batch_sums in sums), np.zeros(()))
+    weight = sum(batch_sums[name][1] for batch_sums in sums)
     means[name] = total / weight if weight else np.full_like(total, np.nan)
   return means
 
 
-def _over_hosts(
-  sums: list[dict[str, tuple[np.ndarray, float]]],
-) -> list[dict[str, tuple[np.ndarray, float]]]:
-  """The sums over hosts in double precision, which arrays on devices do not have."""
+def _over_hosts(sums: list[Sums]) -> list[Sums]:
+  """Adds the sums of all hosts, in double precision, which arrays on devices do not have."""
   if jax.process_count() == 1:
     return sums
   leaves, treedef = jax.tree.flatten(sums)
@@ -149,7 +151,8 @@ def _over_hosts(
   flat = np.ascontiguousarray(bits).view(np.float64).sum(0)
   ends = np.cumsum([np.size(leaf) for leaf in leaves])[:-1]
   parts = np.split(flat, ends)
-  return treedef.unflatten([part.reshape(np.shape(leaf)) for part, leaf in zip(parts, leaves)])
+  totals = [part.reshape(np.shape(leaf)) for part, leaf in zip(parts, leaves)]
+  return jax.tree.unflatten(treedef, totals)
 
 
 def _of_all_hosts(records: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -159,5 +162,5 @@ def _of_all_hosts(records: list[dict[str, Any]]) -> list[dict[str, Any]]:
   text = np.frombuffer(json.dumps(records).encode(), np.uint8)
   longest = int(multihost_utils.process_allgather(np.int64(len(text))).max())
   texts = multihost_utils.process_allgather(np.pad(text, (0, longest - len(text))))
-  found = [record for part in texts for record in json.loads(part.tobytes().rstrip(b'\0'))]
-  return sorted(found, key=lambda record: record['index'])
+  merged = [record for part in texts for record in json.loads(part.tobytes().rstrip(b'\0'))]
+  return sorted(merged, key=lambda record: record['index'])

@@ -1,4 +1,4 @@
-"""Tracks as a figure: what was seen, heard and said of a clip, on one axis of time."""
+"""Draws the tracks of a clip as a figure with a common time axis."""
 
 import itertools
 import math
@@ -17,19 +17,19 @@ from PIL import Image
 from dgsct_jax.models import mel
 from dgsct_jax.tracks import Bars, Frames, Heat, Mask, Spectrum, Steps, Track
 
-STRIP = 10  # frames side by side; a longer clip goes on in the next strip
-STRIPS = 12  # where a clip is too long for so many, not every second has its frame
+STRIP = 10  # frames side by side; a longer clip continues in the next strip
+STRIPS = 12  # at most; for a longer clip only every n-th second gets a frame
 SECOND = 1.34  # inches
 TALLEST = 4.0  # inches, of a frame
 HEAT = colormaps['inferno']
 INK, FAINT = '#222222', '#e9e9e9'
-SOUNDING = np.float32([255, 64, 32])  # the colour of masks
+SOUNDING = np.array([255, 64, 32], np.float32)  # the colour of masks
 
 Picture = UInt8[np.ndarray, 'h w 3']
 
 
 class _Row(NamedTuple):
-  """One track in every strip: `draw` draws some seconds; x is time, y is 0..1."""
+  """One track in every strip: `draw` draws a range of seconds; x is the time, y is in 0..1."""
 
   name: str
   height: float  # inches
@@ -38,7 +38,7 @@ class _Row(NamedTuple):
 
 
 def draw(tracks: Sequence[Track], title: str = '') -> Figure:
-  """Tracks of the same seconds above each other."""
+  """The figure of tracks of the same seconds, one above the other."""
   seconds = _seconds(tracks[0])
   every = math.ceil(seconds / (STRIP * STRIPS))  # seconds from one frame to the next
   long = min(seconds, STRIP * every)
@@ -51,7 +51,7 @@ def draw(tracks: Sequence[Track], title: str = '') -> Figure:
 
 
 def _seconds(track: Track) -> int:
-  return len(track[1])  # every kind of track: its name, then a value for each second
+  return len(track[1])  # of every kind of track the second field has a value for each second
 
 
 def _row(track: Track, strips: Sequence[range], every: int) -> _Row:
@@ -83,13 +83,14 @@ def _row(track: Track, strips: Sequence[range], every: int) -> _Row:
     case Bars(name, labels, names):
       inches = SECOND / every
       return _Row(name, 0.27, lambda axes, span: _bars(axes, labels, names, span, inches))
-  raise TypeError(f'{track!r} is no track.')
+  raise TypeError(f'{track!r} is not a track.')
 
 
 def over(track: Heat | Mask, second: int, shape: tuple[int, int]) -> Callable[[Picture], Picture]:
-  """What lays a track over the pictures of one of its seconds, which have the given size.
+  """A function that draws one second of a track over a picture of `shape` (height, width).
 
-  Attention glows on a grey picture; a mask is coloured and has an outline.
+  The picture becomes grey under attention, which is drawn as light; a mask is coloured and has an
+  outline.
   """
   if isinstance(track, Heat):
     weights = _relative(track.weights[second : second + 1])[0]
@@ -105,15 +106,16 @@ def over(track: Heat | Mask, second: int, shape: tuple[int, int]) -> Callable[[P
 
 
 def colour(label: int) -> str:
-  """The colour of a class, the same in every figure; neighbours in number differ most in hue."""
+  """The colour of a class, the same in every figure; consecutive classes differ most in hue."""
   hue = (0.58 + label * 0.618034) % 1
-  return colors.to_hex(colors.hsv_to_rgb((hue, 0.62, 0.72 - 0.16 * (label % 2))))
+  red, green, blue = colors.hsv_to_rgb((hue, 0.62, 0.72 - 0.16 * (label % 2)))
+  return colors.to_hex((red, green, blue))
 
 
 def attention_scale(weights: Float[np.ndarray, 't y x']) -> colors.Normalize:
-  """From the least to the most attention in a clip, over its mean within each second.
+  """From the least to the most attention in a clip, relative to the mean of each second.
 
-  Wide enough that equal attention leaves frames grey: mere rounding does not show.
+  The range is at least 0.02, so that rounding errors of uniform attention are not visible.
   """
   weights = _relative(weights)
   low, high = float(np.nanmin(weights)), float(np.nanmax(weights))
@@ -123,10 +125,11 @@ def attention_scale(weights: Float[np.ndarray, 't y x']) -> colors.Normalize:
 def tint(
   weights: Float[np.ndarray, 'y x'], scale: colors.Normalize, shape: tuple[int, int]
 ) -> tuple[Float[np.ndarray, 'h w 3'], Float[np.ndarray, 'h w 1']]:
-  """(light, share of the picture that shines through) of weights that are enlarged smoothly.
+  """(light, transparency) of weights, enlarged smoothly to `shape` (height, width).
 
-  Where they are nan there is no light.
+  Weights that are nan give no light.
   """
+  assert scale.vmin is not None  # `attention_scale` sets it
   known = np.isfinite(weights)
   value = np.clip(scale(_enlarge(np.where(known, weights, scale.vmin), shape)), 0, 1)
   strength = (0.75 * value * np.clip(_enlarge(known, shape), 0, 1))[..., None]
@@ -136,8 +139,8 @@ def tint(
 def blend(
   picture: Picture, light: Float[np.ndarray, 'h w 3'], through: Float[np.ndarray, 'h w 1']
 ) -> Picture:
-  """A picture, without its colours, under a tint."""
-  grey = picture @ np.float32([[0.27], [0.53], [0.1]])  # of the luminance, nine tenths
+  """A picture in grey, under a tint."""
+  grey = picture @ np.array([[0.27], [0.53], [0.1]], np.float32)  # nine tenths of the luminance
   return (through * grey + light).astype(np.uint8)
 
 
@@ -151,7 +154,7 @@ def _height(frames: UInt8[np.ndarray, 't h w 3']) -> float:
 
 
 def _relative(weights: Float[np.ndarray, 't ...']) -> Float32[np.ndarray, 't ...']:
-  """Attention over its mean within each second."""
+  """Attention relative to the mean of each second."""
   weights = np.asarray(weights, np.float32)
   return weights / np.nanmean(weights, tuple(range(1, weights.ndim)), keepdims=True)
 
@@ -163,7 +166,7 @@ def _shade(sound: Float[np.ndarray, 'f x']) -> UInt8[np.ndarray, 'f x 3']:
 def _spectra(
   wave: Float[np.ndarray, 't s'], strips: Sequence[range]
 ) -> dict[range, Float[np.ndarray, 'f x']]:
-  """Log-mel spectrograms of strips, high bands first: 1 is the loudest, 0 is 70 dB below it."""
+  """Log-mel spectrograms of strips, high frequencies first: 1 is the loudest, 0 70 dB below it."""
   rate = wave.shape[1]
   n_fft = 2 ** round(math.log2(rate * 0.032))
   filters = mel.mel_filters(rate, n_fft, 64, 50.0, min(14000.0, rate / 2))
@@ -171,11 +174,11 @@ def _spectra(
   spectra = []
   for span in strips:
     samples = np.asarray(wave[span.start : span.stop], np.float32).reshape(-1)
-    hop = max(n_fft // 4, samples.size // 1400)  # more would not be seen
+    hop = max(n_fft // 4, samples.size // 1400)  # more columns would not be visible
     windows = np.lib.stride_tricks.sliding_window_view(np.pad(samples, n_fft // 2), n_fft)[::hop]
     power = np.square(windows @ real) + np.square(windows @ imag)
     spectra.append(10 * np.log10(np.maximum(power @ filters, 1e-10)).T[::-1])
-  loudest = max(-20.0, *(spectrum.max() for spectrum in spectra))  # silence stays dark
+  loudest = max(-20.0, *(spectrum.max() for spectrum in spectra))  # so that silence stays dark
   shown = [np.clip(1 + (spectrum - loudest) / 70, 0, 1) for spectrum in spectra]
   return dict(zip(strips, shown))
 
@@ -183,7 +186,7 @@ def _spectra(
 def _assemble(
   rows: Sequence[_Row], strips: Sequence[range], width: float, title: str, legend: Mapping[str, str]
 ) -> Figure:
-  """All rows of every strip; scales beside the first strip, the legend below the last."""
+  """All rows in every strip; scales beside the first strip, the legend below the last."""
   lines = textwrap.wrap(title, int(11 * max(width, 4)))  # letters to an inch
   left, right, top, gap, ticks = 0.95, 0.75, 0.25 + 0.2 * max(len(lines), 1), 0.06, 0.36  # inches
   strip = sum(row.height + gap for row in rows) + ticks
@@ -250,10 +253,10 @@ def _steps(axes: Axes, event: np.ndarray, span: range, line: float) -> None:
 
 
 def _bars(axes: Axes, line: np.ndarray, names: Sequence[str], span: range, inches: float) -> None:
-  """Seconds of one class in a row are one bar, with the class's name where there is room."""
+  """Consecutive seconds of one class are one bar, with the class's name if there is room."""
   start = span.start
-  for label, run in itertools.groupby(int(line[i]) for i in span):
-    length = len(list(run))
+  for label, group in itertools.groupby(int(line[i]) for i in span):
+    length = len(list(group))
     none = label >= len(names)
     axes.add_patch(
       patches.Rectangle(
@@ -277,7 +280,7 @@ def _bars(axes: Axes, line: np.ndarray, names: Sequence[str], span: range, inche
 
 
 def _scale(axes: Axes, scale: colors.Normalize) -> None:
-  """What the colours of a row mean: attention over its mean."""
+  """The colour bar of a row: attention relative to its mean."""
   axes.figure.colorbar(cm.ScalarMappable(scale, HEAT), cax=axes, ticks=[scale.vmin, scale.vmax])
   axes.set_yticklabels([f'{scale.vmin:.2f}×', f'{scale.vmax:.2f}×'])
   axes.tick_params(length=0, labelsize=7, colors=INK, pad=2)

@@ -1,4 +1,4 @@
-"""The film of a prediction: a video with attention drawn over its pictures, and its own sound."""
+"""The film of a prediction: a video with attention drawn over its pictures, and its sound."""
 
 import math
 import os
@@ -28,11 +28,11 @@ def draw(
   overlay: Heat | Mask | None = None,
   captions: Sequence[str] = (),
 ) -> None:
-  """Writes a file's video again, as an mp4, with what a model says of it drawn over it.
+  """Writes a file's video as an mp4, with a model's outputs drawn over it.
 
   Args:
-    starts: where each second of the overlay begins in the file; between them the nearest one is
-      shown.
+    starts: the second of the file at which each second of the overlay begins; every second of the
+      film shows the nearest of them.
     captions: one for each second of the overlay, or none.
 
   Raises:
@@ -42,7 +42,7 @@ def draw(
   nearest = [int(np.abs(np.subtract(starts, second)).argmin()) for second in seconds]
   try:
     _write(source, target, length, nearest, overlay, captions, copy=True)
-  except av.FFmpegError:  # some containers hold sound in a form that another does not take
+  except av.FFmpegError:  # the sound of some containers cannot be copied into an mp4
     _write(source, target, length, nearest, overlay, captions, copy=False)
 
 
@@ -88,7 +88,7 @@ def _write(
 def _sound(
   source: str | os.PathLike, output: av.container.OutputContainer, copy: bool
 ) -> Iterator[av.Packet]:
-  """The sound of a file for another one: its own packets, or encoded anew."""
+  """The sound of a file for the film: its own packets, or encoded anew."""
   if not media.probe(source).has_audio:
     return iter(())
   with media.reading(source) as container:
@@ -121,11 +121,12 @@ def _encoded(wave: Float[np.ndarray, 's'], stream: av.AudioStream) -> Iterator[a
 
 
 def _time(packet: av.Packet) -> float:
+  assert packet.pts is not None  # `_copied` skips those without, encoders set it
   return float(packet.pts * packet.time_base)
 
 
 def _fit(picture: UInt8[np.ndarray, 'y x 3']) -> UInt8[np.ndarray, 'h w 3']:
-  """Scaled down to the size of a film; h264 wants even sides."""
+  """Scaled down to the size of a film; h264 needs even sides."""
   height, width = picture.shape[:2]
   scale = min(1, LONGER / max(height, width))
   size = [max(2, round(side * scale / 2) * 2) for side in (width, height)]

@@ -1,6 +1,8 @@
-"""python -m dgsct_jax.main --config=configs/avqa.py [--workdir=DIR] [--mode=train|evaluate]
+"""Trains a model, or scores it on the test split.
 
-Any field of the config can be given too: --config.optim.lr=1e-4. The same command goes on with a
+python -m dgsct_jax.main --config=configs/avqa.py [--workdir=DIR] [--mode=train|evaluate]
+
+Any field of the config can be set too, as in --config.optim.lr=1e-4. The same command continues a
 run that was stopped.
 """
 
@@ -9,6 +11,7 @@ import os
 import re
 import sys
 from pathlib import Path
+from typing import Any
 
 import jax
 from absl import app, flags, logging
@@ -32,25 +35,27 @@ flags.mark_flag_as_required('config')
 
 
 def main(argv: list[str]) -> None:
+  """Runs `--mode` with `--config`."""
   if len(argv) > 1:
     raise app.UsageError(
       f'{" ".join(argv[1:])} is no flag; fields of the config are given as --config.NAME=VALUE.'
     )
   if not flags.FLAGS['verbosity'].present:
-    logging.set_verbosity(logging.WARNING)  # Orbax and TFDS tell of every file.
+    logging.set_verbosity(logging.WARNING)  # Orbax and TFDS log every file.
   if MULTIHOST.value:
     join_hosts()
-  run = {'train': train.train, 'evaluate': evaluate.run}[MODE.value]
+  start = {'train': train.train, 'evaluate': evaluate.run}[MODE.value]
   config_file = config_flags.get_config_filename(flags.FLAGS['config'])
-  run(CONFIG.value, Path(WORKDIR.value or default_workdir(config_file)))
+  start(CONFIG.value, Path(WORKDIR.value or default_workdir(config_file)))
 
 
 def join_hosts() -> None:
-  """Meets the other processes, before anything else touches a device."""
+  """Connects to the other processes; must come before anything that uses a device."""
   named = {'num_processes': 'JAX_NUM_PROCESSES', 'process_id': 'JAX_PROCESS_ID'}
-  jax.distributed.initialize(
-    **{name: int(os.environ[key]) for name, key in named.items() if key in os.environ}
-  )
+  given: dict[str, Any] = {
+    name: int(os.environ[key]) for name, key in named.items() if key in os.environ
+  }
+  jax.distributed.initialize(**given)
 
 
 def default_workdir(config_file: str) -> Path:
@@ -60,12 +65,12 @@ def default_workdir(config_file: str) -> Path:
 
 
 def parse_flags(argv: list[str]) -> list[str]:
-  """As absl does, but a field that the config does not have is a usage error that names it."""
+  """As absl does; a field that the config does not have is a usage error that names it."""
   try:
     return app.parse_flags_with_usage(argv)
   except (AttributeError, KeyError):
     given = [re.match(r'--?config\.([^=]+)', word) for word in argv]
-    sys.argv = [word for word, field in zip(argv, given) if not field]  # where they are looked up
+    sys.argv = [word for word, field in zip(argv, given) if not field]  # config_flags reads it
     flags.FLAGS.unparse_flags()
     flags.FLAGS(sys.argv, known_only=True)
     fields = traverse_util.flatten_dict(CONFIG.value.to_dict(), sep='.')

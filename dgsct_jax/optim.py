@@ -30,7 +30,7 @@ def build(
   rate = schedule(config, epoch_steps)
   parts = [optax.clip_by_global_norm(config.clip_norm)] if config.clip_norm else []
   parts += [_rule(config), scale_by_path(config.lr_by_path)]
-  # The rate is outside of the accumulation: it counts batches, and scales a discarded update, 0.
+  # The rate comes after the accumulation, so that it counts batches; between updates it scales 0.
   tx = optax.chain(
     accumulate(optax.chain(*parts), config.accumulate, epoch_steps),
     optax.scale_by_learning_rate(rate),
@@ -39,7 +39,10 @@ def build(
 
 
 def schedule(config: ml_collections.ConfigDict, epoch_steps: int) -> Schedule:
-  """The learning rate of batch `step`, counted from 0; it rises linearly in the first `warmup_steps`."""
+  """The learning rate of batch `step`, counted from 0.
+
+  It rises linearly during the first `warmup_steps`.
+  """
   decay = _decay(config, epoch_steps)
   if not config.warmup_steps:
     return decay
@@ -67,8 +70,8 @@ def accumulate(
 ) -> optax.GradientTransformation:
   """Updates once per `every` batches with the mean of their gradients.
 
-  `every='released'` is what the released AVE loop does (specs Q1): it takes the gradient of every
-  second batch and of the last one of an epoch, and throws the others away.
+  `every='released'` does what the released AVE loop does: it updates with the gradient of every
+  second batch and of the last one of an epoch, and discards the others.
   """
   if every == 'released':
 
@@ -85,13 +88,15 @@ def accumulate(
 
 
 def scale_by_path(rules: tuple[tuple[str, float], ...]) -> optax.GradientTransformation:
-  """Multiplies updates by the number of the first rule (regex, number) that matches, else by 1."""
+  """Multiplies updates by the number of the first rule (regex, number) that matches, or by 1."""
 
   def init(params: tree.Tree) -> optax.EmptyState:
-    _factors(params, rules)  # A rule that matches nothing stops the run at its start.
+    _factors(params, rules)  # Raises at the start of the run if a rule matches nothing.
     return optax.EmptyState()
 
-  def update(updates, state, params=None):
+  def update(
+    updates: tree.Tree, state: optax.EmptyState, params: Any = None
+  ) -> tuple[tree.Tree, optax.EmptyState]:
     del params
     return jax.tree.map(lambda u, factor: u * factor, updates, _factors(updates, rules)), state
 
@@ -101,12 +106,12 @@ def scale_by_path(rules: tuple[tuple[str, float], ...]) -> optax.GradientTransfo
 def _factors(params: tree.Tree, rules: tuple[tuple[str, float], ...]) -> tree.Tree:
   """The multiplier of every leaf."""
   paths = list(tree.flatten(params))
-  found = tree.first_match(paths, [rule for rule, _ in rules], 'config.optim.lr_by_path')
-  return tree.unflatten({p: 1.0 if found[p] is None else rules[found[p]][1] for p in paths})
+  first = tree.first_match(paths, [rule for rule, _ in rules], 'config.optim.lr_by_path')
+  return tree.unflatten({path: 1.0 if i is None else rules[i][1] for path, i in first.items()})
 
 
 def _rule(config: ml_collections.ConfigDict) -> optax.GradientTransformation:
-  """Turns a gradient into a direction; decay is decoupled from it."""
+  """Turns a gradient into an update of learning rate 1; weight decay is decoupled from it."""
   if config.name == 'adamw':
     return optax.chain(optax.scale_by_adam(), optax.add_decayed_weights(config.weight_decay))
   if config.name == 'adam' and not config.weight_decay:

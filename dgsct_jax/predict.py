@@ -1,16 +1,17 @@
-"""What a trained model says of any video or sound file.
+"""Runs a trained model on any video or sound file.
 
 python -m dgsct_jax.predict --workdir=RUN clip.mp4 [more files] [--question TEXT ...]
 
-It is printed, and for each file there is a folder, RUN/predictions/clip.mp4 if --out is not given:
+The prediction is printed, and written to a folder for each file, by default
+RUN/predictions/clip.mp4:
 
-  NAME.json     the same, with notes on the file; NAME is events, answers or what the task tells
-  timeline.png  frames, sound, attention and what was found, on one axis of time
-  film.mp4      the video with what is looked at drawn over it, and its sound
+  NAME.json     the prediction, with notes on the file; NAME depends on the task: events, answers
+  timeline.png  frames, sound, attention and prediction on one time axis
+  film.mp4      the video with its sound, the visual attention drawn over it
 
-A model that answers questions gets them by --question or --questions. Files may have any length:
-the model gets windows as long as its training clips, cut as these were; beyond the end of a file
-there are its last picture and silence.
+A model that answers questions needs --question or --questions. Files may have any length: the model
+gets windows as long as its training clips, cut by the same rule; beyond the end of a file they are
+filled up with its last picture and silence.
 """
 
 import argparse
@@ -34,22 +35,25 @@ from dgsct_jax.trained import Trained
 def look(
   model: Trained, path: Path, asked: Sequence[str] = (), question: Example | None = None
 ) -> tuple[clips.File, View]:
-  """A file as the model got it, and what the model says of it.
+  """Runs the model on a file: the file as the model gets it, and the view of the outputs.
 
   Args:
-    asked: what the user typed; `question`: the part of the model's input that `ask` makes of it.
+    asked: what the user typed.
+    question: the part of the model's input that `ask` makes of it.
 
   Raises:
     MediaError, ValueError, OSError: the file cannot be used.
   """
+  assert model.task.show is not None
   inputs = model.task.inputs
   file = clips.open_file(path, model.config.model.audio.sample_rate, inputs.windows)
-  outputs, thumbnails = [], []
+  outputs: list[dict[str, np.ndarray]] = []
+  thumbnails: list[np.ndarray] = []
   for batch, pictures in _batches(model, file, question or {}):
     real = batch['valid'] > 0
     outputs.append({name: values[real] for name, values in model(batch).items()})
     thumbnails += pictures
-  joined = {name: np.concatenate([found[name] for found in outputs]) for name in outputs[0]}
+  joined = {name: np.concatenate([part[name] for part in outputs]) for name in outputs[0]}
   return file, model.task.show(file.shown(thumbnails, asked), joined)
 
 
@@ -57,7 +61,7 @@ def ask(task: Task, asked: Sequence[str]) -> Example:
   """The part of a model's input that a user types.
 
   Raises:
-    ValueError: it is not understood; or the model takes none, or needs some.
+    ValueError: the model cannot take what was typed, takes nothing, or needs something.
   """
   if bool(asked) != bool(task.ask):
     raise ValueError(
@@ -88,10 +92,10 @@ def _batches(
 
 
 def write(file: clips.File, view: View, folder: Path, about: dict[str, Any]) -> None:
-  """Writes the JSON, the timeline and, of a video, the film.
+  """Writes the JSON, the timeline and, for a video, the film.
 
   Args:
-    about: what the JSON says of the model.
+    about: fields of the JSON that describe the model.
 
   Raises:
     OSError, av.FFmpegError: a result cannot be written.
@@ -107,7 +111,7 @@ def write(file: clips.File, view: View, folder: Path, about: dict[str, Any]) -> 
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-  """1 if a file failed; the others were still done."""
+  """Runs the command; the exit status is 1 if a file failed. The other files are still done."""
   parser = argparse.ArgumentParser(
     prog='python -m dgsct_jax.predict',
     description=__doc__,
@@ -117,15 +121,15 @@ def main(argv: Sequence[str] | None = None) -> int:
   parser.add_argument('--workdir', type=Path, required=True, help='the folder of a run')
   parser.add_argument('--out', type=Path, help='where results go')
   parser.add_argument(
-    '--question', action='append', default=[], metavar='TEXT', help='may be given again'
+    '--question', action='append', default=[], metavar='TEXT', help='may be repeated'
   )
-  parser.add_argument('--questions', type=Path, metavar='FILE', help='a question in every line')
+  parser.add_argument('--questions', type=Path, metavar='FILE', help='one question in each line')
   parser.add_argument(
     '--init',
     action='append',
     default=[],
     metavar='NAME=FILE',
-    help='where the converted weights lie now; NAME is one of config.init',
+    help='where the converted weights are now; NAME is a field of config.init',
   )
   given = parser.parse_args(argv)
   try:
@@ -141,7 +145,7 @@ def main(argv: Sequence[str] | None = None) -> int:
   for path, folder in zip(given.files, _folders(given.files, out)):
     try:
       file, view = look(model, path, asked, question)
-      print('\n'.join(_said(file, view)), flush=True)
+      print('\n'.join(_report(file, view)), flush=True)
       write(file, view, folder, about)
       print(f'  {folder}')
     except (OSError, ValueError, av.FFmpegError) as error:
@@ -155,7 +159,7 @@ def read_lines(path: Path) -> list[str]:
   return [line.strip() for line in path.read_text(encoding='utf-8').splitlines() if line.strip()]
 
 
-def _said(file: clips.File, view: View) -> list[str]:
+def _report(file: clips.File, view: View) -> list[str]:
   some = ', of which the model gets the seconds at ' + ', '.join(map(str, file.starts))
   whole = file.starts == tuple(range(file.seconds))
   notes = [f'  note: {note}' for note in file.notes]
@@ -164,7 +168,7 @@ def _said(file: clips.File, view: View) -> list[str]:
 
 
 def _folders(files: Sequence[Path], out: Path) -> list[Path]:
-  """One for each file, named like it; numbered where names repeat."""
+  """A folder for each file, with the name of the file, numbered where names repeat."""
   names = [file.name for file in files]
   before = [names[:i].count(name) for i, name in enumerate(names)]
   return [out / (f'{name}_{n + 1}' if n else name) for name, n in zip(names, before)]

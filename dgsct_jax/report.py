@@ -1,6 +1,6 @@
-"""What is left of a run to look at: its curves, and one page with the metrics and all figures.
+"""The report of a run: its curves, and one HTML page with the metrics and all figures.
 
-`python -m dgsct_jax.report WORKDIR` draws both again.
+`python -m dgsct_jax.report WORKDIR` writes both again.
 """
 
 import base64
@@ -10,25 +10,27 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from matplotlib import ticker
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from dgsct_jax import writer
 from dgsct_jax.figures import FAINT, INK, colour
 
-FIGURES = 'figures'  # the folder of a run in which they are
+FIGURES = 'figures'  # their folder in that of the run
 Points = list[tuple[int, float]]  # (step, value)
 
 
 def curves(workdir: Path) -> None:
-  """Draws figures/curves.png: the loss and its parts, every evaluation, rate and gradient."""
+  """Draws figures/curves.png: losses, metrics, learning rate and gradient norm over the steps."""
   series: dict[str, dict[str, Points]] = {}
   for line in writer.read(workdir):
     for name in line.keys() - {'step'}:
       prefix, _, short = name.partition('/')
       if short.endswith('_batch_mean'):
-        continue  # the same thing, averaged as released
-      series.setdefault(prefix, {}).setdefault(short, []).append((line['step'], line[name]))
+        continue  # the same metric, averaged as released
+      point = int(line['step']), line[name]
+      series.setdefault(prefix, {}).setdefault(short, []).append(point)
   train = series.pop('train', {})
   alone = {'learning rate': train.pop('lr', []), 'gradient norm': train.pop('grad_norm', [])}
   panels = {'training loss': train}
@@ -61,23 +63,25 @@ def _panel(axes: Axes, title: str, drawn: dict[str, Points]) -> None:
     axes.legend(fontsize=8, frameon=False)
   axes.set_title(title, fontsize=10, color=INK, loc='left')
   axes.set_xlabel('step', fontsize=8, color=INK)
-  axes.xaxis.get_major_locator().set_params(integer=True)
+  steps = ticker.AutoLocator()
+  steps.set_params(integer=True)
+  axes.xaxis.set_major_locator(steps)
   axes.tick_params(labelsize=8, colors=INK)
   axes.grid(color=FAINT, lw=0.8)
   axes.spines[['top', 'right']].set_visible(False)
 
 
 def metrics(workdir: Path) -> dict[str, Any]:
-  """What the final evaluation left in metrics.json; empty before it."""
+  """The contents of metrics.json; empty before the final evaluation."""
   file = workdir / 'metrics.json'
   return json.loads(file.read_text()) if file.is_file() else {}
 
 
 def page(workdir: Path) -> Path:
-  """Writes index.html: metrics and figures of a run, in one file that can be sent as it is."""
-  found = metrics(workdir)
-  splits = {name: values for name, values in found.items() if isinstance(values, dict)}
-  summary = ', '.join(f'{name} {value}' for name, value in found.items() if name not in splits)
+  """Writes index.html: metrics and figures of a run in one self-contained file."""
+  results = metrics(workdir)
+  splits = {name: values for name, values in results.items() if isinstance(values, dict)}
+  summary = ', '.join(f'{name} {value}' for name, value in results.items() if name not in splits)
   names = dict.fromkeys(name for values in splits.values() for name in values)
   rows = [['', *splits]]
   rows += [[name, *(_number(values.get(name)) for values in splits.values())] for name in names]

@@ -1,4 +1,4 @@
-"""The mesh, where arrays lie on it, and batches from hosts to devices."""
+"""The mesh, the placement of arrays on it, and the transfer of batches from hosts to devices."""
 
 import math
 from collections.abc import Mapping
@@ -13,7 +13,7 @@ SPLIT_BYTES = 4 * 2**20  # smaller leaves are copied to every device
 
 
 def make_mesh(shape: tuple[int, int]) -> Mesh:
-  """All devices as ('data', 'fsdp'); one of the two sizes may be -1, what is left over."""
+  """All devices as ('data', 'fsdp'); one of the two sizes may be -1 and follows from the other."""
   devices, given = jax.device_count(), tuple(shape)
   known = math.prod(size for size in given if size != -1)
   sizes = tuple(devices // known if size == -1 and known > 0 else size for size in given)
@@ -26,7 +26,7 @@ def make_mesh(shape: tuple[int, int]) -> Mesh:
 
 
 def check_batch(batch: int, mesh: Mesh) -> None:
-  """Raises unless a batch spreads evenly over the devices, and so over the hosts."""
+  """Raises ValueError unless a batch divides evenly over the devices, and so over the hosts."""
   if batch < 1 or batch % mesh.size:
     raise ValueError(
       f'{batch} clips do not divide over {mesh.size} devices; set config.data.batch to a'
@@ -35,17 +35,20 @@ def check_batch(batch: int, mesh: Mesh) -> None:
 
 
 def of_batch(mesh: Mesh) -> NamedSharding:
-  """Clips over all devices."""
+  """The sharding of a batch: its clips spread over all devices."""
   return NamedSharding(mesh, BATCH)
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
-  """The same array on every device."""
+  """The sharding of an array that every device holds whole."""
   return NamedSharding(mesh, PartitionSpec())
 
 
 def of_leaf(leaf: Any, mesh: Mesh) -> NamedSharding:
-  """A leaf over 4 MB is split along its largest dimension that the 'fsdp' axis divides, if any."""
+  """The sharding of one array.
+
+  One over 4 MB is split over 'fsdp', along its largest dimension that this axis divides, if any.
+  """
   fsdp = mesh.shape['fsdp']
   if fsdp > 1 and _is_large(leaf):
     for i in sorted(range(leaf.ndim), key=lambda i: -leaf.shape[i]):
@@ -55,7 +58,7 @@ def of_leaf(leaf: Any, mesh: Mesh) -> NamedSharding:
 
 
 def is_whole(leaf: Any) -> bool:
-  """Whether every device holds all of a large leaf though there is an 'fsdp' axis to split it."""
+  """Whether every device holds all of a large leaf although there is an 'fsdp' axis."""
   fsdp = leaf.sharding.mesh.shape['fsdp']
   return fsdp > 1 and _is_large(leaf) and leaf.sharding.is_fully_replicated
 
@@ -70,14 +73,14 @@ def _is_large(leaf: Any) -> bool:
 
 
 def put(array: np.ndarray, sharding: NamedSharding) -> jax.Array:
-  """An array that every host holds whole, laid over the mesh."""
+  """Places an array that every host holds whole on the mesh."""
   return jax.make_array_from_callback(array.shape, sharding, lambda index: array[index])
 
 
 def global_batch(batch: dict[str, np.ndarray], mesh: Mesh) -> dict[str, jax.Array]:
-  """The clips of all hosts as global arrays; a host gives its own b / hosts of them."""
+  """The clips of all hosts as global arrays; each host provides b / hosts of them."""
   sharding = of_batch(mesh)
-  with jax.transfer_guard_host_to_device('allow'):  # the one transfer that a step is meant to make
+  with jax.transfer_guard_host_to_device('allow'):  # the only transfer that a step should make
     return {k: jax.make_array_from_process_local_data(sharding, v) for k, v in batch.items()}
 
 

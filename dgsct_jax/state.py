@@ -1,4 +1,4 @@
-"""The state of a run: laid out from shapes, then filled from converted weights and a seed."""
+"""The state of a run: its layout from shapes, and its arrays from converted weights and a seed."""
 
 import dataclasses
 import hashlib
@@ -26,9 +26,9 @@ PACKAGED = Path(__file__).parent / 'scenes' / 'weights'
 
 @struct.dataclass
 class TrainState:
-  """What training changes, and all that it needs to go on but the frozen parameters."""
+  """What training changes; with the frozen parameters, all that it needs to go on."""
 
-  # Not annotated as arrays: trees of this kind hold their shapes and shardings too.
+  # Not annotated as arrays: such a tree may also hold shapes or shardings.
   step: Any  # int32 []: batches taken so far
   params: tree.Tree  # the trainable half
   batch_stats: tree.Tree  # of the whole model: statistics of frozen parts may move too
@@ -46,10 +46,11 @@ class Variables(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Layout:
-  """All variables of a model before there are any: shapes, places on the mesh, sources.
+  """Shapes, shardings and sources of all variables of a model, before there are any arrays.
 
-  leaves: path -> shape, type and sharding. sources: path -> the tensor of a file, of those that
-    come from one. weights: field of config.init -> the hash of its file.
+  leaves: path -> shape, type and sharding.
+  sources: path -> the tensor of a file, for variables that are read from one.
+  weights: field of config.init -> the hash of its file.
   """
 
   model: nn.Module
@@ -61,13 +62,13 @@ class Layout:
   weights: Mapping[str, str]
 
   def split(self, leaves: Mapping[str, Any]) -> Variables:
-    """Values by path as the variables of the model; there may be some only."""
-    found: dict[str, dict[str, Any]] = {'params': {}, 'batch_stats': {}, 'frozen': {}}
+    """Values by path, of all variables or some, as the variables of the model."""
+    parts: dict[str, dict[str, Any]] = {'params': {}, 'batch_stats': {}, 'frozen': {}}
     for path, leaf in leaves.items():
       collection, _, rest = path.partition('/')
       part = 'frozen' if collection == 'params' and path not in self.trainable else collection
-      found[part][rest] = leaf
-    return Variables(**{name: tree.unflatten(part) for name, part in found.items()})
+      parts[part][rest] = leaf
+    return Variables(**{name: tree.unflatten(part) for name, part in parts.items()})
 
   @property
   def whole(self) -> list[str]:
@@ -81,14 +82,14 @@ def layout(
   config: ml_collections.ConfigDict,
   mesh: Mesh,
 ) -> Layout:
-  """Where every variable comes from and goes to; of files only their headers are read.
+  """The shape, source and sharding of every variable; only the headers of files are read.
 
   Args:
     spec: one clip as the model takes it, without the leading b.
 
   Raises:
-    ValueError: a file that is needed is not given or not there; or what it holds is not what the
-      model needs: all missing, surplus and misshapen names of all files at once.
+    ValueError: a file is not given or does not exist; or the tensors of the files do not fit the
+      model. All missing, surplus and misshapen ones are named at once.
   """
   if config.frozen_dtype not in ('float32', 'bfloat16'):
     raise ValueError(
@@ -100,7 +101,7 @@ def layout(
   trainable = frozenset(f'params/{path}' for path in tree.flatten(trained))
   leaves = {}
   for path, shape in shapes.items():
-    # Tables and STFT need all digits.
+    # Only kernels: tables and the STFT need full precision.
     compact = path.startswith('params/') and path.endswith('/kernel') and path not in trainable
     dtype = config.frozen_dtype if compact else shape.dtype
     leaf = jax.ShapeDtypeStruct(shape.shape, jnp.dtype(dtype))
@@ -112,19 +113,18 @@ def layout(
 
 
 def abstract(layout: Layout) -> Variables:
-  """The shapes of all variables: what a checkpoint is restored to, and a step compiled for."""
+  """The shapes of all variables, for restoring checkpoints and compiling steps."""
   return layout.split(layout.leaves)
 
 
 def fill(layout: Layout, frozen_only: bool = False) -> Variables:
-  """The arrays on the mesh: read from their files, the others drawn.
+  """The arrays on the mesh: read from files, or drawn where there is no file.
 
   Args:
-    frozen_only: without what a checkpoint holds, which is left empty.
+    frozen_only: leave out the variables that a checkpoint holds.
   """
-  wanted = dict(layout.leaves)
-  if frozen_only:
-    wanted = {f'params/{path}' for path in tree.flatten(abstract(layout).frozen)}
+  frozen = {f'params/{path}' for path in tree.flatten(abstract(layout).frozen)}
+  wanted = frozen if frozen_only else layout.leaves.keys()
   drawn = tree.flatten(
     lazy.init(
       layout.model,
@@ -135,7 +135,7 @@ def fill(layout: Layout, frozen_only: bool = False) -> Variables:
     )
   )
   leaves = {}
-  for path, leaf in layout.leaves.items():  # One at a time: nothing is held twice but a leaf.
+  for path, leaf in layout.leaves.items():  # One by one: only a single leaf is held twice.
     if path in wanted:
       source = layout.sources.get(path)
       value = source.read() if source else np.asarray(drawn.pop(path))
@@ -146,7 +146,7 @@ def fill(layout: Layout, frozen_only: bool = False) -> Variables:
 def abstract_state(
   variables: Variables, tx: optax.GradientTransformation, mesh: Mesh
 ) -> TrainState:
-  """The shapes of a training state; the optimiser's is laid out like the parameters."""
+  """The shapes of a training state; the optimiser's state is sharded like the parameters."""
   at = lambda leaf, place: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place)
   opt_state = jax.eval_shape(tx.init, variables.params)
   key = jax.eval_shape(lambda: jax.random.key_data(jax.random.key(0)))
@@ -176,7 +176,7 @@ def create(
 
 
 def step_keys(rng: UInt32[Array, 'words'], step: Int[Array, '']) -> dict[str, Array]:
-  """The keys of one step, a function of (seed, step)."""
+  """The random keys of one step, a function of (seed, step)."""
   key = jax.random.fold_in(jax.random.wrap_key_data(rng), step)
   return dict(zip(('dropout', 'drop_path', 'augment'), jax.random.split(key, 3)))
 
@@ -189,9 +189,11 @@ class _Tensor:
 
   @property
   def shape(self) -> tuple[int, ...]:
+    """From the header of the file."""
     return tuple(self.file.get_slice(self.name).get_shape())
 
   def read(self) -> np.ndarray:
+    """The values."""
     return self.file.get_tensor(self.name)
 
 
@@ -204,7 +206,9 @@ def _sources(
     raise ValueError(
       f'config.init names {", ".join(sorted(unknown))}; config.parts has {", ".join(parts)}.'
     )
-  sources, weights, faults = {}, {}, []
+  sources: dict[str, _Tensor] = {}
+  weights: dict[str, str] = {}
+  faults: list[str] = []
   for name in ('all',) if init.all else config.parts:
     prefix, given = parts[name], init[name]
     targets = {path for path in shapes if _below(path, prefix)}
@@ -212,7 +216,7 @@ def _sources(
       weights[name] = f'random, seed {config.seed}'
       continue
     if not targets and not given:
-      continue  # LAVISH has one backbone for both streams.
+      continue  # The model has no such part: LAVISH has one backbone for both streams.
     file, path = _open(name, given, prefix, sum(shapes[target].size for target in targets))
     with path.open('rb') as stream:
       weights[name] = 'sha256 ' + hashlib.file_digest(stream, 'sha256').hexdigest()
@@ -233,9 +237,7 @@ def _sources(
 
 def _open(name: str, given: str, prefix: str, size: int) -> tuple[Any, Path]:
   """The file that a field of config.init names."""
-  remedy = (
-    f'make it with `{CONVERT}`, or ask for random weights by name: --config.init.{name}=random'
-  )
+  remedy = f'make it with `{CONVERT}`, or choose random weights: --config.init.{name}=random'
   if not given:
     raise ValueError(
       f'config.init.{name} is not given: the {size:,} values of {prefix or "the model"}'
@@ -253,7 +255,7 @@ def _open(name: str, given: str, prefix: str, size: int) -> tuple[Any, Path]:
 
 
 def locate(given: str) -> Path:
-  """The path of a file named in config.init; 'package:NAME' is one that comes with this package."""
+  """The path of a file named in config.init; 'package:NAME' is a file of this package."""
   if given.startswith('package:'):
     return PACKAGED / given.removeprefix('package:')
   return Path(given).expanduser()
@@ -266,10 +268,10 @@ def _faults(
   header: dict[str, str],
   fields: Any,
 ) -> list[str]:
-  """All that keeps a file from filling its targets exactly."""
+  """All reasons why a file does not fill its targets exactly."""
   faults = []
   wanted, variant = (fields or {}).get('variant'), header.get('variant')
-  # A file may know its variant only in part: 'large', where nothing in it shows the window.
+  # A file may state only the beginning of its variant: 'large', where the window is unknown.
   if wanted and variant and 'custom' not in (wanted, variant) and not wanted.startswith(variant):
     faults.append(f'it holds the variant {variant}, the config asks for {wanted}')
   for path in sorted(targets | held.keys()):

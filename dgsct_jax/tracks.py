@@ -1,7 +1,7 @@
-"""What can be shown of a clip: rows on one axis of time, as plain values.
+"""Tracks: what can be shown of a clip on a time axis, as plain values.
 
-Tasks make them, figures.py draws them under each other, film.py draws one over a video. The
-letters: `t` seconds, `h w` pixels, `s` samples of a second, `y x` a grid of tokens.
+Tasks make tracks, figures.py draws them below each other, film.py draws one over a video.
+Dimension letters: `t` seconds, `h w` pixels, `s` samples of a second, `y x` a grid of tokens.
 """
 
 from typing import NamedTuple
@@ -18,16 +18,16 @@ class Frames(NamedTuple):
 
 
 class Spectrum(NamedTuple):
-  """The sound as levels over frequency and time."""
+  """A sound, drawn as a spectrogram."""
 
   name: str
   wave: Float[np.ndarray, 't s']
 
 
 class Heat(NamedTuple):
-  """Weights over what they look at or listen to. `y` runs downwards in pictures, upwards in pitch.
+  """Attention weights over frames or a sound; `y` is a row of a picture, or the frequency, upwards.
 
-  Moments that the model does not hear are nan.
+  Moments that the model does not get are nan.
   """
 
   name: str
@@ -36,7 +36,7 @@ class Heat(NamedTuple):
 
 
 class Mask(NamedTuple):
-  """How probably each pixel belongs to what is looked for."""
+  """The probability that a pixel belongs to the object that is segmented."""
 
   name: str
   probability: Float[np.ndarray, 't h w']
@@ -44,7 +44,7 @@ class Mask(NamedTuple):
 
 
 class Bars(NamedTuple):
-  """One class for each second; `len(names)` is none of them."""
+  """One class for each second; the label `len(names)` stands for no class."""
 
   name: str
   labels: Int[np.ndarray, 't']
@@ -52,7 +52,7 @@ class Bars(NamedTuple):
 
 
 class Steps(NamedTuple):
-  """A share in 0..1 for each second, and the line that it is compared with."""
+  """A value in 0..1 for each second, and a threshold that is drawn as a line."""
 
   name: str
   values: Float[np.ndarray, 't']

@@ -1,6 +1,7 @@
-"""Training, from the first batch to the figures, as one story."""
+"""Training, from the first batch to the final figures."""
 
 import contextlib
+import dataclasses
 import functools
 import resource
 import signal
@@ -27,10 +28,10 @@ from dgsct_jax.tasks.task import Batch, Task, check_fields
 
 Scalars = dict[str, Array]
 
-CPU_OPTIONS = {
-  # The usual order of operations needs half as much memory again and is not faster.
+CPU_OPTIONS: dict[str, str | bool] = {
+  # The default order of operations needs half as much memory again and is not faster.
   'xla_cpu_scheduler_type': 'CPU_SCHEDULER_TYPE_MEMORY_OPTIMIZED',
-  # It would take away the barriers of rematerialisation before the order is chosen.
+  # This pass removes the barriers of rematerialisation before the order is chosen.
   'xla_disable_hlo_passes': 'cse_barrier_expander',
 }
 
@@ -40,8 +41,8 @@ def train(
 ) -> dict[str, float] | None:
   """Trains one task to the end, from its latest checkpoint if there is one.
 
-  Returns the metrics of the best checkpoint on the test split, or None if SIGTERM came before the
-  end: then the state is saved, and the same command goes on from there.
+  Returns the metrics of the best checkpoint on the test split. On SIGTERM it saves the state and
+  returns None; the same command goes on from there.
   """
   # The devices, the task and its data.
   _check(config)
@@ -58,15 +59,16 @@ def train(
   abstract = states.abstract(layout)
   run = checkpoint.identity(config, layout.weights, epoch_steps)
   manager = checkpoint.open(workdir, config.keep, task.primary)
-  found = checkpoint.restore_latest(manager, states.abstract_state(abstract, tx, mesh), run)
-  variables = states.fill(layout, frozen_only=bool(found))
+  latest = checkpoint.restore_latest(manager, states.abstract_state(abstract, tx, mesh), run)
+  variables = states.fill(layout, frozen_only=bool(latest))
   frozen = variables.frozen
-  state, place = found or (states.create(variables, tx, config.seed, mesh), None)
+  state, place = latest or (states.create(variables, tx, config.seed, mesh), None)
   start = int(state.step)
   writer = writers.Writer(workdir, start)
   writer.say(tree.table(state.params, frozen))
   for path in layout.whole:
-    writer.say(f'every device holds all of {path} {layout.leaves[path].shape}: no axis divides')
+    shape = layout.leaves[path].shape
+    writer.say(f'every device holds all of {path} {shape}: no dimension can be split')
   writer.say(
     f'{len(dataset.source)} clips, {epoch_steps} batches of {config.data.batch} in an epoch,'
     f' {mesh.size} {jax.devices()[0].device_kind} devices; '
@@ -75,9 +77,9 @@ def train(
   )
 
   # The step, compiled before a clip is read.
-  batch = sharding.abstract_batch(task.inputs.spec, config.data.batch, mesh)
+  shapes = sharding.abstract_batch(task.inputs.spec, config.data.batch, mesh)
   step_fn, seconds = compile_step(
-    task, tx, schedule, states.abstract_state(abstract, tx, mesh), abstract.frozen, batch
+    task, tx, schedule, states.abstract_state(abstract, tx, mesh), abstract.frozen, shapes
   )
   writer.say(f'compiled the step in {seconds:.1f} s')
   forward = trained.compile_forward(task, mesh)
@@ -85,7 +87,7 @@ def train(
   first, last = _traced(config.profile, start, num_steps)
 
   def settle(step: int, scalars: Scalars) -> None:
-    """Fetches the scalars of a step, refuses what is not finite, and reports now and then."""
+    """Fetches and reports the scalars of a step; raises FloatingPointError if one is not finite."""
     values = {name: float(value) for name, value in jax.device_get(scalars).items()}
     wrong = {name: value for name, value in values.items() if not np.isfinite(value)}
     if wrong:
@@ -127,7 +129,7 @@ def train(
 
       evaluating, leaving = step % eval_steps == 0 or step == num_steps, leave(step)
       if evaluating or leaving or step % config.save_steps == 0:
-        settle(*pending)  # What is not finite is not saved.
+        settle(*pending)  # A state that is not finite must not be saved.
         pending, metrics = None, None
         with clock.paused():
           if evaluating:
@@ -179,7 +181,7 @@ def train_step(
   tx: optax.GradientTransformation,
   schedule: optim.Schedule,
 ) -> tuple[states.TrainState, Scalars]:
-  """One batch: the gradient of the trainable half, the statistics of all, an update."""
+  """Trains on one batch: the new state and the scalars to report."""
   rngs = states.step_keys(state.rng, state.step)
 
   def loss_fn(params: tree.Tree) -> tuple[Array, tuple[Scalars, tree.Tree]]:
@@ -197,12 +199,14 @@ def train_step(
     'grad_norm': optax.global_norm(grads),
     'lr': schedule(state.step),
   }
-  return state.replace(
+  after = dataclasses.replace(
+    state,
     step=state.step + 1,
     params=optax.apply_updates(state.params, updates),
     batch_stats=batch_stats,
     opt_state=opt_state,
-  ), scalars
+  )
+  return after, scalars
 
 
 def compile_step(
@@ -213,7 +217,10 @@ def compile_step(
   frozen: tree.Tree,
   batch: Batch,
 ) -> tuple[Callable[..., tuple[states.TrainState, Scalars]], float]:
-  """(`train_step` for these shapes, seconds it took). The state is donated and keeps its layout."""
+  """`train_step` compiled for these shapes, and the seconds that it took.
+
+  The state is donated and keeps its shardings.
+  """
   since = time.monotonic()
   step = jax.jit(
     functools.partial(train_step, task=task, tx=tx, schedule=schedule),
@@ -229,7 +236,7 @@ def compile_step(
 
 @contextlib.contextmanager
 def sigterm() -> Iterator[Callable[[int], bool]]:
-  """Gives a function that says after each step whether to save and leave, the same on all hosts."""
+  """Yields a function of the step: whether to save and stop after it, the same on all hosts."""
   if jax.distributed.is_initialized():
     yield multihost_utils.reached_preemption_sync_point  # jax itself listens to the signal
     return
@@ -242,7 +249,7 @@ def sigterm() -> Iterator[Callable[[int], bool]]:
 
 
 def peak_memory() -> str:
-  """The most memory that was held on a device, or by this process where devices do not say."""
+  """The peak memory of a device, or of this process where devices do not report it."""
   stats = jax.local_devices()[0].memory_stats()
   if stats and 'peak_bytes_in_use' in stats:
     return f'{stats["peak_bytes_in_use"] / 1e9:.2f} GB on each device'
@@ -251,13 +258,15 @@ def peak_memory() -> str:
 
 
 def _exhausted(manager: Any, step: int, patience: int, primary: str) -> bool:
-  """Whether the best checkpoint is `patience` batches old; 0 is for ever."""
+  """Whether the best checkpoint is `patience` batches old; never if `patience` is 0."""
   best, metrics = checkpoint.best(manager)
-  return bool(patience) and primary in metrics and step - best >= patience
+  if best is None or not patience or primary not in metrics:
+    return False
+  return step - best >= patience
 
 
 def _traced(profile: tuple[int, ...], start: int, num_steps: int) -> tuple[int, int]:
-  """First and last step of the trace among those that are still to come; (0, 0) if none is."""
+  """The first and last step to trace among the remaining ones, or (0, 0)."""
   if not profile:
     return 0, 0
   first, last = max(profile[0], start + 1), min(profile[1], num_steps)
@@ -265,7 +274,7 @@ def _traced(profile: tuple[int, ...], start: int, num_steps: int) -> tuple[int, 
 
 
 def _check(config: ml_collections.ConfigDict) -> None:
-  """Raises for what would only show later in the run."""
+  """Raises ValueError for settings that would fail only later in the run."""
   if config.select_on not in ('val', 'test'):
     raise ValueError(f"config.select_on={config.select_on!r}; choose 'val' or 'test'.")
   for name in ('log_steps', 'save_steps', 'eval_epochs'):

@@ -1,4 +1,4 @@
-"""The best checkpoint of a run, ready to be asked."""
+"""The best checkpoint of a run as a function from batches to outputs."""
 
 import dataclasses
 from collections.abc import Callable, Sequence
@@ -21,18 +21,18 @@ Forward = Callable[[tree.Tree, tree.Tree, tree.Tree, Batch], Outputs]
 
 @dataclasses.dataclass(frozen=True)
 class Trained:
-  """A model with its variables, which turns batches into outputs."""
+  """A model with its variables."""
 
   config: ml_collections.ConfigDict
   task: Task
   mesh: Mesh
   step: int  # of the checkpoint
-  selected: dict[str, float]  # its metrics on the split by which it was chosen; none: the latest
+  selected: dict[str, float]  # its metrics on the split that selected it; empty: it is the latest
   variables: states.Variables
   forward: Forward
 
   def __call__(self, batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """The outputs for this host's clips of a batch, which hold its share of the global one."""
+    """The outputs for this host's clips; `batch` is its share of the global batch."""
     outputs = self.forward(*self.variables, sharding.global_batch(batch, self.mesh))
     return jax.tree.map(sharding.local, outputs)
 
@@ -41,10 +41,10 @@ def read_config(workdir: Path, init: Sequence[str] = ()) -> ml_collections.Confi
   """The config of a run.
 
   Args:
-    init: 'NAME=FILE' replaces `config.init.NAME`; the file must be the same, wherever it lies.
+    init: 'NAME=FILE' replaces `config.init.NAME`, for a file that was moved.
 
   Raises:
-    ValueError: there is no checkpoint, or no such name.
+    ValueError: there is no checkpoint, or no field NAME.
   """
   manager = checkpoint.find(workdir, '')
   config = checkpoint.config_of(checkpoint.read_run(manager, manager.latest_step()))
@@ -61,7 +61,7 @@ def load(workdir: Path, config: ml_collections.ConfigDict, task: Task | None = N
   """The best checkpoint of a run, on all devices of this machine.
 
   Raises:
-    ValueError: there is no checkpoint; or its frozen weights are missing or others.
+    ValueError: there is no checkpoint; or its frozen weights are missing or have changed.
   """
   task, mesh = task or registry.build(config), sharding.make_mesh((-1, 1))
   layout = states.layout(task.model, task.inputs.spec, config, mesh)
@@ -79,8 +79,9 @@ def restore(
   mesh: Mesh,
   forward: Forward | None = None,
 ) -> Trained:
-  """The best checkpoint on frozen parameters that are there already."""
+  """The best checkpoint, with frozen parameters that are loaded already."""
   step, selected = checkpoint.best(manager)
+  assert step is not None  # `checkpoint.find` raises where there is none; training has saved one
   run = checkpoint.identity(config, layout.weights)
   params, batch_stats = checkpoint.restore_model(manager, step, states.abstract(layout), run)
   variables = states.Variables(params, batch_stats, frozen)
@@ -90,11 +91,13 @@ def restore(
 
 
 def compile_forward(task: Task, mesh: Mesh) -> Forward:
-  """(params, batch_stats, frozen, batch) -> outputs, float32, clips where the batch has them."""
+  """(params, batch_stats, frozen, batch) -> outputs in float32, sharded like the batch."""
 
-  def forward(params, batch_stats, frozen, batch):
+  def forward(
+    params: tree.Tree, batch_stats: tree.Tree, frozen: tree.Tree, batch: Batch
+  ) -> Outputs:
     variables = {'params': tree.merge(params, frozen), 'batch_stats': batch_stats}
-    outputs = task.model.apply(variables, batch, False)
+    outputs: Any = task.model.apply(variables, batch, False)
     clips = len(batch['valid'])
     wrong = {name: x.shape for name, x in outputs.items() if x.shape[:1] != (clips,)}
     if wrong:

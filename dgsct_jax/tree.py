@@ -1,4 +1,4 @@
-"""Paths of a tree: rules over 'a/b/c' names, split into trainable and frozen, merge."""
+"""Trees of parameters by their paths 'a/b/c': rules, split into trainable and frozen, merge."""
 
 import re
 from collections.abc import Sequence
@@ -31,40 +31,40 @@ def first_match(paths: Sequence[str], rules: Sequence[str], what: str) -> dict[s
     ValueError: a rule is the first match of no path. All such rules are named at once.
   """
   patterns = [_compile(rule, what) for rule in rules]
-  found = {
+  first = {
     path: next((i for i, pattern in enumerate(patterns) if pattern.fullmatch(path)), None)
     for path in paths
   }
   faults = []
   for i, pattern in enumerate(patterns):
-    if i in found.values():
+    if i in first.values():
       continue
     hidden = next((path for path in paths if pattern.fullmatch(path)), None)
-    faults.append(
-      f'{rules[i]!r} matches no parameter'
-      if hidden is None
-      else f'{rules[i]!r} is never first: {hidden} already matches {rules[found[hidden]]!r}'
-    )
+    if hidden is None:
+      faults.append(f'{rules[i]!r} matches no parameter')
+    else:
+      earlier = next(rule for rule, other in zip(rules, patterns) if other.fullmatch(hidden))
+      faults.append(f'{rules[i]!r} is never first: {hidden} already matches {earlier!r}')
   if faults:
     raise ValueError(
       f'{what}: {"; ".join(faults)}. Rules match whole paths, first match wins; '
       f'there are {len(paths)} paths such as {_examples(paths)}.'
     )
-  return found
+  return first
 
 
 def split(tree: Tree, rules: Sequence[str]) -> tuple[Tree, Tree]:
   """(trainable, frozen): the leaves that a rule of `config.trainable` matches, and the others."""
   leaves = flatten(tree)
-  found = first_match(list(leaves), rules, 'config.trainable')
-  trainable = {path: leaf for path, leaf in leaves.items() if found[path] is not None}
-  frozen = {path: leaf for path, leaf in leaves.items() if found[path] is None}
+  first = first_match(list(leaves), rules, 'config.trainable')
+  trainable = {path: leaf for path, leaf in leaves.items() if first[path] is not None}
+  frozen = {path: leaf for path, leaf in leaves.items() if first[path] is None}
   return unflatten(trainable), unflatten(frozen)
 
 
 def merge(*trees: Tree) -> Tree:
-  """One tree of disjoint ones, the inverse of `split`."""
-  leaves = {}
+  """Joins disjoint trees; the inverse of `split`."""
+  leaves: dict[str, Any] = {}
   for part in map(flatten, trees):
     assert not leaves.keys() & part.keys(), sorted(leaves.keys() & part.keys())
     leaves |= part
@@ -72,12 +72,16 @@ def merge(*trees: Tree) -> Tree:
 
 
 def count(tree: Tree) -> int:
-  """Number of values in all leaves; works on shapes too."""
+  """Number of values in all leaves, which may be shapes."""
   return sum(leaf.size for leaf in flatten(tree).values())
 
 
 def table(trainable: Tree, frozen: Tree) -> str:
-  """Trainable, frozen and total parameters per module: the first two names, numbers as *."""
+  """Trainable, frozen and total parameters per module.
+
+  A module is the first two names of a path; modules that differ only in a number are counted as
+  one.
+  """
   rows: dict[str, list[int]] = {}
   for column, part in enumerate((trainable, frozen)):
     for path, leaf in flatten(part).items():
@@ -99,5 +103,5 @@ def _compile(rule: str, what: str) -> re.Pattern[str]:
 
 
 def _examples(paths: Sequence[str]) -> str:
-  """A few paths from all over the tree."""
+  """A few paths, evenly spread over the tree."""
   return ', '.join(paths[:: max(1, len(paths) // 4)][:5]) or '(none)'

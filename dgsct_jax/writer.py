@@ -1,4 +1,4 @@
-"""Scalars to a JSON lines file, to TensorBoard and to the terminal, by process 0 alone."""
+"""Writes scalars to a JSON lines file, to TensorBoard and to the terminal, from process 0 only."""
 
 import contextlib
 import datetime
@@ -17,9 +17,10 @@ SCALARS = 'scalars.jsonl'
 
 
 class Writer:
-  """The scalars of a run that goes on after `step`.
+  """Writes the scalars of a run that goes on after `step`.
 
-  Lines beyond it, of a run that was killed some time after its checkpoint, are dropped.
+  Lines of later steps are dropped: they were written between a checkpoint and the end of a run that
+  was killed.
   """
 
   def __init__(self, workdir: Path, step: int):
@@ -45,26 +46,28 @@ class Writer:
       self._board.add_scalar(name, value, step)
 
   def say(self, text: str) -> None:
-    """Prints."""
+    """Prints a line of text."""
     if self.active:
       print(text, flush=True)
 
   def close(self) -> None:
+    """Closes the files."""
     if self.active:
       self._file.close()
       self._board.close()
 
 
 class Clock:
-  """Clips per second and the time that is left; what is `paused` counts for neither."""
+  """Measures clips per second and the remaining time, without the time that is `paused`."""
 
   def __init__(self, step: int, steps: int, batch: int):
     self.step, self.steps, self.batch = step, steps, batch
     self.start = time.monotonic()
-    self.rate = None  # batches per second, over the last report
+    self.rate: float | None = None  # batches per second, between the last two reports
 
   @contextlib.contextmanager
   def paused(self) -> Iterator[None]:
+    """A context whose time is not counted."""
     since = time.monotonic()
     yield
     self.start += time.monotonic() - since
@@ -80,7 +83,7 @@ class Clock:
 
 
 def read(workdir: Path) -> list[dict[str, int | float]]:
-  """The lines written so far; a last one that was cut off in writing is left out."""
+  """The lines written so far, without an incomplete last one."""
   lines = []
   path = Path(workdir) / SCALARS
   for text in path.read_text().splitlines() if path.is_file() else ():
@@ -109,10 +112,13 @@ def table(metrics: dict[str, float], title: str) -> str:
 
 
 def _tensorboard() -> types.ModuleType:
-  """tensorboardX without torch, which it loads where it is installed and scalars do not need."""
+  """The package tensorboardX, imported without torch.
+
+  It imports torch where that is installed, but does not need it for scalars.
+  """
   hidden = 'torch' not in sys.modules
   if hidden:
-    sys.modules['torch'] = None
+    sys.modules['torch'] = None  # type: ignore[assignment]  # makes `import torch` fail
   try:
     return importlib.import_module('tensorboardX')
   finally:

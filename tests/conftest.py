@@ -3,6 +3,10 @@
 import os
 
 
+def pytest_addoption(parser):
+  parser.addoption('--seed', type=int, default=0, help='of the inputs of fuzz tests')
+
+
 def pytest_configure(config):
   if cache := getattr(config, 'cache', None):
     os.environ.setdefault('JAX_COMPILATION_CACHE_DIR', str(cache.mkdir('xla')))

@@ -133,7 +133,7 @@ def _one_step(task, config, job):
 
   mesh = sharding.make_mesh(config.mesh)
   batch = next(pipeline.train(task.data('train'), batch=config.data.batch, seed=config.seed))
-  variables = states.variables(task.model, batch, config, mesh)
+  variables = states.fill(states.layout(task.model, task.inputs.spec, config, mesh))
   tx, schedule = optim.build(config.optim, 10)
   tx = {'adam': tx, 'sgd': optax.sgd(1.0)}[job['rule']]
   state = states.create(variables, tx, config.seed, mesh)

@@ -17,6 +17,7 @@ CONFIG = dict(
   seed=43,
   trainable=('head/.*',),
   frozen_dtype='float32',
+  parts=dict(visual='encoder/visual'),
   model=dict(width=8),
   data=dict(dir='a', batch=8, workers=0),
   optim=dict(lr=0.1, epochs=4, patience=2, schedule='step'),
@@ -50,7 +51,7 @@ def save(manager, step, metrics=None, **changes):
 
 def test_the_latest_state_and_place_come_back(tmp_path):
   with checkpoint.open(tmp_path, 2, 'acc') as manager:
-    assert checkpoint.restore_latest(manager, make(0), run())[1] is None
+    assert checkpoint.restore_latest(manager, make(0), run()) is None
     for step in (1, 2, 3):
       save(manager, step)
   with checkpoint.open(tmp_path, 2, 'acc') as manager:
@@ -71,7 +72,8 @@ def test_a_state_may_be_donated_while_it_is_written(tmp_path):
         state = add(state)
     checkpoint.check(manager, wait=True)
     for step in range(1, 6):
-      params, _ = checkpoint.restore_model(manager, step, {'w': jnp.zeros((512, 512))}, {}, run())
+      abstract = make(0).replace(params={'w': jax.ShapeDtypeStruct((512, 512), jnp.float32)})
+      params, _ = checkpoint.restore_model(manager, step, abstract, run())
       np.testing.assert_array_equal(params['w'], 4 * step - 3)
 
 
@@ -128,17 +130,11 @@ def test_more_epochs_more_patience_other_folders_and_workers_continue_a_run(tmp_
 def test_evaluation_minds_the_model_and_not_the_optimiser(tmp_path):
   with checkpoint.open(tmp_path, 1, 'acc') as manager:
     save(manager, 1)
-    given = make(0)
-    params, _ = checkpoint.restore_model(
-      manager,
-      1,
-      given.params,
-      given.batch_stats,
-      run(**{'optim.lr': 3.0, 'data.batch': 2, 'epoch_steps': 0}),
-    )
+    changed = run(**{'optim.lr': 3.0, 'data.batch': 2, 'epoch_steps': 0})
+    params, _ = checkpoint.restore_model(manager, 1, make(0), changed)
     np.testing.assert_array_equal(params['head']['kernel'], 1.0)
     with pytest.raises(ValueError, match='config.model.width: 8 in the checkpoint, 9 now'):
-      checkpoint.restore_model(manager, 1, params, {}, run(**{'model.width': 9}))
+      checkpoint.restore_model(manager, 1, make(0), run(**{'model.width': 9}))
 
 
 def test_a_half_written_checkpoint_is_never_the_latest_and_is_cleared_away(tmp_path):
@@ -171,6 +167,53 @@ def test_the_config_is_read_back_as_json(tmp_path):
     save(manager, 1)
     found = checkpoint.read_run(manager, 1)
   assert found['config'] == json.loads(json.dumps(CONFIG)) and found['place'] == {'batches': 1}
+
+
+VISUAL, AUDIO = dict(variant='custom', image=32), dict(variant='audioset', size=32)
+STREAMS = {'visual': 'encoder/visual', 'audio': 'encoder/audio'}
+
+
+@pytest.mark.parametrize(
+  'task, data, init, kind, parts',
+  [
+    ('ave', dict(name='ave'), ('visual', 'audio', 'all'), 'ave', STREAMS),
+    ('ave', dict(name='quickstart', source='shapes'), ('visual', 'audio'), 'scenes', STREAMS),
+    (
+      'avqa',
+      dict(name='music_avqa'),
+      ('visual', 'audio', 'ground', 'all'),
+      'music_avqa',
+      STREAMS | {'ground': 'matching'},
+    ),
+    (
+      'avqa_grounding',
+      dict(name='questions', source='shapes'),
+      ('visual', 'audio'),
+      'scene_questions',
+      STREAMS,
+    ),
+    (
+      'unimodal',
+      dict(name='unimodal', source='stamps'),
+      ('backbone', 'all'),
+      'scenes',
+      {'backbone': 'backbone'},
+    ),
+  ],
+)
+def test_a_config_from_before_there_were_kinds_is_brought_up_to_date(
+  tmp_path, task, data, init, kind, parts
+):
+  before = CONFIG | dict(task=task, data=data, init=dict.fromkeys(init, ''))
+  before['model'] = dict(visual=VISUAL, audio=AUDIO, width=8)
+  del before['parts']
+  with checkpoint.open(tmp_path, 1, 'acc') as manager:
+    then = checkpoint.identity(ml_collections.ConfigDict(before), {}, 5)
+    checkpoint.save(manager, 1, make(1), {'batches': 1}, then)
+    config = checkpoint.config_of(checkpoint.read_run(manager, 1))
+  model = {'visual': {'kind': 'swin_v2'} | VISUAL, 'audio': {'kind': 'htsat'} | AUDIO, 'width': 8}
+  today = {'data': {'kind': kind} | data, 'parts': parts, 'model': model}
+  assert config.to_dict() == before | today  # the rest is as it was
 
 
 def test_a_failed_save_is_an_error_that_names_what_is_left(tmp_path, monkeypatch):

@@ -5,30 +5,36 @@ import json
 import jax
 import numpy as np
 import pytest
+from PIL import Image
 
-from dgsct_jax import evaluate, sharding, train, tree
+from dgsct_jax import evaluate, sharding, train, trained, tree
 from dgsct_jax import state as states
 from tests import toy
 
 
-def score(batch, task=None, split='test'):
+def untrained(batch=8, task=None):
+  """The model with its initial values."""
   config = toy.config(**{'data.batch': batch})
   task, mesh = task or toy.task(), sharding.make_mesh(config.mesh)
-  with evaluate.batches(task, split, config) as examples:
-    found = states.variables(task.model, next(examples), config, mesh)
-  model = found.params, found.batch_stats, found.frozen
-  return evaluate.evaluate(evaluate.predictor(task, mesh), model, task, split, config, mesh)
+  variables = states.fill(states.layout(task.model, task.inputs.spec, config, mesh))
+  forward = trained.compile_forward(task, mesh)
+  return trained.Trained(config, task, mesh, 0, {}, variables, forward)
+
+
+def score(batch, task=None, split='test'):
+  model = untrained(batch, task)
+  return evaluate.evaluate(model, model.task, split, model.config)
 
 
 def outputs(clips):
   """The logits of the untrained model, one clip after the other."""
-  config = toy.config()
-  task, mesh = toy.task(), sharding.make_mesh(config.mesh)
+  model = untrained()
   batch = [toy.DropStrings().map(toy.Clips('test', 13)[i]) for i in range(clips)]
   batch = {name: np.stack([clip[name] for clip in batch]) for name in batch[0]}
-  found = states.variables(task.model, batch, config, mesh)
-  variables = {'params': tree.merge(found.params, found.frozen), 'batch_stats': found.batch_stats}
-  return np.asarray(task.model.apply(variables, batch, False)['logits']), batch['label']
+  params, batch_stats, frozen = model.variables
+  variables = {'params': tree.merge(params, frozen), 'batch_stats': batch_stats}
+  found = model.task.model.apply(variables, batch, False)
+  return np.asarray(found['logits']), batch['label']
 
 
 def test_metrics_are_weighted_means_over_clips():
@@ -81,22 +87,58 @@ def test_a_primary_that_is_no_metric_is_named():
     score(4, toy.task(primary='f1'))
 
 
+def curves(outputs, batch):
+  """A curve for each clip, whose mean has its maximum where no clip has its own."""
+  label = batch['label'].astype(float)
+  values = np.stack([label == 0, label == 1, label == 2, np.full(len(label), 0.5)], 1)
+  return {'curve': (values, 1.0 + label)}
+
+
+@pytest.mark.parametrize('batch', [1, 5, 13])
+def test_a_metric_may_be_a_curve_whose_mean_is_summarised_over_the_split(batch):
+  task = toy.task(
+    metrics=curves,
+    summarize=lambda means: {'best': float(means['curve'].max())},
+    released=lambda means: {'best': float(means['curve'].max())},
+    primary='best',
+  )
+  label = np.arange(13) % 3
+  weight = 1.0 + label
+  found = score(batch, task)
+  shares = [weight[label == i].sum() / weight.sum() for i in range(3)]
+  assert found['best'] == pytest.approx(max(0.5, *shares))
+  parts = [slice(i, i + batch) for i in range(0, 13, batch)]
+  best = [max(0.5, *(weight[p][label[p] == i].sum() / weight[p].sum() for i in range(3))) for p in parts]
+  assert found['best_batch_mean'] == pytest.approx(np.mean(best))
+
+
 @pytest.mark.parametrize('batch', [1, 4, 13])
-def test_eight_clips_are_drawn_whatever_the_batch(tmp_path, batch):
-  drawn = []
+def test_every_clip_is_recorded_and_eight_are_drawn_whatever_the_batch(tmp_path, batch):
+  model = untrained(batch)
+  evaluate.finish(model, tmp_path)
+  rows = [json.loads(line) for line in (tmp_path / 'predictions.jsonl').read_text().splitlines()]
+  assert [row['index'] for row in rows] == list(range(13))
+  np.testing.assert_allclose([row['logits'] for row in rows], outputs(13)[0], atol=1e-5)
+  drawn = sorted(path.name for path in (tmp_path / 'figures').glob('clip_*.png'))
+  assert drawn == [f'clip_{i}.png' for i in range(8)]
+  assert Image.open(tmp_path / 'figures/clip_0.png').size[0] > 300
 
-  def figures(outputs, batch, folder):
-    drawn.append((outputs, batch))
 
-  config = toy.config(**{'data.batch': batch})
-  task, mesh = toy.task(figures=figures), sharding.make_mesh(config.mesh)
-  with evaluate.batches(task, 'test', config) as examples:
-    found = states.variables(task.model, next(examples), config, mesh)
-  model = found.params, found.batch_stats, found.frozen
-  evaluate.draw(evaluate.predictor(task, mesh), model, task, config, tmp_path, mesh)
-  ((logits, clips),) = drawn
-  assert clips['index'].tolist() == list(range(8))
-  np.testing.assert_allclose(logits['logits'], outputs(8)[0], atol=1e-5)
+def test_clips_that_have_names_are_recorded_by_them(tmp_path):
+  class Named(toy.Clips):
+    ids = [f'clip{i}' for i in range(13)]
+
+  plain = toy.task()
+  data = lambda split: plain.data(split)._replace(source=Named(split, 13))
+  evaluate.finish(untrained(5, toy.task(data=data)), tmp_path)
+  rows = [json.loads(line) for line in (tmp_path / 'predictions.jsonl').read_text().splitlines()]
+  assert [row['id'] for row in rows] == Named.ids
+
+
+def test_a_task_that_shows_nothing_is_scored_all_the_same(tmp_path):
+  metrics = evaluate.finish(untrained(4, toy.task(show=None)), tmp_path)
+  assert metrics == pytest.approx(score(4))
+  assert not (tmp_path / 'predictions.jsonl').exists() and (tmp_path / 'metrics.json').exists()
 
 
 def test_the_evaluation_of_a_run_gives_its_final_metrics_again(tmp_path, capsys):
@@ -129,8 +171,29 @@ def test_a_checkpoint_over_other_frozen_weights_is_not_evaluated(tmp_path):
 
 
 def test_scores_of_hosts_are_added_in_double_precision(monkeypatch):
-  pairs = np.array([[[1e9 + 0.25, 3.0]]])
+  sums = [
+    {'accuracy': (np.float64(1e9 + 0.25), np.float64(3.0)), 'curve': (np.arange(3.0), np.float64(2))}
+    for _ in range(2)
+  ]
   monkeypatch.setattr(jax, 'process_count', lambda: 2)
   twice = lambda bits: np.stack([bits, bits])
   monkeypatch.setattr(evaluate.multihost_utils, 'process_allgather', twice)
-  np.testing.assert_array_equal(evaluate._over_hosts(pairs), 2 * pairs)
+  found = evaluate._over_hosts(sums)
+  jax.tree.map(np.testing.assert_array_equal, found, jax.tree.map(lambda x: 2 * x, sums))
+
+
+def test_records_of_hosts_are_put_in_the_order_of_the_data(monkeypatch):
+  mine = [{'index': i, 'text': 'ü' * i} for i in (0, 1, 4, 5)]
+  others = json.dumps([{'index': i, 'text': 'more'} for i in (2, 3, 6)]).encode()
+
+  def gather(x):  # first the lengths, then the padded texts
+    longest = max(len(json.dumps(mine).encode()), len(others))
+    if not x.ndim:
+      return np.array([x, len(others)])
+    assert len(x) == longest
+    return np.stack([x, np.frombuffer(others.ljust(longest, b'\0'), np.uint8)])
+
+  monkeypatch.setattr(jax, 'process_count', lambda: 2)
+  monkeypatch.setattr(evaluate.multihost_utils, 'process_allgather', gather)
+  found = evaluate._of_all_hosts(mine)
+  assert [record['index'] for record in found] == list(range(7)) and found[4] == mine[2]

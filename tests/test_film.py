@@ -9,25 +9,11 @@ from PIL import Image
 
 from dgsct_jax import film
 from dgsct_jax.data import media
+from dgsct_jax.data.clips import Length, measure
+from dgsct_jax.tracks import Frames, Heat, Mask
 from tests import clips
 from tests import media as real
-
-
-def bursts(seconds, rate=32000):
-  """A tone that sounds in every other quarter of a second."""
-  wave = clips.tone(rate, seconds)
-  return wave * (np.arange(wave.shape[1]) * 4 // rate % 2 == 0)
-
-
-def remux(source, target):
-  """The same tracks in another container."""
-  with av.open(str(source)) as given, av.open(str(target), 'w') as made:
-    streams = [made.add_stream_from_template(stream) for stream in given.streams]
-    for packet in given.demux():
-      if packet.dts is not None:
-        packet.stream = streams[packet.stream_index]
-        made.mux(packet)
-  return target
+from tests.data.test_clips import bursts, remux
 
 
 def codecs(path):
@@ -35,48 +21,21 @@ def codecs(path):
     return [stream.codec.canonical_name for stream in container.streams]
 
 
-def draw(source, target, maps=None, captions=None):
-  length = film.measure(source)
-  t = max(1, round(length.seconds))
-  maps = np.ones((t, 16)) if maps is None else maps
-  film.draw(source, target, length.seconds, length.rate, maps, captions or [''] * t)
+def heat(maps):
+  """Attention over 4 × 4 parts of the pictures, [t 16]."""
+  t = len(maps)
+  return Heat('looks at', maps.reshape(t, 4, 4), Frames('frames', np.zeros((t, 8, 8, 3), np.uint8)))
+
+
+def draw(source, target, overlay=None, captions=()):
+  length = measure(source)
+  film.draw(source, target, length, range(max(1, round(length.seconds))), overlay, captions)
   return target
 
 
 def loudness(path):
   wave = media.waveform(path, 8000)
   return np.abs(wave[: len(wave) // 200 * 200]).reshape(-1, 200).mean(1)
-
-
-@pytest.mark.parametrize('suffix', ['.mp4', '.mkv', '.ts'])
-def test_the_length_is_that_of_all_packets(tmp_path, suffix):
-  path = clips.write(tmp_path / 'a.mp4', clips.counter(30), np.arange(30) / 10, bursts(2))
-  path = path if suffix == '.mp4' else remux(path, tmp_path / f'b{suffix}')
-  length = film.measure(path)
-  assert length.seconds == pytest.approx(3, abs=0.1) and length.pictures == 30
-
-
-def test_sound_that_goes_on_after_the_picture_counts(tmp_path):
-  path = clips.write(tmp_path / 'a.mkv', clips.counter(5), np.arange(5) / 10, bursts(3))
-  assert film.measure(path).seconds == pytest.approx(3, abs=0.1)
-
-
-def test_a_file_that_breaks_off_is_as_long_as_what_is_left(tmp_path):
-  noise = np.random.default_rng(0).integers(0, 256, (40, 48, 64, 3), dtype=np.uint8)
-  path = clips.write(tmp_path / 'a.mkv', noise, np.arange(40) / 10)
-  path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
-  assert media.probe(path).duration == pytest.approx(4, abs=0.2)  # what the header says
-  assert film.measure(path).seconds == pytest.approx(2, abs=0.4)
-
-
-def test_a_header_that_is_wrong_is_not_believed():
-  path = real.rock_band() / 'demo.m1v'  # says 0.12 s
-  assert film.measure(path).seconds == pytest.approx(60, abs=0.3)
-
-
-def test_a_file_without_pictures_has_none(tmp_path):
-  path = clips.write(tmp_path / 'a.mkv', sound=bursts(1))
-  assert film.measure(path)[:2] == (pytest.approx(1, abs=0.1), 0)
 
 
 @pytest.mark.parametrize('suffix, codec', [('.mp4', 'aac'), ('.mkv', 'aac'), ('.ts', 'aac')])
@@ -93,7 +52,7 @@ def test_the_sound_is_that_of_the_source_at_the_same_time(tmp_path, suffix, code
 
 def test_sound_that_cannot_be_copied_is_encoded(tmp_path):
   path = real.rock_band() / 'demo.rm'  # ac3, cut in a way of its own
-  film.draw(path, tmp_path / 'film.mp4', 2.0, Fraction(24), np.ones((2, 16)), ['', ''])
+  film.draw(path, tmp_path / 'film.mp4', Length(2.0, 48, Fraction(24)), range(2))
   assert codecs(tmp_path / 'film.mp4') == ['h264', 'aac']
   before, after = loudness(path)[40:2000], loudness(tmp_path / 'film.mp4')[40:2000]
   assert np.corrcoef(before, after)[0, 1] > 0.99
@@ -111,7 +70,7 @@ def test_each_second_glows_where_its_attention_is(tmp_path):
   corners = [(0, 0), (0, 3), (3, 3)]
   for i, (row, column) in enumerate(corners):
     maps[i, 4 * row + column] = 1
-  frames = media.frames(draw(path, tmp_path / 'film.mp4', maps), [0.5, 1.15, 1.9, 2.5])
+  frames = media.frames(draw(path, tmp_path / 'film.mp4', heat(maps)), [0.5, 1.15, 1.9, 2.5])
   for frame, (row, column) in zip(frames, [corners[i] for i in (0, 1, 1, 2)]):
     red = frame[..., 0].astype(float) - frame[..., 2]
     y, x = np.unravel_index(red.argmax(), red.shape)
@@ -140,20 +99,49 @@ def test_pictures_that_lie_on_their_side_are_turned(tmp_path):
   assert media.frames(draw(path, tmp_path / 'film.mp4'), [0]).shape[1:3] == (64, 48)
 
 
+def test_a_second_that_is_not_told_of_shows_the_nearest_one(tmp_path):
+  grey = np.full((60, 96, 128, 3), 90, np.uint8)
+  path = clips.write(tmp_path / 'a.mp4', grey, np.arange(60) / 10)
+  maps = np.full((2, 16), 0.1)
+  maps[0, 0] = maps[1, 15] = 1
+  film.draw(path, tmp_path / 'film.mp4', measure(path), (0, 4), heat(maps), ('early', 'late'))
+  for frame, left in zip(media.frames(tmp_path / 'film.mp4', [1.5, 3.5, 5.5]), (True, False, False)):
+    red = frame[..., 0].astype(float) - frame[..., 2]
+    assert (np.unravel_index(red.argmax(), red.shape)[1] < 64) == left
+
+
+def test_masks_are_coloured_and_the_rest_of_the_picture_is_as_it_was(tmp_path):
+  grey = np.full((20, 96, 128, 3), 90, np.uint8)
+  path = clips.write(tmp_path / 'a.mp4', grey, np.arange(20) / 10)
+  probability = np.zeros((2, 6, 8), np.float32)
+  probability[1, :3, :4] = 1
+  mask = Mask('sounds', probability, Frames('frames', np.zeros((2, 6, 8, 3), np.uint8)))
+  first, second = media.frames(draw(path, tmp_path / 'film.mp4', mask), [0.5, 1.5]).astype(int)
+  assert np.abs(first - 90).max() < 12 and np.abs(second[64:, 80:] - 90).max() < 12
+  red = second[:40, :56, 0] - second[:40, :56, 2]
+  assert red.min() > 60
+
+
+def test_without_an_overlay_the_pictures_are_as_they_were(tmp_path):
+  path = clips.write(tmp_path / 'a.mp4', clips.counter(4, step=60), np.arange(4))
+  before, after = (
+    media.frames(file, [0.5, 2.5]) for file in (path, draw(path, tmp_path / 'film.mp4'))
+  )
+  assert np.abs(before.astype(int) - after).max() < 8
+
+
 def test_fast_pictures_are_thinned_out(tmp_path):
   path = clips.write(tmp_path / 'a.mp4', clips.counter(60, step=4), np.arange(60) / 60)
-  length = film.measure(path)
-  assert length.rate == Fraction(30)
-  assert film.measure(draw(path, tmp_path / 'film.mp4')).pictures in (30, 31)
+  assert measure(draw(path, tmp_path / 'film.mp4')).pictures in (30, 31)
 
 
 def test_slow_pictures_are_repeated_so_that_attention_can_change(tmp_path):
   path = clips.write(tmp_path / 'a.mkv', clips.counter(3), [0, 2, 4])
-  assert film.measure(path).rate >= 5
+  assert measure(draw(path, tmp_path / 'film.mp4')).pictures >= 5 * 4
 
 
 def test_seconds_that_are_not_there_hold_the_last_picture(tmp_path):
   path = tmp_path / 'a.png'
   Image.fromarray(clips.counter(3)[2]).save(path)
-  film.draw(path, tmp_path / 'film.mp4', 3.0, Fraction(25), np.ones((3, 16)), [''] * 3)
-  assert film.measure(tmp_path / 'film.mp4')[:2] == (pytest.approx(3, abs=0.05), 75)
+  film.draw(path, tmp_path / 'film.mp4', Length(3.0, 1, Fraction(25)), range(3))
+  assert measure(tmp_path / 'film.mp4')[:2] == (pytest.approx(3, abs=0.05), 75)

@@ -17,13 +17,32 @@ MEDIA = {'PIL', 'av', 'soundfile', 'soxr'}
 NETS = LEAVES | {'jax', 'flax', 'dgsct_jax.cubic'}
 BASICS = NETS | {f'dgsct_jax.models.{name}' for name in ('layers', 'windows', 'mel', 'transformer')}
 TREES = LEAVES | {'jax', 'flax', 'optax', 'ml_collections', 'dgsct_jax.tree', 'dgsct_jax.sharding'}
+DATA = (
+  LEAVES
+  | MEDIA
+  | {'grain', 'tensorflow_datasets', 'h5py', 'absl', 'dgsct_jax.cubic', 'dgsct_jax.data'}
+)
+TASKS = NETS | {'optax', 'ml_collections', 'grain', 'dgsct_jax.data', 'dgsct_jax.models'}
+TASK = {'dgsct_jax.tasks.task', 'dgsct_jax.tracks'}
+# What runs a task, whichever it is: the types and the registry, but none of the tasks.
+RUNS = TREES | {
+  'dgsct_jax.checkpoint',
+  'dgsct_jax.state',
+  'dgsct_jax.tasks.registry',
+  'dgsct_jax.tasks.task',
+  'dgsct_jax.trained',
+  'dgsct_jax.writer',
+}
+DRAWING = LEAVES | {'PIL', 'matplotlib', 'dgsct_jax.figures', 'dgsct_jax.tracks'}
 ALLOWED = {
   'configs': {'ml_collections', 'configs'},
   'dgsct_jax.cubic': LEAVES,
-  'dgsct_jax.data': LEAVES
-  | MEDIA
-  | {'grain', 'tensorflow_datasets', 'h5py', 'absl', 'dgsct_jax.cubic', 'dgsct_jax.data'},
+  'dgsct_jax.data.datasets': DATA | {'dgsct_jax.scenes.dataset'},
+  'dgsct_jax.data': DATA,
   'dgsct_jax.tokenizers': LEAVES | {'tokenizers', 'dgsct_jax.tokenizers'},
+  'dgsct_jax.scenes.unimodal': TASKS | TASK | {'dgsct_jax.scenes.dataset'},
+  'dgsct_jax.scenes': DATA | {'dgsct_jax.scenes'},
+  'dgsct_jax.tracks': LEAVES,
   'dgsct_jax.models.layers': NETS,
   'dgsct_jax.models.windows': NETS,
   'dgsct_jax.models.mel': NETS | {'dgsct_jax.models.layers'},
@@ -34,21 +53,24 @@ ALLOWED = {
   'dgsct_jax.models.heads': BASICS | {'dgsct_jax.models'},
   'dgsct_jax.models.': BASICS,
   'dgsct_jax.models': NETS | {'ml_collections', 'dgsct_jax.models'},
-  'dgsct_jax.tasks': NETS
-  | {
-    'optax',
-    'ml_collections',
-    'dgsct_jax.data',
-    'dgsct_jax.models',
-    'dgsct_jax.figures',
-    'dgsct_jax.tasks',
-  },
+  'dgsct_jax.tasks.registry': {'ml_collections', 'dgsct_jax.tasks', 'dgsct_jax.scenes.unimodal'},
+  'dgsct_jax.tasks.task': TASKS | {'dgsct_jax.tracks'},
+  'dgsct_jax.tasks': TASKS | TASK | {'dgsct_jax.tasks.inputs', 'dgsct_jax.tasks.views'},
   'dgsct_jax.tree': TREES,
   'dgsct_jax.optim': TREES,
   'dgsct_jax.sharding': TREES,
   'dgsct_jax.writer': TREES | {'tensorboardX'},
-  'dgsct_jax.checkpoint': TREES | {'orbax', 'grain', 'etils'},
+  'dgsct_jax.checkpoint': TREES | {'orbax'},
   'dgsct_jax.state': TREES | {'safetensors', 'dgsct_jax.models.lazy'},
+  'dgsct_jax.figures': DRAWING | {'dgsct_jax.models.mel'},
+  'dgsct_jax.film': DRAWING | {'av', 'dgsct_jax.data'},
+  'dgsct_jax.report': DRAWING | {'dgsct_jax.writer'},
+  'dgsct_jax.trained': RUNS,
+  'dgsct_jax.evaluate': RUNS | {'dgsct_jax.data', 'dgsct_jax.figures', 'dgsct_jax.report'},
+  'dgsct_jax.train': RUNS | {'dgsct_jax.data', 'dgsct_jax.evaluate', 'dgsct_jax.optim'},
+  'dgsct_jax.predict': RUNS | {'av', 'dgsct_jax.data', 'dgsct_jax.figures', 'dgsct_jax.film'},
+  'dgsct_jax.main': {'absl', 'jax', 'flax', 'ml_collections'}
+  | {'dgsct_jax.train', 'dgsct_jax.evaluate'},
 }
 # Who alone may import something.
 RESERVED = {
@@ -58,6 +80,8 @@ RESERVED = {
   'dgsct_jax.train': {'dgsct_jax.main'},
   'dgsct_jax.main': set(),
 }
+# Packages of which only registries know: what else is to know of them goes by a name in a config.
+BEHIND_REGISTRIES = {'dgsct_jax.scenes': {'dgsct_jax.data.datasets', 'dgsct_jax.tasks.registry'}}
 
 
 def name_of(path: Path) -> str:
@@ -94,6 +118,16 @@ def test_a_module_imports_only_what_lies_below_it(name):
     assert not {x for x in found if not any(covers(prefix, x) for prefix in allowed)}
   for module, users in RESERVED.items():
     assert name in users or not any(covers(module, x) for x in found), f'{name} imports {module}'
+
+
+@pytest.mark.parametrize('package', BEHIND_REGISTRIES)
+def test_a_package_behind_registries_is_imported_by_them_alone(package):
+  users = {
+    name
+    for name, path in FILES.items()
+    if any(covers(package, x) for x in imports(list(ast.walk(ast.parse(path.read_text())))))
+  }
+  assert {name for name in users if not covers(package, name)} == BEHIND_REGISTRIES[package]
 
 
 def test_no_module_needs_itself_to_be_imported():

@@ -19,9 +19,10 @@ def get_config(variant=''):
 # The command with the toy as its task: the others need real models.
 TOY = """
 from absl import app
-from dgsct_jax import main, tasks
+from dgsct_jax import main
+from dgsct_jax.tasks import registry
 from tests import toy
-tasks.build = lambda config: toy.task(config.model.width)
+registry.TASKS['toy'] = lambda config: toy.task(config.model.width)
 app.run(main.main, flags_parser=main.parse_flags)
 """
 

@@ -15,12 +15,17 @@ from tests import toy
 
 CLIP = toy.DropStrings().map(toy.Clips('train', 3)[0])
 BATCH = {name: np.stack([value] * 4) for name, value in CLIP.items()}
-BATCH['mask'] = np.ones(4, np.float32)
 MODEL = toy.Model(4)
+SPLIT = jax.sharding.AbstractMesh((2, 4), ('data', 'fsdp'))
+
+
+def layout(model=MODEL, mesh=None, **changes):
+  mesh = mesh or sharding.make_mesh((-1, 1))
+  return states.layout(model, toy.INPUTS.spec, toy.config(**changes), mesh)
 
 
 def variables(model=MODEL, **changes):
-  return states.variables(model, BATCH, toy.config(**changes), sharding.make_mesh((-1, 1)))
+  return states.fill(layout(model, **changes))
 
 
 def leaves(found):
@@ -70,8 +75,8 @@ def test_files_replace_what_they_name_and_nothing_else(tmp_path):
     f'init.{name}': write(tmp_path / f'{name}.safetensors', part(f'encoder/{name}'))
     for name in ('visual', 'audio')
   }
-  made = variables(**files)
-  found = leaves(made)
+  made = layout(**files)
+  found = leaves(states.fill(made))
   for path, value in expected().items():
     from_file = '/encoder/visual/' in path or '/encoder/audio/' in path
     np.testing.assert_array_equal(found[path], 2 * value + 1 if from_file else value, err_msg=path)
@@ -170,7 +175,63 @@ def test_a_model_without_an_audio_backbone_needs_no_audio_weights():
   class Visual(nn.Module):
     @nn.compact
     def __call__(self, batch, train=False):
-      return {'logits': toy.Backbone(4, name='encoder')(batch['video'], train)}
+      return {'logits': toy.Backbone(4, name='encoder')(batch['features'], train)}
 
   config = dict(trainable=('.*',), **{'init.audio': '', 'init.visual': ''})
-  assert variables(Visual(), **config).weights == {}
+  assert layout(Visual(), **config).weights == {}
+
+
+def shapes(found):
+  return jax.tree.map(lambda leaf: (leaf.shape, leaf.dtype, leaf.sharding), found)
+
+
+def test_the_layout_tells_shape_type_and_place_of_every_variable_before_there_are_any():
+  made = layout(frozen_dtype='bfloat16')
+  assert shapes(states.abstract(made)) == shapes(states.fill(made))
+  assert all(isinstance(x, jax.ShapeDtypeStruct) for x in jax.tree.leaves(states.abstract(made)))
+  assert made.trainable == {
+    f'params/{path}' for path in tree.flatten(states.abstract(made).params)
+  }
+
+
+def test_the_abstract_state_is_the_shape_of_the_one_that_training_starts_from():
+  made, mesh = layout(), sharding.make_mesh((-1, 1))
+  tx = optim.build(toy.config().optim, 5)[0]
+  state = states.create(states.fill(made), tx, 43, mesh)
+  assert shapes(states.abstract_state(states.abstract(made), tx, mesh)) == shapes(state)
+
+
+def test_what_a_checkpoint_holds_is_neither_read_nor_drawn(tmp_path, monkeypatch):
+  file = write(tmp_path / 'visual.safetensors', part('encoder/visual'))
+  made = layout(**{'init.visual': file})
+  drawn, init = [], states.lazy.init
+
+  def spy(*args, keep, **kwargs):
+    drawn.extend(path for path in made.leaves if keep(path))
+    return init(*args, keep=keep, **kwargs)
+
+  monkeypatch.setattr(states.lazy, 'init', spy)
+  found = states.fill(made, frozen_only=True)
+  assert found.params == {} and found.batch_stats == {}
+  assert sorted(drawn) == ['params/encoder/audio/bn0/bias', 'params/encoder/audio/bn0/scale'] + [
+    f'params/encoder/audio/stem/{name}' for name in ('bias', 'kernel')
+  ]
+  whole = tree.flatten(states.fill(made).frozen)
+  assert tree.flatten(found.frozen).keys() == whole.keys()
+  for path, leaf in tree.flatten(found.frozen).items():
+    np.testing.assert_array_equal(leaf, whole[path])
+
+
+def test_large_leaves_that_the_mesh_cannot_split_are_named():
+  assert layout(toy.Model(1041), SPLIT).whole == [
+    f'params/encoder/exchange_{i}/kernel' for i in (0, 1)
+  ]
+  assert layout(toy.Model(1040), SPLIT).whole == []  # four devices divide it
+  assert layout(toy.Model(1041)).whole == []  # nothing is to be split
+
+
+def test_a_file_for_a_part_that_the_config_does_not_name_is_refused():
+  config = toy.config()
+  config.init.ground = 'random'
+  with pytest.raises(ValueError, match='config.init names ground; config.parts has audio, visual, all'):
+    states.layout(MODEL, toy.INPUTS.spec, config, sharding.make_mesh((-1, 1)))

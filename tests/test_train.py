@@ -11,6 +11,7 @@ from dgsct_jax import checkpoint, optim, sharding, tree, writer
 from dgsct_jax import state as states
 from dgsct_jax import train as trains
 from dgsct_jax.data import pipeline
+from dgsct_jax.tasks.task import floats
 from tests import processes, toy
 
 
@@ -56,7 +57,7 @@ def prepare(**changes):
   config = toy.config(**changes)
   task, mesh = toy.task(config.model.width), sharding.make_mesh(config.mesh)
   batches = pipeline.train(task.data('train'), batch=8, seed=1)
-  variables = states.variables(task.model, next(batches), config, mesh)
+  variables = states.fill(states.layout(task.model, task.inputs.spec, config, mesh))
   tx, schedule = optim.build(config.optim, 6)
   state = states.create(variables, tx, config.seed, mesh)
   batches = (sharding.global_batch(batch, mesh) for batch in batches)
@@ -78,7 +79,13 @@ def test_the_run_learns_and_leaves_what_a_user_looks_for(unbroken):
   assert {'train/class', 'train/lr', 'train/grad_norm'} < losses[0].keys()
   rates = [losses[i]['train/lr'] for i in (0, 11, 12, 24)]
   np.testing.assert_allclose(rates, [0.01, 0.01, 0.005, 0.0025])
-  assert np.loadtxt(workdir / 'figures/logits.txt').shape == (8, 3)
+  lines = (workdir / 'predictions.jsonl').read_text().splitlines()
+  rows = [json.loads(line) for line in lines]
+  assert [row['index'] for row in rows] == list(range(13)) and len(rows[0]['logits']) == 3
+  right = [row['predicted'] == toy.NAMES[i % 3] for i, row in enumerate(rows)]
+  assert 100 * np.mean(right) == pytest.approx(metrics['accuracy'])
+  drawn = sorted(path.name for path in (workdir / 'figures').glob('clip_*.png'))
+  assert drawn == [f'clip_{i}.png' for i in range(8)]
   assert (workdir / 'figures/curves.png').stat().st_size > 1000
   assert (workdir / 'index.html').is_file()
 
@@ -269,6 +276,15 @@ def test_wrong_values_stop_at_the_start(tmp_path, changes, message):
   with pytest.raises(ValueError, match=message):
     run(tmp_path, **changes)
   assert not (tmp_path / 'scalars.jsonl').exists()
+
+
+def test_clips_that_are_not_as_the_task_says_stop_at_the_first_batch(tmp_path):
+  spec = toy.INPUTS.spec | {'wave': floats(3, 8), 'more': floats(2)}
+  task = toy.task(inputs=toy.INPUTS._replace(spec=spec))
+  with pytest.raises(ValueError) as error:
+    run(tmp_path, task)
+  wrong = r"more: nothing in the data, ((2,), 'float32') in the task; wave: ((2, 8), 'float32') in"
+  assert wrong in str(error.value) and '((3, 8), ' in str(error.value)
 
 
 def test_resuming_with_another_model_is_refused(unbroken, tmp_path):

@@ -1,13 +1,18 @@
 """The real tasks at toy size, on random clips in memory."""
 
 import dataclasses
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from configs import ave as ave_config
-from dgsct_jax import tasks
+from dgsct_jax import checkpoint, optim, sharding
+from dgsct_jax import state as states
+from dgsct_jax.data.datasets import ave as dataset
 from dgsct_jax.data.pipeline import Dataset
+from dgsct_jax.tasks import registry
+from dgsct_jax.tasks.task import Task
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,9 +37,29 @@ class Noise:
     }
 
 
-def ave(**changes: Any) -> tuple[tasks.Task, Any]:
+def ave(**changes: Any) -> tuple[Task, Any]:
   """(task, config) of configs/ave.py:tiny; `changes` by dotted name."""
   config = ave_config.get_config('tiny')
   config.update_from_flattened_dict({'data.batch': 8} | changes)
   source = Noise(config.model.visual.image, config.model.audio.sample_rate)
-  return dataclasses.replace(tasks.build(config), data=lambda split: Dataset(source)), config
+  return dataclasses.replace(registry.build(config), data=lambda split: Dataset(source)), config
+
+
+def ave_run(workdir: Path) -> Path:
+  """The folder of a run of configs/ave.py:tiny that sees a truck in everything."""
+  config = ave_config.get_config('tiny')
+  task, mesh = registry.build(config), sharding.make_mesh((-1, 1))
+  layout = states.layout(task.model, task.inputs.spec, config, mesh)
+  variables = states.fill(layout)
+  truck = np.zeros(28, np.float32)
+  truck[dataset.CLASSES.index('Truck')] = 50
+  head = variables.params['localize']
+  head['event']['bias'] = sharding.put(truck, sharding.replicated(mesh))
+  head['is_event']['bias'] = sharding.put(np.float32([9]), sharding.replicated(mesh))
+  tx, _ = optim.build(config.optim, 2)
+  state = states.create(variables, tx, config.seed, mesh)
+  with checkpoint.open(workdir, 1, task.primary) as manager:
+    run = checkpoint.identity(config, layout.weights, 2)
+    checkpoint.save(manager, 1, state, {'batches': 1}, run, {'accuracy': 50.0})
+    checkpoint.check(manager, wait=True)
+  return workdir

@@ -13,10 +13,18 @@ import numpy as np
 import optax
 
 from configs import common
+from dgsct_jax.data import clips as shown
 from dgsct_jax.data.pipeline import Dataset
-from dgsct_jax.tasks import Task
+from dgsct_jax.tasks.task import Inputs, Task, View, floats, integers, mean_over_clips
+from dgsct_jax.tracks import Bars
 
-CLASSES = 3
+NAMES = ('first', 'second', 'third')
+CLASSES = len(NAMES)
+INPUTS = Inputs(
+  spec={'features': floats(8), 'wave': floats(2, 8), 'label': integers()},
+  windows=lambda length: shown.consecutive(length, shown.middles(2)),
+  decode=(),
+)
 
 
 class Backbone(nn.Module):
@@ -39,7 +47,7 @@ class Encoder(nn.Module):
     self.exchange = [nn.Dense(self.width, use_bias=False) for _ in range(2)]
 
   def __call__(self, batch, train):
-    v, a = self.visual(batch['video'], train), self.audio(batch['wave'].mean(1), train)
+    v, a = self.visual(batch['features'], train), self.audio(batch['wave'].mean(1), train)
     return v + self.exchange[0](a), a + self.exchange[1](v)
 
 
@@ -71,9 +79,9 @@ class Clips:
     label = int(i) % CLASSES
     wave = rng.normal(size=(2, 8)).astype(np.float32)
     wave[:, label] += 2
-    video = wave[0] ** 2 if i != self.poison else np.full(8, np.nan, np.float32)
+    features = wave[0] ** 2 if i != self.poison else np.full(8, np.nan, np.float32)
     return {
-      'video': video,
+      'features': features,
       'wave': wave,
       'label': np.int32(label),
       'index': np.int32(i),
@@ -89,8 +97,7 @@ class DropStrings(grain.transforms.Map):
 
 def loss(outputs, batch):
   losses = optax.softmax_cross_entropy_with_integer_labels(outputs['logits'], batch['label'])
-  total = jnp.sum(losses * batch['mask']) / jnp.sum(batch['mask'])
-  return total, {'class': total}
+  return mean_over_clips({'class': losses}, batch['valid'])
 
 
 def metrics(outputs, batch):
@@ -99,8 +106,15 @@ def metrics(outputs, batch):
   return {'accuracy': (right, ones), 'margin': (outputs['logits'].max(-1), 1.0 + batch['label'])}
 
 
-def figures(outputs, batch, folder):
-  np.savetxt(folder / 'logits.txt', outputs['logits'])
+def show(clip, outputs):
+  (logits,) = np.asarray(outputs['logits'])
+  predicted = NAMES[logits.argmax()]
+  return View(
+    name='classes',
+    title=f'{clip.title}: {predicted}',
+    record={'predicted': predicted, 'logits': logits.tolist()},
+    tracks=(Bars('predicted', np.full(len(clip.seconds), logits.argmax()), NAMES),),
+  )
 
 
 def task(
@@ -116,8 +130,9 @@ def task(
       data=lambda split: Dataset(
         Clips(split, lengths[split], poison if split == 'train' else -1), (DropStrings(),)
       ),
-      batch_means=('accuracy',),
-      figures=figures,
+      inputs=INPUTS,
+      show=show,
+      released=lambda means: {'accuracy': float(means['accuracy'])},
     )
     | changes
   )

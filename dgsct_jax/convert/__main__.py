@@ -11,6 +11,7 @@ CHECKPOINT is a .safetensors, a PyTorch file that holds nothing but tensors, or 
 
 import argparse
 import collections
+import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -36,13 +37,13 @@ class Source(NamedTuple):
 
   plan: recognises it; its second argument is the file's name.
   export: writes a model of ours under its names, which then get the `prefix`; without it the
-    original can be had. table: of its rows, those without a place here are what is left unread.
+    original can be had. rows: of its table; those without a place here are what is left unread.
   borrow: what a checkpoint lacks, from the file that was there before it.
   """
 
   plan: Callable[[table.State, str], table.Plan]
   export: Callable[[table.State], table.State] | None = None
-  table: table.Table = ()
+  rows: table.Table = ()
   prefix: str = ''
   borrow: Callable[[table.State], table.State] | None = None
 
@@ -58,25 +59,30 @@ SOURCES = {
   'dgsct-grounding': Source(
     avqa.plan_grounding, release.export_grounding, avqa.MATCHING, 'module.'
   ),
-  'dgsct-matching': Source(matching.plan, matching.export, borrow=matching.borrow),
+  'dgsct-matching': Source(
+    matching.plan, matching.export, matching.MATCHING, borrow=matching.borrow
+  ),
 }
 
 
 def convert(source: str, checkpoint: str, out: Path, original: str | None = None) -> str:
-  """Writes our file of a checkpoint whole or not at all, and says what it found in it. Raises ValueError."""
-  kind = SOURCES[source]
-  if bool(original) != bool(kind.borrow):
+  """Writes our file of a checkpoint whole or not at all, and says what it found in it.
+
+  Raises:
+    ValueError: with the file, the tensors and what to do.
+  """
+  borrow = SOURCES[source].borrow
+  if bool(original) != bool(borrow):
     raise ValueError(
       f'{source} needs --original: the CLAP file, which alone has the factor of its scores.'
-      if kind.borrow
+      if borrow
       else f'{source} takes nothing from --original.'
     )
   path = read.fetch(checkpoint)
   state = read.read(path)
-  if original:
-    state |= kind.borrow(read.read(read.fetch(original)))
-  plan = kind.plan(state, checkpoint)
-  tensors = table.convert(plan.state, plan.table, plan.targets)
+  if borrow:
+    state = table.unwrap(state) | borrow(read.read(read.fetch(original)))
+  plan, tensors = _converted(source, path, state, checkpoint)
   sha256 = read.sha256(path)
   read.write(
     out,
@@ -94,13 +100,43 @@ def convert(source: str, checkpoint: str, out: Path, original: str | None = None
   )
 
 
+def _converted(
+  source: str, path: Path, state: table.State, hint: str = ''
+) -> tuple[table.Plan, table.State]:
+  try:
+    plan = SOURCES[source].plan(state, hint)
+    return plan, table.convert(plan.state, plan.table, plan.targets)
+  except ValueError as error:
+    raise ValueError(
+      f'{path} cannot be read as {source}: {error}\nGive the file as it was released, or the SOURCE '
+      'that it is of.'
+    ) from error
+
+
 def export(source: str, checkpoint: str, out: Path, original: str | None) -> str:
-  """Writes a model of ours under the released names. Raises ValueError."""
+  """Writes a model of ours under the released names.
+
+  Raises:
+    ValueError: with the file, the tensors and what to do.
+  """
   kind = SOURCES[source]
-  state = kind.export(read.read(read.fetch(checkpoint)))
+  path = read.fetch(checkpoint)
+  ours = read.read(path)
+  try:
+    released = table.export(ours, kind.rows)
+  except ValueError as error:
+    raise ValueError(f'{path} is no file of ours of {source}: {error}') from error
+  _converted(source, path, released)  # for what is missing
+  state = kind.export(ours)
   if original:
-    kept = kind.plan(read.read(read.fetch(original)), original).state
-    state |= {name: kept[name] for name in table.dropped(kind.table, kept) if name in state}
+    kept = table.unwrap(read.read(read.fetch(original)))
+    unread = {name: kept[name] for name in table.dropped(kind.rows, kept) if name in state}
+    if not unread:
+      raise ValueError(
+        f'--original={original} has no weights that a released {source} holds and never reads; give'
+        ' a checkpoint of the release.'
+      )
+    state |= unread
   state = {kind.prefix + name: x for name, x in state.items()}
   read.write(out, state, {'source': source, 'table': table.VERSION})
   return f'{out}: {len(state)} tensors with the released names'
@@ -132,26 +168,32 @@ def main(argv: Sequence[str] | None = None) -> int:
   parser.add_argument('out', type=Path)
   args = parser.parse_args(argv)
   suffixes = ('.safetensors', *read.TORCH) if args.export else ('.safetensors',)
+  out = Path(os.path.expanduser(args.out))
   try:
-    if args.out.suffix not in suffixes or not args.out.absolute().parent.is_dir():
-      raise ValueError(
-        f'{args.out}: OUT is a file {" or ".join(suffixes)} in a folder that exists.'
-      )
+    if out.suffix not in suffixes or not os.path.isdir(out.absolute().parent):
+      raise ValueError(f'{out}: OUT is a file {" or ".join(suffixes)} in a folder that exists.')
+    read.check_place(out)
     if args.export and not (args.source in SOURCES and SOURCES[args.source].export):
       exported = [name for name, source in SOURCES.items() if source.export]
       raise ValueError(
         f'{args.source} cannot be exported, only {", ".join(exported)}; its released files exist.'
       )
     if args.source == 'run' and not args.export:
-      print(run.convert(Path(args.checkpoint), args.out, args.part, args.dtype))
+      said = run.convert(Path(args.checkpoint), out, args.part, args.dtype)
     elif args.export:
-      print(export(args.source, args.checkpoint, args.out, args.original))
+      said = export(args.source, args.checkpoint, out, args.original)
     else:
-      print(convert(args.source, args.checkpoint, args.out, args.original))
+      said = convert(args.source, args.checkpoint, out, args.original)
   except ValueError as error:
-    print(error, file=sys.stderr)
+    print(_printable(f'{error}'), file=sys.stderr)
     return 1
+  print(_printable(said))
   return 0
+
+
+def _printable(text: str) -> str:
+  """Names of files and tensors may hold what is no text."""
+  return text.encode(errors='backslashreplace').decode()
 
 
 if __name__ == '__main__':

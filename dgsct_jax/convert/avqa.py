@@ -16,6 +16,7 @@ from dgsct_jax.convert.table import (
   State,
   Table,
   nest,
+  side,
   targets,
 )
 from dgsct_jax.models.heads import avqa
@@ -77,8 +78,9 @@ def plan_grounding(state: State, hint: str = '') -> Plan:
 def shapes(state: State) -> dict[str, tuple[int, ...]]:
   """Targets of the AVQA model whose sizes a state dict tells."""
   encoder, image = dgsct.model(state)
-  ask = avqa.QuestionEncoder(len(state['question_encoder.word2vec.weight']))
-  model = avqa.AVQA(encoder, matching(state), ask, avqa.Answerer(len(state['fc_ans.bias'])))
+  ask = avqa.QuestionEncoder(side(state, 93, ('question_encoder.word2vec.weight', 0)))
+  answer = avqa.Answerer(side(state, 42, ('fc_ans.bias', 0)))
+  model = avqa.AVQA(encoder, matching(state), ask, answer)
   return targets(
     model,
     {
@@ -91,7 +93,7 @@ def shapes(state: State) -> dict[str, tuple[int, ...]]:
 
 def matching_shapes(state: State) -> dict[str, tuple[int, ...]]:
   """Targets of the matching alone."""
-  seen, heard = len(state['fc_gl.bias']), state['fc_a1.weight'].shape[1]
+  seen, heard = side(state, 512, ('fc_gl.bias', 0)), side(state, 768, ('fc_a1.weight', 1))
   return targets(
     matching(state),
     jax.ShapeDtypeStruct((1, 1, heard), np.float32),
@@ -100,4 +102,5 @@ def matching_shapes(state: State) -> dict[str, tuple[int, ...]]:
 
 
 def matching(state: State) -> avqa.Matching:
-  return avqa.Matching(tuple(len(state[f'{name}.bias']) for name in ('fc1', 'fc2', 'fc3')))
+  hidden = zip(('fc1', 'fc2', 'fc3'), (512, 256, 128))
+  return avqa.Matching(tuple(side(state, width, (f'{name}.bias', 0)) for name, width in hidden))

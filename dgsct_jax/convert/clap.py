@@ -20,6 +20,7 @@ from dgsct_jax.convert.table import (
   below,
   nest,
   targets,
+  unwrap,
 )
 from dgsct_jax.models import clap, htsat
 
@@ -78,8 +79,7 @@ TRANSFORMERS: Table = (
 def plan(state: State, hint: str = '') -> Plan:
   """Recognises the layout of a CLAP; `hint` is not needed."""
   del hint
-  if all(name.startswith('module.') for name in state):
-    state = below(state, 'module.')
+  state = unwrap(state)
   if 'audio_branch.bn0.weight' in state and 'text_branch.pooler.dense.bias' in state:
     layout, rows, audio, text = 'laion', LAION, 'audio_branch.', 'text_branch.'
     last = 'text_projection.2.bias'

@@ -21,6 +21,7 @@ from dgsct_jax.convert.table import (
   Table,
   nest,
   targets,
+  unwrap,
 )
 from dgsct_jax.models import clip
 
@@ -159,6 +160,7 @@ def _blocks(block: Table, theirs: str, depths: tuple[int, ...]) -> Table:
 def plan(state: State, hint: str = '') -> Plan:
   """Recognises the layout and the variant of a CLIP; `hint` is not needed."""
   del hint
+  state = unwrap(state)
   if 'text.token_embedding.weight' in state:  # open_clip keeps some text towers as a module
     state = {name.removeprefix('text.'): x for name, x in state.items()}
   if TRANSFORMERS.places in state:

@@ -23,7 +23,9 @@ from dgsct_jax.convert.table import (
   Table,
   below,
   nest,
+  side,
   targets,
+  unwrap,
 )
 from dgsct_jax.models import htsat, swin_v2
 from dgsct_jax.models.adapters import DGSCTAdapter, Exchange
@@ -156,9 +158,8 @@ def plan_ave(state: State, hint: str = '') -> Plan:
 
 
 def recognise(state: State, task: str, *names: str) -> State:
-  """The state dict without the prefix of DataParallel; raises ValueError where one of the names is missing."""
-  if all(name.startswith('module.') for name in state):
-    state = below(state, 'module.')
+  """The state dict without wrappers; raises ValueError where one of the names is missing."""
+  state = unwrap(state)
   if missing := [name for name in names if name not in state]:
     raise ValueError(
       f'No released {task} checkpoint: {", ".join(missing)} missing among {len(state)} tensors such as '
@@ -172,8 +173,8 @@ def ave_shapes(state: State) -> dict[str, tuple[int, ...]]:
   encoder, image = model(state)
   whole = ave.AVE(
     encoder,
-    TemporalAttention(width=len(state['temporal_attn.v_fc.bias']) // 2),
-    ave.Localizer(classes=len(state['CMBS.video_cas.bias'])),
+    TemporalAttention(width=side(state, 512, ('temporal_attn.v_fc.bias', 0)) // 2),
+    ave.Localizer(classes=side(state, 28, ('CMBS.video_cas.bias', 0))),
   )
   return targets(
     whole,
@@ -190,7 +191,7 @@ def model(state: State) -> tuple[DualEncoder, int]:
     source.sizes(below(state, prefix))
     for source, prefix in ((swin_source, 'swin.'), (htsat_source, 'htsat.'))
   )
-  image, spectrogram = (side * sizes['patch'] for side, sizes in zip(grids(state), (visual, audio)))
+  image, spectrogram = (grid * sizes['patch'] for grid, sizes in zip(grids(state), (visual, audio)))
   return DualEncoder(
     swin_v2.build('custom', image=image, window=image, **visual),
     htsat.build('audioset', size=spectrogram, **audio),
@@ -201,20 +202,25 @@ def model(state: State) -> tuple[DualEncoder, int]:
 def adapter(state: State, stream: str) -> functools.partial[DGSCTAdapter]:
   """Makes adapters of the sizes that the first one of a stream has."""
   first = below(state, f'{stream}_adapter_blocks_p1.0.')
-  width = len(first['fc.bias'])
+  width = side(first, 96, ('fc.bias', 0))
   return functools.partial(
     DGSCTAdapter,
-    reduction=width // len(first['down_sampler.weight']),
-    groups=width // first['down_sampler.weight'].shape[1],
-    tokens=len(first['my_tokens']),
+    reduction=width // side(first, width, ('down_sampler.weight', 0)),
+    groups=width // side(first, width, ('down_sampler.weight', 1)),
+    tokens=side(first, 32, ('my_tokens', 0)),
     batch_norm='bn1.weight' in first,
     gate='gate' in first,
   )
 
 
 def grids(state: State) -> tuple[int, int]:
-  """Sides of the visual and audio token grids of stage 0."""
-  return tuple(
-    math.isqrt(len(state[f'{stream}_adapter_blocks_p1.0.conv_adapter.bias']))
-    for stream in ('vis', 'audio')
-  )
+  """Sides of the visual and audio token grids of stage 0.
+
+  Raises:
+    ValueError: one is over 128, which no image of a release gives and which would cost gigabytes.
+  """
+  names = [f'{stream}_adapter_blocks_p1.0.conv_adapter.bias' for stream in ('vis', 'audio')]
+  sides = tuple(math.isqrt(side(state, n**2, (name, 0))) for name, n in zip(names, (48, 64)))
+  if max(sides) > 128:
+    raise ValueError(f'{names[sides.index(max(sides))]}: too long for a grid of tokens.')
+  return sides

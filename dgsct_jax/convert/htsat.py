@@ -1,11 +1,11 @@
 """HTS-AT checkpoints: the original Lightning files, LAION CLAP's audio branch, and transformers' ClapAudioModel."""
 
 import math
-import re
 
 import jax
 import numpy as np
 
+from dgsct_jax.convert import table
 from dgsct_jax.convert.table import (
   BATCH_NORM,
   CONV,
@@ -21,6 +21,7 @@ from dgsct_jax.convert.table import (
   State,
   Table,
   below,
+  side,
   targets,
 )
 from dgsct_jax.models import htsat, mel
@@ -83,35 +84,41 @@ TABLE_TRANSFORMERS = tuple(row for row in TABLE if not row[0].startswith((_BLOCK
   ('batch_norm.num_batches_tracked', None, Drop('torch counts batches, nothing reads it')),
 )
 
+# By any of these names a layout is recognised.
+ORIGINAL = (
+  'spectrogram_extractor.stft.conv_real.weight',
+  'spectrogram_extractor.stft.conv_imag.weight',
+  'logmel_extractor.melW',
+)
+TRANSFORMERS = ('audio_encoder.batch_norm.weight', 'audio_encoder.batch_norm.running_mean')
 CLASSES = {527: 'audioset', 50: 'esc50', 35: 'scv2'}
 
 
 def plan(state: State, hint: str = '') -> Plan:
   """Recognises the layout and the variant of an HTS-AT checkpoint; `hint` is not needed."""
   del hint
-  original = 'spectrogram_extractor.stft.conv_real.weight'
-  prefix = next((name.removesuffix(original) for name in state if name.endswith(original)), None)
-  if prefix is not None:
+  if (prefix := _prefix(state, ORIGINAL)) is not None:
     layout = 'laion clap' if prefix.endswith('audio_branch.') else 'lightning'
     state = below(state, prefix)
-    classes = len(state['head.bias']) if 'head.bias' in state else 0
+    classes = side(state, 0, ('head.bias', 0))
     variant = 'clap' if layout == 'laion clap' else CLASSES.get(classes, 'custom')
     return Plan(layout, variant, state, TABLE, shapes(sizes(state)))
-  prefix = next(
-    (
-      name.removesuffix('batch_norm.weight')
-      for name in state
-      if re.fullmatch(r'(.*\.)?audio_encoder\.batch_norm\.weight', name)
-    ),
-    None,
+  if (prefix := _prefix(state, TRANSFORMERS)) is not None:
+    state = below(state, prefix + 'audio_encoder.') | front_end(sample_rate=48000)
+    return Plan('transformers', 'clap', state, TABLE_TRANSFORMERS, shapes(sizes(state)))
+  raise ValueError(
+    f"No HTS-AT in this file: it has neither {ORIGINAL[0]} nor transformers' names "
+    f'({TRANSFORMERS[0]}) but {len(state)} such as {", ".join(sorted(state)[:3])}.'
   )
-  if prefix is None:
-    raise ValueError(
-      f"No HTS-AT in this file: it has neither {original} nor transformers' names "
-      f'(audio_encoder.batch_norm.weight) but {len(state)} such as {", ".join(sorted(state)[:3])}.'
-    )
-  state = below(state, prefix) | front_end(sample_rate=48000)
-  return Plan('transformers', 'clap', state, TABLE_TRANSFORMERS, shapes(sizes(state)))
+
+
+def _prefix(state: State, known: tuple[str, ...]) -> str | None:
+  """What stands before the first of some names that the file has."""
+  for wanted in known:
+    for name in state:
+      if name == wanted or name.endswith('.' + wanted):
+        return name.removesuffix(wanted)
+  return None
 
 
 def front_end(
@@ -135,25 +142,31 @@ def front_end(
 
 def sizes(state: State) -> dict[str, object]:
   """The fields of `HTSAT` that shapes tell, for either layout."""
-  width, _, patch, _ = state['patch_embed.proj.weight'].shape
-  tables, hidden = {}, 0
-  for name, x in state.items():
-    if match := re.fullmatch(r'layers\.(\d+)\.blocks\.(\d+)\..*relative_position_bias_table', name):
-      tables.setdefault(int(match[1]), {})[int(match[2])] = x.shape
-    elif re.fullmatch(r'layers\.0\.blocks\.0\.(mlp\.fc1|intermediate\.dense)\.bias', name):
-      hidden = len(x)
-  stages = [tables[i] for i in sorted(tables)]
-  bins, mel_bins = state['logmel_extractor.melW'].shape
+  width = side(state, 96, ('patch_embed.proj.weight', 0), ('patch_embed.proj.bias', 0))
+  depths = table.depths(state)
+  tables = [
+    [
+      f'layers.{i}.blocks.{j}.{attention}.relative_position_bias_table'
+      for j in range(depth)
+      for attention in ('attn', 'attention.self')
+    ]
+    for i, depth in enumerate(depths)
+  ]
+  melw, stft = 'logmel_extractor.melW', 'spectrogram_extractor.stft.conv_{}.weight'
+  bins = side(state, 513, (melw, 0), (stft.format('real'), 0), (stft.format('imag'), 0))
+  hidden = [(f'layers.0.blocks.0.{name}.bias', 0) for name in ('mlp.fc1', 'intermediate.dense')]
+  offsets = side(state, 225, *((name, 0) for name in tables[0]))
+  # No released one is near these bounds; beyond them a damaged shape would cost gigabytes.
   return dict(
-    patch=patch,
+    patch=side(state, 4, ('patch_embed.proj.weight', 2)),
     width=width,
-    depths=tuple(1 + max(stage) for stage in stages),
-    heads=tuple(next(iter(stage.values()))[1] for stage in stages),
-    mlp_ratio=hidden / width,
-    window=(math.isqrt(next(iter(stages[0].values()))[0]) + 1) // 2,
-    n_fft=2 * (bins - 1),
-    mel_bins=mel_bins,
-    classes=len(state['tscam_conv.bias']) if 'tscam_conv.bias' in state else 1,
+    depths=depths,
+    heads=tuple(side(state, 1, *((name, 1) for name in stage)) for stage in tables),
+    mlp_ratio=side(state, 4 * width, *hidden) / width,
+    window=min((math.isqrt(offsets) + 1) // 2, 16),
+    n_fft=2 * (min(bins, 2049) - 1),
+    mel_bins=side(state, 64, (melw, 1), ('bn0.bias', 0), ('batch_norm.bias', 0)),
+    classes=side(state, 1, ('tscam_conv.bias', 0)),
   )
 
 

@@ -1,59 +1,66 @@
 """Checkpoints of the released few-shot and pre-training models: CLIP, CLAP and the adapters between them."""
 
-import collections
 import functools
-import re
 
 import jax
 import numpy as np
 
 from dgsct_jax.convert import clap, clip, dgsct, htsat
-from dgsct_jax.convert.table import DENSE, RAW, Drop, Plan, State, Table, below, nest, targets
+from dgsct_jax.convert.table import (
+  DENSE,
+  RAW,
+  Drop,
+  Plan,
+  State,
+  Table,
+  below,
+  nest,
+  targets,
+  unwrap,
+)
 from dgsct_jax.convert.table import export as export_table
 from dgsct_jax.models import clip as clip_model
 from dgsct_jax.models.adapters import Exchange
 from dgsct_jax.models.heads.matching import Classes, Matching, Prompts
 
-BLOCK = re.compile(r'/clip/visual/stages_(\d+)/blocks_(\d+)/')
+DEPTHS = (2, 2, 6, 2)  # of the image tower, in the stages of the audio tower
 DEAD = Drop('never called')
 WORDS = Drop('embedded names of classes; they are looked up again')
 
 
-def table(depths: tuple[int, ...]) -> Table:
-  """The names of the release; `depths` are the stages of the image tower."""
-  return (
-    nest(clip.vision(depths), 'ViT.', 'clip/visual/')
-    + nest(clip.TEXT, 'text_encoder.', 'clip/text/')
-    + nest(clip.WORDS, '', 'clip/text/')
-    + nest(clip.SCALE, '', 'clip/')
-    + nest(clap.audio_tower(htsat.TABLE), 'htsat.', 'clap/audio/')
-    + nest(clap.ROBERTA, 'clap_text_encoder.text_branch.', 'clap/text/')
-    + nest(clap.projection(('0', '2'), 'audio_projection'), 'audio_projection.', 'clap/')
-    + nest(
-      clap.projection(('0', '2'), 'text_projection'), 'clap_text_encoder.text_projection.', 'clap/'
-    )
-    + nest(clap.SCALES, '', 'clap/')
-    + nest(dgsct.exchanges('fewshot'), '', 'encoder/')
-    + (
-      ('clip_adapter.fc.0', 'visual_adapter/down', DENSE),
-      ('clip_adapter.fc.2', 'visual_adapter/up', DENSE),
-      ('clip_adapter_text.fc.0', 'text_adapter/down', DENSE),
-      ('clip_adapter_text.fc.2', 'text_adapter/up', DENSE),
-      ('audio_visual_contrastive_learner.fc_a1', 'contrast', DENSE),
-      ('prompt_learner.ctx', 'prompt/context', RAW),
-      ('prompt_learner.token_prefix', None, WORDS),
-      ('prompt_learner.token_suffix', None, WORDS),
-      ('prompt_learner.meta_net', None, DEAD),
-      ('clap_text_encoder.text_transform', None, DEAD),
-      ('CMBS', None, DEAD),
-      ('audio_adapter', None, DEAD),
-    )
+MATCHING: Table = (
+  nest(clip.vision(DEPTHS), 'ViT.', 'clip/visual/')
+  + nest(clip.TEXT, 'text_encoder.', 'clip/text/')
+  + nest(clip.WORDS, '', 'clip/text/')
+  + nest(clip.SCALE, '', 'clip/')
+  + nest(clap.audio_tower(htsat.TABLE), 'htsat.', 'clap/audio/')
+  + nest(clap.ROBERTA, 'clap_text_encoder.text_branch.', 'clap/text/')
+  + nest(clap.projection(('0', '2'), 'audio_projection'), 'audio_projection.', 'clap/')
+  + nest(
+    clap.projection(('0', '2'), 'text_projection'), 'clap_text_encoder.text_projection.', 'clap/'
   )
+  + nest(clap.SCALES, '', 'clap/')
+  + nest(dgsct.exchanges('fewshot'), '', 'encoder/')
+  + (
+    ('clip_adapter.fc.0', 'visual_adapter/down', DENSE),
+    ('clip_adapter.fc.2', 'visual_adapter/up', DENSE),
+    ('clip_adapter_text.fc.0', 'text_adapter/down', DENSE),
+    ('clip_adapter_text.fc.2', 'text_adapter/up', DENSE),
+    ('audio_visual_contrastive_learner.fc_a1', 'contrast', DENSE),
+    ('prompt_learner.ctx', 'prompt/context', RAW),
+    ('prompt_learner.token_prefix', None, WORDS),
+    ('prompt_learner.token_suffix', None, WORDS),
+    ('prompt_learner.meta_net', None, DEAD),
+    ('clap_text_encoder.text_transform', None, DEAD),
+    ('CMBS', None, DEAD),
+    ('audio_adapter', None, DEAD),
+  )
+)
 
 
 def borrow(state: State) -> State:
   """What a checkpoint lacks, from the CLAP file that its audio tower came from. Raises ValueError."""
-  state = {name.removeprefix('module.'): x for name, x in state.items()}
+  state = unwrap(state)
   if missing := [name for name, _, _ in clap.SCALES if name not in state]:
     raise ValueError(f'No CLAP: {", ".join(missing)} missing among {len(state)} tensors.')
   return {name: state[name] for name, _, _ in clap.SCALES}
@@ -63,7 +70,7 @@ def plan(state: State, hint: str = '') -> Plan:
   """Recognises a checkpoint, to which `borrow` has given what it lacks; `hint` is not needed."""
   del hint
   state = dgsct.recognise(
-    {name.removeprefix('module.'): x for name, x in state.items()},
+    state,
     'few-shot',
     'ViT.class_embedding',
     'prompt_learner.ctx',
@@ -76,7 +83,7 @@ def plan(state: State, hint: str = '') -> Plan:
     'video': shape((1, 1, side, side, 3), np.float32),
     'wave': shape((1, 1, 32000), np.float32),
   }
-  return Plan('dgsct', 'matching', state, table(built.clip.visual.depths), targets(built, batch))
+  return Plan('dgsct', 'matching', state, MATCHING, targets(built, batch))
 
 
 def model(state: State) -> Matching:
@@ -110,7 +117,5 @@ def export(ours: State) -> State:
   Names of classes and what is never called are not among them, nor CLAP's factors, which its code takes from CLAP's own
   file.
   """
-  blocks = {match.groups() for name in ours if (match := BLOCK.search(name))}
-  depths = tuple(collections.Counter(int(stage) for stage, _ in sorted(blocks)).values())
-  state = export_table(ours, table(depths))
+  state = export_table(ours, MATCHING)
   return {name: x for name, x in state.items() if not name.startswith('logit_scale_')}

@@ -1,29 +1,28 @@
 """Checkpoint files as names and numpy arrays, and our own files of weights."""
 
+import contextlib
 import hashlib
 import os
-import pickle
-import re
-import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import safetensors
 from safetensors.numpy import save_file
 
-from dgsct_jax.convert.table import State
+from dgsct_jax.convert import torch_file
+from dgsct_jax.convert.table import State, one_line
 
+SAFETENSORS = 'BOOL U8 I8 U16 I16 U32 I32 U64 I64 F16 BF16 F32 F64 C64'.split()  # plain values
 TORCH = ('.pth', '.pt', '.ckpt', '.bin')
 NESTED = ('state_dict', 'model')  # where Lightning, LAION and Microsoft keep the tensors
 
 
 def fetch(checkpoint: str) -> Path:
-  """A local file for a path or `hf://owner/name[/file]`; the latter is downloaded into huggingface_hub's cache."""
+  """A local file for a path or `hf://owner/name[/file]`, which huggingface_hub keeps in its cache."""
   if not checkpoint.startswith('hf://'):
-    path = Path(checkpoint).expanduser()
-    if not path.is_file():
+    path = Path(os.path.expanduser(checkpoint))
+    if not os.path.isfile(path):  # False, not an error, for any name
       raise ValueError(
         f'{path} is not a file; give a {", ".join((".safetensors", *TORCH))} or hf://owner/name[/file].'
       )
@@ -59,9 +58,10 @@ def fetch(checkpoint: str) -> Path:
 
 
 def read(path: Path) -> State:
-  """All tensors of a file by name, floating ones of 16 bits as float32. No code in the file is ever run.
+  """All tensors of a file by name, floating ones of 16 bits as float32. No code in it is ever run.
 
-  Raises ValueError where the file is damaged, holds anything that code would have to build, or holds no tensors.
+  Raises:
+    ValueError: the file is damaged, holds what code would have to build, or no tensors.
   """
   if path.suffix == '.safetensors':
     return _read_safetensors(path)
@@ -75,8 +75,11 @@ def read(path: Path) -> State:
 def _read_safetensors(path: Path) -> State:
   try:
     with safetensors.safe_open(path, framework='numpy') as file:
-      tensors = {name: file.get_tensor(name) for name in file.keys()}
-  except (safetensors.SafetensorError, OSError, ValueError) as error:
+      kinds = {name: file.get_slice(name).get_dtype() for name in file.keys()}
+      if strange := {name: kind for name, kind in kinds.items() if kind not in SAFETENSORS}:
+        raise ValueError(_unusable(path, strange))
+      tensors = {name: file.get_tensor(name) for name in kinds}
+  except (safetensors.SafetensorError, OSError) as error:
     raise ValueError(f'{path} is not a whole safetensors file: {error}') from error
   return {name: _widen(x) for name, x in tensors.items()}
 
@@ -88,41 +91,59 @@ def _widen(x: np.ndarray) -> np.ndarray:
 
 def _read_torch(path: Path) -> State:
   try:
-    import torch
-  except ImportError as error:
-    raise ValueError(f'{path} is a PyTorch file: pip install "dgsct-jax[convert]".') from error
-  try:
-    content = torch.load(path, map_location='cpu', weights_only=True, mmap=zipfile.is_zipfile(path))
-  except Exception as error:  # torch raises a dozen types for damaged files
-    if code := re.search(r'GLOBAL ([\w.]+)', str(error)):
-      raise ValueError(
-        f'{path} holds more than tensors: reading it would run {code[1]}. If you trust it, keep the '
-        'tensors alone, in PyTorch: torch.save(torch.load(PATH, weights_only=False)["state_dict"], NEW).'
-      ) from error
-    why = (
-      type(error).__name__
-      if isinstance(error, pickle.UnpicklingError)
-      else f'{error}'.split('. ')[0]
-    )
+    content = torch_file.read(path)
+    value = content.value
+    for name in NESTED:
+      if isinstance(value, Mapping) and isinstance(value.get(name), Mapping):
+        value = value[name]
+    tensors = dict(value) if isinstance(value, Mapping) else {}
+  except torch_file.ForeignName as error:
     raise ValueError(
-      f'{path} is damaged, or no PyTorch file of tensors alone ({why or type(error).__name__}); '
-      'fetch it again.'
+      f'{path} is no PyTorch file of tensors alone: to load it would run {error}. Nothing of it was '
+      'run. Fetch it again, or ask where it was made for torch.save(model.state_dict(), FILE).'
     ) from error
-  for name in NESTED:
-    if isinstance(content, Mapping) and isinstance(content.get(name), Mapping):
-      content = content[name]
-  if not isinstance(content, Mapping) or not content:
-    raise ValueError(f'{path} holds {type(content).__name__}, no names and tensors.')
-  if strange := [name for name, x in content.items() if not isinstance(x, torch.Tensor)]:
+  except Exception as error:  # A damaged pickle raises anything.
     raise ValueError(
-      f'{path} holds more than tensors beside its weights: {", ".join(map(str, strange[:9]))}.'
+      f'{path} is damaged, or no PyTorch file of tensors alone ({_why(error)}); fetch it again.'
+    ) from error
+  if not tensors:
+    raise ValueError(f'{path} holds {type(value).__name__}, no names and tensors.')
+  if strange := [name for name in tensors if not isinstance(name, str)]:
+    raise ValueError(
+      f'{path} has keys that are no names: {_list(map(repr, strange))}. Save the state dict of the '
+      'whole model: torch.save(model.state_dict(), FILE).'
     )
-  return {name: _to_numpy(x) for name, x in content.items()}
+  if strange := {name: x.kind for name, x in tensors.items() if isinstance(x, torch_file.Other)}:
+    raise ValueError(_unusable(path, strange))
+  if strange := [name for name, x in tensors.items() if not isinstance(x, torch_file.Tensor)]:
+    raise ValueError(f'{path} holds more than tensors beside its weights: {_list(strange)}.')
+  state = {}
+  for name, x in tensors.items():
+    try:
+      state[name] = _widen(content.array(x))
+    except Exception as error:
+      raise ValueError(
+        f'{path} is damaged at {one_line(name)} ({_why(error)}); fetch it again.'
+      ) from error
+  return state
 
 
-def _to_numpy(x: Any) -> np.ndarray:
-  x = x.detach()
-  return (x.float() if x.is_floating_point() and x.element_size() < 4 else x).numpy()
+def _unusable(path: Path, kinds: Mapping[str, str]) -> str:
+  return (
+    f'{path} has {len(kinds)} tensors without plain values: '
+    f'{_list(f"{name} ({kind})" for name, kind in kinds.items())}. Save them dense and as float32, '
+    'where the file was made.'
+  )
+
+
+def _list(names: Iterable[str], most: int = 9) -> str:
+  names = [one_line(name) for name in names]
+  more = f' and {len(names) - most} more' if len(names) > most else ''
+  return ', '.join(names[:most]) + more
+
+
+def _why(error: Exception) -> str:
+  return one_line(f'{type(error).__name__}: {error}'.splitlines()[0])
 
 
 def sha256(path: Path) -> str:
@@ -136,18 +157,44 @@ def metadata(path: Path) -> dict[str, str]:
     return dict(file.metadata() or {})
 
 
+def check_place(path: Path) -> None:
+  """Raises ValueError where a file cannot be written, before the work is done."""
+  if path.is_dir():
+    raise ValueError(f'{path} is a folder; give the name of a file.')
+  try:
+    with _beside(path) as unfinished:
+      unfinished.touch()
+  except OSError as error:
+    raise ValueError(f'{path} cannot be written ({error.strerror}); give another name.') from error
+
+
 def write(path: Path, state: State, header: Mapping[str, str]) -> None:
-  """A whole .safetensors or PyTorch file, or none: written beside its place and renamed."""
+  """A whole .safetensors or PyTorch file, or none: written beside its place and renamed.
+
+  Raises:
+    ValueError: it cannot be written.
+  """
+  try:
+    with _beside(path) as unfinished:
+      if path.suffix == '.safetensors':
+        save_file(
+          {name: np.asarray(x, order='C') for name, x in state.items()}, unfinished, dict(header)
+        )
+      else:
+        import torch
+
+        torch.save({name: torch.from_numpy(np.array(x)) for name, x in state.items()}, unfinished)
+      unfinished.replace(path)
+  except (OSError, RuntimeError, safetensors.SafetensorError) as error:  # torch's own is the second
+    raise ValueError(f'{path} cannot be written ({_why(error)}).') from error
+
+
+@contextlib.contextmanager
+def _beside(path: Path) -> Iterator[Path]:
+  """A name for an unfinished file, of which nothing stays."""
   unfinished = path.with_name(f'.{path.name}.{os.getpid()}')
   try:
-    if path.suffix == '.safetensors':
-      save_file(
-        {name: np.asarray(x, order='C') for name, x in state.items()}, unfinished, dict(header)
-      )
-    else:
-      import torch
-
-      torch.save({name: torch.from_numpy(np.array(x)) for name, x in state.items()}, unfinished)
-    unfinished.replace(path)
+    yield unfinished
   finally:
-    unfinished.unlink(missing_ok=True)
+    with contextlib.suppress(OSError):
+      unfinished.unlink(missing_ok=True)

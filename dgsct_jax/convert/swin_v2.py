@@ -5,6 +5,7 @@ import re
 
 import jax
 
+from dgsct_jax.convert import table
 from dgsct_jax.convert.table import (
   CONV,
   DENSE,
@@ -19,7 +20,9 @@ from dgsct_jax.convert.table import (
   State,
   Table,
   below,
+  side,
   targets,
+  unwrap,
 )
 from dgsct_jax.models import swin_v2
 
@@ -94,62 +97,66 @@ def plan(state: State, hint: str = '') -> Plan:
 
   `hint`: the file's name or address; it decides where sizes alone leave several variants.
   """
-  names = set(state)
-  if 'swinv2.embeddings.norm.weight' in names:  # a model with a classifier on top
+  state, features = _plain_names(unwrap(state))
+  if any(name.startswith('swinv2.') for name in state):  # a model with a classifier on top
     state = below(state, 'swinv2.') | {
       name: x for name, x in state.items() if not name.startswith('swinv2.')
     }
-  if 'embeddings.patch_embeddings.projection.weight' in state:
-    layout, table = 'transformers', TABLE_TRANSFORMERS
-  elif 'patch_embed.proj.weight' not in names or not any('logit_scale' in name for name in names):
+  names = set(state)
+  if not any('logit_scale' in name for name in names):
     raise ValueError(
-      f'No Swin V2 in this file: it has neither patch_embed.proj.weight and logit_scale nor '
-      f"transformers' names but {len(names)} such as {', '.join(sorted(names)[:3])}."
+      f'No Swin V2 in this file: no name has logit_scale among {len(names)} such as '
+      f'{", ".join(sorted(names)[:3])}.'
     )
+  if any(name.startswith('encoder.layers.') for name in names):
+    layout, rows = 'transformers', TABLE_TRANSFORMERS
   elif (
     'layers.1.downsample.reduction.weight' in names
     and 'layers.0.downsample.reduction.weight' not in names
   ):
-    layout, table = 'timm >= 0.9', TABLE_TIMM_09
+    layout, rows = 'timm >= 0.9', TABLE_TIMM_09
   elif 'layers.0.blocks.0.attn.relative_position_index' in names:
-    layout, table = 'microsoft', TABLE
+    layout, rows = 'microsoft', TABLE
   else:
-    layout, table = 'timm 0.6.12', TABLE
+    layout, rows = 'timm 0.6.12', TABLE
   fields = sizes(state)
-  return Plan(layout, variant(fields, window(state), hint), state, table, shapes(fields))
+  return Plan(layout + features, variant(fields, window(state), hint), state, rows, shapes(fields))
+
+
+def _plain_names(state: State) -> tuple[State, str]:
+  """Under features_only timm writes layers_0 for layers.0, and leaves the last norm out."""
+  renamed = {re.sub(r'^layers_([0-9]+)\.', r'layers.\1.', name): x for name, x in state.items()}
+  return (renamed, ', features_only') if renamed.keys() != state.keys() else (state, '')
 
 
 def sizes(state: State) -> dict[str, object]:
   """The fields of `SwinV2` that shapes tell; window and image are not among them."""
-  names = 'patch_embed.proj.weight', 'embeddings.patch_embeddings.projection.weight'
-  patch = next(state[name].shape for name in names if name in state)
-  heads = {}
-  for name, x in state.items():
-    if match := re.fullmatch(r'(?:encoder\.)?layers\.(\d+)\.blocks\.(\d+)\..*logit_scale', name):
-      heads.setdefault(int(match[1]), {})[int(match[2])] = len(x)
-  hidden = next(
-    (
-      len(x)
-      for name, x in state.items()
-      if re.fullmatch(
-        r'(encoder\.)?layers\.0\.blocks\.0\.(mlp\.fc1|intermediate\.dense)\.bias', name
-      )
-    ),
-    0,
-  )
+  theirs = any(name.startswith('encoder.layers.') for name in state)
+  stages = 'encoder.layers' if theirs else 'layers'
+  attention = 'attention.self' if theirs else 'attn'
+  patch_embed = 'embeddings.patch_embeddings.projection' if theirs else 'patch_embed.proj'
+  hidden = 'intermediate.dense' if theirs else 'mlp.fc1'
+  width = side(state, 96, (f'{patch_embed}.weight', 0), (f'{patch_embed}.bias', 0))
+  depths = table.depths(state, stages)
   return dict(
-    patch=patch[2],
-    width=patch[0],
-    depths=tuple(1 + max(heads[i]) for i in sorted(heads)),
-    heads=tuple(next(iter(heads[i].values())) for i in sorted(heads)),
-    mlp_ratio=hidden / patch[0],
+    patch=side(state, 4, (f'{patch_embed}.weight', 2)),
+    width=width,
+    depths=depths,
+    heads=tuple(
+      side(
+        state, 1, *((f'{stages}.{i}.blocks.{j}.{attention}.logit_scale', 0) for j in range(depth))
+      )
+      for i, depth in enumerate(depths)
+    ),
+    mlp_ratio=side(state, 4 * width, (f'{stages}.0.blocks.0.{hidden}.bias', 0)) / width,
   )
 
 
 def window(state: State) -> int:
   """The window's side where a buffer tells it, else 0."""
   for name, x in state.items():
-    if re.fullmatch(r'.*layers\.0\.blocks\.\d+\.(attn_mask|.*relative_position_index)', name):
+    buffer = r'.*layers\.0\.blocks\.\d+\.(attn_mask|.*relative_position_index)'
+    if re.fullmatch(buffer, name) and x.ndim:
       return math.isqrt(x.shape[-1])
   return 0
 
@@ -172,6 +179,6 @@ def variant(fields: dict[str, object], window: int, hint: str) -> str:
 
 def shapes(fields: dict[str, object]) -> dict[str, tuple[int, ...]]:
   """Targets of a Swin V2; parameters depend on neither window nor image, so the smallest image will do."""
-  side = fields['patch'] * 2 ** (len(fields['depths']) - 1)
-  model = swin_v2.build('custom', image=side, **fields)
-  return targets(model, jax.ShapeDtypeStruct((1, side, side, 3), float))
+  image = fields['patch'] * 2 ** (len(fields['depths']) - 1)
+  model = swin_v2.build('custom', image=image, **fields)
+  return targets(model, jax.ShapeDtypeStruct((1, image, image, 3), float))

@@ -6,7 +6,7 @@ A kind says which tensors such a module has and how their layouts differ. A row 
 
 import functools
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -58,6 +58,8 @@ Kind = tuple[Leaf, ...]
 Row = tuple[str, str | None, Kind | Drop]
 Table = tuple[Row, ...]
 
+WRAPPERS = ('module.', '_orig_mod.', 'model.')
+SCALAR = np.zeros(())
 SAME = Layout(lambda x, shape: x, lambda y: y)
 MATRIX = Layout(lambda x, shape: x.T, lambda y: y.T)  # (out, in)
 IMAGE = Layout(
@@ -114,9 +116,59 @@ def below(state: State, prefix: str) -> State:
 
 
 def targets(module: nn.Module, *args: Any, **kwargs: Any) -> dict[str, tuple[int, ...]]:
-  """Names and shapes of a module's variables, without computing any; arguments as for `module.init`."""
-  variables = jax.eval_shape(functools.partial(module.init, **kwargs), jax.random.key(0), *args)
+  """Names and shapes of a module's variables; arguments as for `module.init`. None is computed.
+
+  Raises:
+    ValueError: there is no such model; its sizes came from a file.
+  """
+  try:
+    variables = jax.eval_shape(functools.partial(module.init, **kwargs), jax.random.key(0), *args)
+  except Exception as error:  # A size that fits to no other fails at any place of a model.
+    why = f'{type(error).__name__}: {error}'.splitlines()[0][:300]
+    raise ValueError(
+      f'The sizes of the tensors fit to no {type(module).__name__} ({why}).'
+    ) from error
   return {name: leaf.shape for name, leaf in tree.flatten(variables).items()}
+
+
+def unwrap(state: State) -> State:
+  """The state dict without what DataParallel, torch.compile or Lightning put before all names."""
+  for prefix in WRAPPERS:
+    if state and all(name.startswith(prefix) for name in state):
+      return unwrap(below(state, prefix))
+  return state
+
+
+def side(state: State, default: int, *axes: tuple[str, int]) -> int:
+  """The length of the first (tensor, axis) that the file has, else `default`; at least 1.
+
+  So a model is planned even where a tensor that tells its sizes is missing, and `convert` can say
+  all that is.
+  """
+  lengths = (state[name].shape[axis] for name, axis in axes if state.get(name, SCALAR).ndim > axis)
+  return max(1, next(lengths, default))
+
+
+def depths(state: State, stages: str = 'layers') -> tuple[int, ...]:
+  """How many blocks each stage has by the numbers in names, 'layers.#.blocks.#.'.
+
+  Numbers that are left out count, and `convert` says what is missing, but not more of them than
+  there are blocks: a number far beyond the others is none, or would take minutes to plan.
+
+  Raises:
+    ValueError: there is none.
+  """
+  found: dict[int, set[int]] = {}
+  for name in state:
+    if match := re.match(re.escape(stages) + r'\.([0-9]{1,4})\.blocks\.([0-9]{1,4})\.', name):
+      found.setdefault(int(match[1]), set()).add(int(match[2]))
+  if not found:
+    raise ValueError(f'There are no blocks in it, {stages}.0.blocks.0 and so on.')
+  return tuple(_count(found.get(i, {0})) for i in range(_count(found)))
+
+
+def _count(numbers: Collection[int]) -> int:
+  return min(1 + max(numbers), 2 * len(numbers))
 
 
 def nest(table: Table, theirs: str, ours: str) -> Table:
@@ -135,8 +187,8 @@ def convert(state: State, table: Table, targets: Shapes) -> State:
     targets: 'collection/path' to shape: all that the model has.
 
   Raises:
-    ValueError: a target without its source, a source neither used nor dropped, a wrong shape or type, a value that is
-      not finite. All of them at once, from both sides.
+    ValueError: a target without its source, a source neither used nor dropped, a wrong shape or
+      type, a value that is not finite in float32. All of them at once, from both sides.
   """
   leaves = _leaves(table)
   filled, used, faults = {}, set(), []
@@ -148,7 +200,8 @@ def convert(state: State, table: Table, targets: Shapes) -> State:
     if wrong or not names:
       faults += wrong or [f'{target}: no row of the table fills it']
       continue
-    parts = [state[name].astype(np.float32, copy=False) for name in names]
+    with np.errstate(over='ignore'):  # told below
+      parts = [state[name].astype(np.float32, copy=False) for name in names]
     filled[target] = layout.take(np.concatenate(parts) if len(parts) > 1 else parts[0], shape)
   gone = dropped(table, state)
   faults += [
@@ -157,14 +210,14 @@ def convert(state: State, table: Table, targets: Shapes) -> State:
     if name not in used and name not in gone
   ]
   faults += [
-    f'{name}: NaN or infinite values'
+    f'{name}: NaN or infinite values in float32'
     for name, x in state.items()
-    if np.issubdtype(x.dtype, np.floating) and not np.isfinite(x).all()
+    if np.issubdtype(x.dtype, np.floating) and not _finite(x)
   ]
   if faults:
     raise ValueError(
-      f'{len(faults)} faults between the {len(state)} tensors of the file and the {len(targets)} of '
-      f'the model:\n  ' + '\n  '.join(_shorten(faults))
+      f'{len(faults)} faults between the {len(state)} tensors of the file and the {len(targets)} '
+      'of the model:\n  ' + '\n  '.join(_shorten(faults))
     )
   return filled
 
@@ -240,5 +293,17 @@ def _fault(state: State, name: str, wanted: tuple[int, ...], target: str) -> str
   return None
 
 
+def _finite(x: Num[np.ndarray, '...']) -> bool:
+  with np.errstate(over='ignore'):
+    return bool(np.isfinite(x.astype(np.float32, copy=False)).all())
+
+
 def _shorten(faults: list[str], most: int = 60) -> list[str]:
-  return faults if len(faults) <= most else faults[:most] + [f'... and {len(faults) - most} more']
+  """Not too many, each in one line."""
+  more = [f'... and {len(faults) - most} more'] if len(faults) > most else []
+  return [one_line(fault) for fault in faults[:most]] + more
+
+
+def one_line(text: str, most: int = 300) -> str:
+  """What a file says of itself, fit for a message."""
+  return ''.join(c if c.isprintable() else ascii(c)[1:-1] for c in text[:most])

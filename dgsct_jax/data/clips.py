@@ -1,4 +1,4 @@
-"""From a file to what a model gets of it, and what there is to show: windows and clips."""
+"""Media files as a model gets them, window by window, and as clips to be shown."""
 
 import dataclasses
 import itertools
@@ -22,21 +22,21 @@ SLOWEST, FASTEST = Fraction(5), Fraction(30)  # pictures per second of a film
 
 
 class Window(NamedTuple):
-  """What a model gets at a time: whole seconds of sound, and a picture for each."""
+  """One input of a model: whole seconds of sound, and a picture for each."""
 
-  seconds: tuple[int, ...]  # where each begins in the file
+  seconds: tuple[int, ...]  # the start of each in the file
   times: tuple[float, ...]  # of the pictures
 
 
 class Clip(NamedTuple):
-  """What there is to show of a clip; `t` seconds of it, those that the model got.
+  """What can be shown of a clip: the `t` seconds that the model got.
 
-  known: of a record, the fields of its batch, such as labels; of a file, nothing.
+  known: the fields of a record in its batch, such as labels; empty for a file.
   asked: what the user typed.
   """
 
   title: str
-  seconds: tuple[int, ...]  # where each begins in the file
+  seconds: tuple[int, ...]  # the start of each in the file
   frames: UInt8[np.ndarray, 't h w 3'] | None
   wave: Float[np.ndarray, 't s'] | None
   notes: tuple[str, ...] = ()
@@ -44,26 +44,26 @@ class Clip(NamedTuple):
   asked: tuple[str, ...] = ()
 
   def join(self, output: np.ndarray) -> np.ndarray:
-    """An output [w t ...] of all windows as one [t ...], without what was filled up."""
+    """Joins an output [w t ...] of all windows to one [t ...], without seconds beyond the end."""
     return np.concatenate(list(output))[: len(self.seconds)]
 
 
 class Length(NamedTuple):
-  """How long a file really is: what its packets say, not its header."""
+  """The length of a file according to its packets, not to its header."""
 
   seconds: float
   pictures: int  # 0: there is no video track
-  rate: Fraction  # pictures per second that a film of it should have
+  rate: Fraction  # pictures per second of its film
 
 
 def consecutive(length: float, times: Sequence[float]) -> list[Window]:
-  """Windows one after the other over a file, the last one beyond its end.
+  """Consecutive windows that cover a file; the last one may extend beyond its end.
 
-  A rest of less than half a second is left out.
+  A remainder of less than half a second is left out.
 
   Args:
     length: seconds of the file.
-    times: within a window, when the picture of each second is taken.
+    times: of the picture of each second, from the start of the window.
   """
   starts = range(0, max(1, round(length)), len(times))
   return [
@@ -73,9 +73,9 @@ def consecutive(length: float, times: Sequence[float]) -> list[Window]:
 
 
 def spread(length: float, count: int) -> Window:
-  """One window of `count` seconds spread over a file, each with its middle picture.
+  """One window of `count` seconds spread over a file, each with the picture in its middle.
 
-  Of a minute and ten: 0, 6, 13, 19, 26, 32, 39, 45, 52, 59, as MUSIC-AVQA is cut.
+  Ten seconds of a minute are those at 0, 6, 13, 19, 26, 32, 39, 45, 52, 59, as MUSIC-AVQA is cut.
   """
   starts = cut.spread(max(1, int(length)), count)
   return Window(tuple(starts), tuple(start + 0.5 for start in starts))
@@ -88,24 +88,29 @@ def middles(seconds: int) -> list[float]:
 
 @dataclasses.dataclass(frozen=True)
 class File:
-  """A file as a model gets it. Beyond its end there are its last picture and silence."""
+  """A file as a model gets it; windows beyond its end have its last picture and silence."""
 
   path: Path
   length: Length
-  seconds: int  # that are real
+  seconds: int  # of the file, without those beyond its end
   windows: list[Window]
-  wave: Int16[np.ndarray, 'r s']  # all seconds up to the last of the windows
-  notes: tuple[str, ...]  # what a user should know of the file
+  wave: Int16[np.ndarray, 'r s']  # all seconds up to the last one of the windows
+  notes: tuple[str, ...]  # on the file, for the user
 
   @property
   def starts(self) -> tuple[int, ...]:
-    """Where the seconds of all windows begin, without those beyond the end."""
+    """The starts of the seconds of all windows, without those beyond the end."""
     seconds = (second for window in self.windows for second in window.seconds)
     return tuple(second for second in seconds if second < self.seconds)
 
   def examples(self, side: int) -> Iterator[tuple[Example, UInt8[np.ndarray, 't h w 3']]]:
-    """For each window, a record as a data set stores it, and its pictures to look at."""
+    """For each window, a record as a data set stores it, and thumbnails of its pictures.
+
+    Args:
+      side: the maximum of the shorter side of a stored frame, in pixels.
+    """
     times = [time for window in self.windows for time in window.times]
+    pictures: Iterator[np.ndarray]
     if self.length.pictures:
       pictures = media.each_frame(self.path, times)
     else:
@@ -122,14 +127,22 @@ class File:
   def shown(
     self, thumbnails: Sequence[UInt8[np.ndarray, 't h w 3']], asked: Sequence[str] = ()
   ) -> Clip:
-    """The clip of all windows, without what lies beyond the end."""
+    """The clip of all windows, without the seconds beyond the end."""
     wave = self.wave[list(self.starts)] / np.float32(32768)
     frames = np.concatenate(thumbnails)[: len(self.starts)]
     return Clip(self.path.name, self.starts, frames, wave, self.notes, asked=tuple(asked))
 
 
 def open_file(path: str | os.PathLike, rate: int, windows: Callable[[float], list[Window]]) -> File:
-  """Raises MediaError or ValueError if a file cannot be used, OSError if it is not there."""
+  """Reads the sound and the length of a file.
+
+  Args:
+    rate: of the sound, in Hz.
+    windows: the length of a file in seconds -> its windows.
+
+  Raises:
+    MediaError, ValueError: the file cannot be used. OSError: it cannot be opened.
+  """
   notes = []
   length = measure(path)
   try:
@@ -159,7 +172,7 @@ def open_file(path: str | os.PathLike, rate: int, windows: Callable[[float], lis
 
 
 def measure(path: str | os.PathLike) -> Length:
-  """Reads a file to its end without decoding it. Raises MediaError; OSError if it is not there."""
+  """Reads all packets of a file without decoding them. Raises MediaError or OSError."""
   media.probe(path)  # for its error messages
   with media.reading(path) as container:
     cover = av.stream.Disposition.attached_pic
@@ -174,7 +187,7 @@ def measure(path: str | os.PathLike) -> Length:
         end = max(end, float(pictures / rate)) if stamp is None else end
       if stamp is not None:
         time = float((stamp + (packet.duration or 0)) * packet.time_base) - start
-        if time - end < media.LEAP:  # else the clock has jumped
+        if time - end < media.LEAP:  # otherwise the time stamps have jumped
           end = max(end, time)
     return Length(end, pictures, min(max(rate, SLOWEST), FASTEST))
 
@@ -182,13 +195,13 @@ def measure(path: str | os.PathLike) -> Length:
 def pixels(
   video: Float[np.ndarray, '*t h w 3'], mean: Sequence[float], std: Sequence[float]
 ) -> UInt8[np.ndarray, '*t h w 3']:
-  """Frames as a model gets them, as pictures again."""
-  scaled = video * np.float32(std) + np.float32(mean)
+  """Converts normalised frames back to pictures."""
+  scaled = video * np.asarray(std, np.float32) + np.asarray(mean, np.float32)
   return np.rint(255 * np.clip(scaled, 0, 1)).astype(np.uint8)
 
 
 def thumbnail(picture: UInt8[np.ndarray, 'y x 3']) -> UInt8[np.ndarray, 'h w 3']:
-  """A picture of the height that is shown."""
+  """A picture resized to the height that is shown."""
   width = max(1, round(picture.shape[1] * THUMBNAIL / picture.shape[0]))
   image = Image.fromarray(picture).resize((width, THUMBNAIL), Image.Resampling.BILINEAR)
   return np.asarray(image)

@@ -1,10 +1,11 @@
-"""Examines the files of a data set, clip by clip, before anything is built.
+"""Examines the files of a data set, clip by clip, before it is built.
 
 python -m dgsct_jax.data.doctor NAME --source=DIR [--csv=FILE] [--workers=N]
 
-Faults: missing, wrong length, unreadable; such a clip cannot be used. Remarks: made good (silence
-added or samples left out), silent, frozen picture, in two splits. At the end the clips that can be
-used are counted and compared with what was published. Exit status 1: there are faults, or too few.
+Clips with faults cannot be used: missing, wrong length, unreadable. Remarks are: made good (silence
+added or samples left out), silent, frozen picture, in two splits. At the end the usable clips are
+counted and compared with the published numbers. The exit status is 1 if there are faults, or fewer
+usable clips than published.
 """
 
 import argparse
@@ -18,6 +19,7 @@ import multiprocessing
 import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -27,13 +29,13 @@ from dgsct_jax.data.kind import Kind
 
 FAULTS = ('missing', 'wrong length', 'unreadable')
 REMARKS = ('made good', 'silent', 'frozen picture', 'in two splits')
-SILENT = 33  # of 32768: -60 dB
-FROZEN = 2  # of 255, between thumbnails
+SILENT = 33  # peak of 32768, -60 dB
+FROZEN = 2  # largest difference of 255 between thumbnails
 
 
 @dataclasses.dataclass(frozen=True)
 class Finding:
-  """What is wrong with a clip, if anything, and how one sees it."""
+  """The faults and remarks of a clip, if any, with details."""
 
   split: str
   id: str
@@ -43,12 +45,17 @@ class Finding:
 
   @property
   def usable(self) -> bool:
+    """Whether it has no faults."""
     return not set(self.kinds) & set(FAULTS)
 
 
 def examine(recipe: records.Recipe, workers: int = 0) -> list[Finding]:
-  """Reads every clip of a data set, and compares splits."""
-  clips = [(split, clip) for split, found in recipe.splits.items() for clip in found]
+  """Reads every clip of a data set, and compares the splits.
+
+  Args:
+    workers: processes that read; with 0 this one does.
+  """
+  clips = [(split, clip) for split, listed in recipe.splits.items() for clip in listed]
   look, findings = _Look(recipe.read), []
   for (split, clip), (kinds, detail, content) in zip(clips, _map(look, clips, workers)):
     findings.append(Finding(split, clip.id, kinds, detail, content))
@@ -61,11 +68,11 @@ def totals(
   kind: Kind, recipe: records.Recipe, findings: Sequence[Finding]
 ) -> list[tuple[str, int, int, int]]:
   """(what, listed, usable, published or -1) of each split, or of each file of questions."""
-  usable = collections.defaultdict(set)
+  usable: dict[str, set[str]] = collections.defaultdict(set)
   for finding in findings:
     if finding.usable:
       usable[finding.split].add(finding.id)
-  # A recipe of another name is cut in another way, of which nothing is published.
+  # A recipe of another name is cut by other rules, for which no numbers are published.
   published = kind.published if kind is datasets.KINDS.get(recipe.name) else {}
   return [
     (what, listed, count, published.get(what, -1))
@@ -82,16 +89,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
   )
   parser.add_argument('name', choices=prepare.NAMES)
   parser.add_argument('--source', required=True, help='folder of the files')
-  parser.add_argument('--csv', help='file for a row of each clip')
+  parser.add_argument('--csv', help='file to write, with a row for each clip')
   parser.add_argument('--workers', type=int, default=os.cpu_count(), help='processes that read')
   flags, cutting = parser.parse_known_args(arguments)
   kind = datasets.KINDS[flags.name]
   try:
     rules = vars(prepare.cutting(flags.name).parse_args(cutting))
-    recipe = kind.recipe(flags.source, **rules)
+    recipe = prepare.recipe_of(flags.name)(flags.source, **rules)
   except (ValueError, OSError) as error:
     print(error, file=sys.stderr)
     return 1
+  for remark in recipe.remarks:
+    print(f'label files: {remark}')
   findings = examine(recipe, flags.workers)
   if flags.csv:
     with open(flags.csv, 'w', newline='', encoding='utf-8') as file:
@@ -108,12 +117,12 @@ def report(findings: Sequence[Finding], counts: Sequence[tuple[str, int, int, in
   """All faults, up to ten clips of every remark, and the totals."""
   lines = []
   for kind in (*FAULTS, *REMARKS):
-    found = [finding for finding in findings if kind in finding.kinds]
-    if found:
-      lines.append(f'{kind}: {len(found)}')
-      shown = found if kind in FAULTS else found[:10]
+    concerned = [finding for finding in findings if kind in finding.kinds]
+    if concerned:
+      lines.append(f'{kind}: {len(concerned)}')
+      shown = concerned if kind in FAULTS else concerned[:10]
       lines += [f'  {finding.split} {finding.id}: {finding.detail}' for finding in shown]
-      lines += [f'  and {len(found) - len(shown)} more'] * (len(found) > len(shown))
+      lines += [f'  and {len(concerned) - len(shown)} more'] * (len(concerned) > len(shown))
   lines.append('')
   for name, listed, usable, published in counts:
     line = f'{name}: {listed} listed, {usable} usable'
@@ -123,16 +132,17 @@ def report(findings: Sequence[Finding], counts: Sequence[tuple[str, int, int, in
 
 @dataclasses.dataclass(frozen=True)
 class _Look:
-  """A clip -> (kinds, detail, hash of the content); a class, so that processes can be sent it."""
+  """A clip -> (kinds, detail, hash of the content); a class, to be sent to worker processes."""
 
-  read: Callable[[records.Clip], records.Record]
+  read: Callable[[Any], records.Record]
 
   def __call__(self, clip: tuple[str, records.Clip]) -> tuple[tuple[str, ...], str, str]:
-    record, said = records.Attempt(self.read)(clip[1])
-    if record is None:
-      wrong = 'wrong length' if isinstance(said, cut.WrongLength) else 'unreadable'
-      return ('missing' if isinstance(said, FileNotFoundError) else wrong,), str(said), ''
-    kinds, details = ['made good'] * bool(said), list(said)
+    result = records.Attempt(self.read)(clip[1])
+    if isinstance(result, Exception):
+      wrong = 'wrong length' if isinstance(result, cut.WrongLength) else 'unreadable'
+      return ('missing' if isinstance(result, FileNotFoundError) else wrong,), str(result), ''
+    record, remarks = result
+    kinds, details = ['made good'] * bool(remarks), list(remarks)
     if (peak := int(np.abs(record['wave'].astype(int)).max())) < SILENT:
       kinds.append('silent')
       details.append(f'the sound reaches {peak} of 32768')
@@ -153,8 +163,8 @@ def _frozen(frames: Sequence[bytes]) -> bool:
 
 
 def _compared(findings: Sequence[Finding]) -> list[Finding]:
-  """Adds to the findings that the same content, or the same name, is in another split."""
-  places = collections.defaultdict(dict)
+  """Adds a remark to findings whose content or name is in another split too."""
+  places: dict[str, dict[str, str]] = collections.defaultdict(dict)
   for finding in findings:
     for key in filter(None, (finding.content, finding.id)):
       places[key].setdefault(finding.split, finding.id)

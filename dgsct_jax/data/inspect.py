@@ -1,9 +1,9 @@
-"""Writes a page with clips of a built data set, to look at and to listen to.
+"""Writes an HTML page with clips of a built data set.
 
 python -m dgsct_jax.data.inspect NAME --dir=DIR [--split=test] [--count=12] --out=page.html
 
-Each clip has its frames (masks drawn in red), its spectrogram and its sound, and its labels, all
-with time to the right. The page is one file that needs no network.
+It shows the frames of each clip (masks in red), its spectrogram, its sound and its labels, with the
+time from left to right. The page is one file and needs no network.
 """
 
 import argparse
@@ -44,11 +44,11 @@ def page(source: records.Records, title: str, indices: Sequence[int], rate: int)
   sections = []
   for index in indices:
     record = source[index]
-    said = ''.join(f'<p>{html.escape(text)}</p>' for text in asked.get(record['id'], ()))
+    texts = ''.join(f'<p>{html.escape(text)}</p>' for text in asked.get(record['id'], ()))
     sections.append(
       f'<section><h2>{index}: {html.escape(record["id"])}</h2>{image(strip(record))}'
       f'{image(spectrogram(record["wave"]))}{sound(record["wave"], rate)}'
-      f'{labels(record, classes)}{said}</section>'
+      f'{labels(record, classes)}{texts}</section>'
     )
   title = html.escape(title)
   return (
@@ -59,20 +59,24 @@ def page(source: records.Records, title: str, indices: Sequence[int], rate: int)
 
 
 def strip(record: records.Record) -> UInt8[np.ndarray, 'h w 3']:
-  """The frames side by side; where there is a mask for each, it is red."""
+  """The frames side by side, with their masks, if there are any, in red."""
   frames = [transforms.decode_image(frame) for frame in record['frames']]
   width = WIDTH // len(frames)
   height = max(1, round(frames[0].shape[0] * width / frames[0].shape[1]))
   small = [np.asarray(Image.fromarray(frame).resize((width, height))) for frame in frames]
   for i, encoded in enumerate(record.get('masks', ())[: len(small)]):
-    mask = Image.fromarray(transforms.decode_image(encoded))
-    mask = np.asarray(mask.resize((width, height), Image.Resampling.NEAREST)).any(-1, keepdims=True)
-    small[i] = np.where(mask, small[i] // 2 + np.uint8([127, 0, 0]), small[i])
+    image = Image.fromarray(transforms.decode_image(encoded))
+    resized = np.asarray(image.resize((width, height), Image.Resampling.NEAREST))
+    red = small[i] // 2 + np.array([127, 0, 0], np.uint8)
+    small[i] = np.where(resized.any(-1, keepdims=True), red, small[i])
   return np.concatenate(small, axis=1)
 
 
 def spectrogram(wave: Int16[np.ndarray, 's'], height: int = 128) -> UInt8[np.ndarray, 'h w']:
-  """Level from -80 to 0 dB of full scale; frequency upwards, to half the sampling rate."""
+  """The level from -80 to 0 dB of full scale, over time and frequency.
+
+  The frequency rises upwards, to half the sampling rate.
+  """
   size = 2 * height
   padded = np.pad(wave / np.float32(32768), size // 2)
   starts = np.linspace(0, len(padded) - size, WIDTH).astype(int)
@@ -83,17 +87,17 @@ def spectrogram(wave: Int16[np.ndarray, 's'], height: int = 128) -> UInt8[np.nda
 
 
 def labels(record: records.Record, classes: Sequence[str]) -> str:
-  """A table of all fields of numbers: [t] and [t c] with a column for each second, [c] by name."""
+  """Tables of all numeric fields: [t] and [t c] with a column for each second, [c] as names."""
   rows = []
-  for name, value in record.items():
-    value = np.asarray(value)
+  for name, stored in record.items():
+    value = np.asarray(stored)
     if name in ('wave', 'motion', 'boxes') or value.dtype.kind not in 'biuf' or value.ndim > 2:
       continue
     if value.shape == (len(classes),):
-      on = [classes[i] for i in np.flatnonzero(value)]
+      on = [classes[i] for i in np.flatnonzero(value).tolist()]
       rows.append(f'<tr><th>{name}</th><td>{html.escape(", ".join(on))}</td></tr>')
     elif value.ndim == 2 and value.shape[1] == len(classes):
-      for c in np.flatnonzero(value.any(0)):
+      for c in np.flatnonzero(value.any(0)).tolist():
         rows.append(_row(f'{name}: {classes[c]}', [''] * len(value), value[:, c] > 0))
     elif value.ndim < 2:
       value, texts = np.atleast_1d(value), [f'{number:g}' for number in np.atleast_1d(value)]
@@ -113,24 +117,24 @@ def _row(name: str, texts: Sequence[str], on: Bool[np.ndarray, 't']) -> str:
 
 
 def questions(folder: Path) -> dict[str, list[str]]:
-  """What MUSIC-AVQA asks about each video, with the answers; nothing in other data sets."""
-  found = {}
+  """MUSIC-AVQA's questions about each video, with answers; empty for other data sets."""
+  texts: dict[str, list[str]] = {}
   for path in sorted(folder.glob('original-*.json')):
     for question in json.loads(path.read_text(encoding='utf-8')):
       text = f'{path.stem}: {" ".join(words(question))}? {question["anser"]}.'
-      found.setdefault(question['video_id'], []).append(text)
-  return found
+      texts.setdefault(question['video_id'], []).append(text)
+  return texts
 
 
 def image(pixels: UInt8[np.ndarray, 'h w *c']) -> str:
-  """An image element that holds its file."""
+  """An image element with an embedded JPEG file."""
   file = io.BytesIO()
   Image.fromarray(pixels).save(file, 'jpeg', quality=85)
   return f'<img src="data:image/jpeg;base64,{base64.b64encode(file.getvalue()).decode()}">'
 
 
 def sound(wave: Int16[np.ndarray, 's'], rate: int) -> str:
-  """A player that holds its file."""
+  """An audio element with an embedded WAV file."""
   file = io.BytesIO()
   with wav.open(file, 'wb') as out:
     out.setnchannels(1)
@@ -148,12 +152,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     description=__doc__,
     formatter_class=argparse.RawDescriptionHelpFormatter,
   )
-  parser.add_argument('name', help='of a built data set')
+  parser.add_argument('name', help='name of a built data set')
   parser.add_argument('--dir', required=True, help='where it was built')
-  parser.add_argument('--split', default='test', help="of music_avqa: 'videos'")
-  parser.add_argument('--count', type=int, default=12, help='clips, evenly spread')
-  parser.add_argument('--rate', type=int, default=32000, help='of the stored sound, in Hz')
-  parser.add_argument('--out', required=True, help='page to write')
+  parser.add_argument('--split', default='test', help="split; 'videos' for music_avqa")
+  parser.add_argument('--count', type=int, default=12, help='number of clips, evenly spread')
+  parser.add_argument('--rate', type=int, default=32000, help='rate of the stored sound, in Hz')
+  parser.add_argument('--out', required=True, help='file of the page')
   flags = parser.parse_args(arguments)
   try:
     source = records.load(flags.dir, flags.name, flags.split)

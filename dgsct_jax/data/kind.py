@@ -1,4 +1,4 @@
-"""What a data set tells those who build it, train on it, or ask a model about a file like its clips."""
+"""What a data set provides for building, training, evaluation and prediction on other files."""
 
 import dataclasses
 from collections.abc import Callable, Collection, Mapping
@@ -15,12 +15,12 @@ Totals = list[tuple[str, int, int]]  # (what, listed, usable)
 
 
 def load(fields: Fields, split: str) -> records.Records:
-  """One split of a data set that was built before. Raises ValueError: how to build it."""
+  """One split of a built data set. Raises ValueError if there is none."""
   return records.load(fields.dir, fields.name, split)
 
 
 def of_splits(recipe: records.Recipe, usable: Mapping[str, Collection[str]]) -> Totals:
-  """The clips of each split."""
+  """The totals of the clips of each split."""
   return [(split, len(clips), len(usable[split])) for split, clips in recipe.splits.items()]
 
 
@@ -28,13 +28,13 @@ def of_splits(recipe: records.Recipe, usable: Mapping[str, Collection[str]]) -> 
 class Kind:
   """One data set, or one way of composing clips.
 
-  classes: names of its classes; one more is none of them.
-  windows: of a file as long as that, in seconds, what a model gets, cut as the data set is.
+  classes: names of its classes; the label after the last one stands for no class.
+  windows: the length of a file in seconds -> windows of it, cut as the data set is cut.
   recipe: from a folder of files to what `prepare` builds; keyword arguments are rules of cutting.
-  published: how many clips there should be, by the names that `totals` gives.
-  load: one split. side: the shorter side of stored frames is at most this.
-  parsing, masks: what makes of a record the labels of audio-visual parsing (`label` [c], `audio`
-    and `visual` [t c]), or of segmentation (`masks` [t h w]; may differ between splits).
+  published: the numbers of clips that should be there, by the names of `totals`.
+  load: reads one split. side: the maximum of the shorter side of stored frames.
+  parsing, masks: transforms that make of a record the labels of audio-visual parsing (`label` [c],
+    `audio` and `visual` [t c]) or of segmentation (`masks` [t h w]; may differ between splits).
   vocabulary: words and answers. questions: those of a split, each with its clip.
   """
 

@@ -1,4 +1,4 @@
-"""One builder at a time, over processes and over hosts that share a disk."""
+"""A lock file, for one builder at a time among all processes and hosts that share a disk."""
 
 import contextlib
 import fcntl
@@ -10,17 +10,17 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TextIO
 
-WAIT = 0.5  # seconds between two looks
+WAIT = 0.5  # seconds between two attempts
 
 
 @contextlib.contextmanager
 def held(path: Path, what: str) -> Iterator[None]:
-  """Holds a lock file; waits, and says for whom, while another process holds it.
+  """Holds a lock file; while another process holds it, waits and prints for which one.
 
-  The system gives the lock back when its holder ends, however it ends.
+  The operating system releases the lock when its holder ends, however it ends.
 
   Args:
-    what: is done under the lock, for the message.
+    what: what the holder does, for the message, such as 'builds FOLDER'.
   """
   path.parent.mkdir(parents=True, exist_ok=True)
   told = False
@@ -41,7 +41,7 @@ def held(path: Path, what: str) -> Iterator[None]:
 
 
 def _take(path: Path) -> TextIO | None:
-  """The locked file, or None while another process has it."""
+  """The locked file, or None while another process holds the lock."""
   file = path.open('a+')
   try:
     fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

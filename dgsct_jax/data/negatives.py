@@ -1,4 +1,4 @@
-"""Frames of other clips, for learning which sounds belong to which pictures."""
+"""Frames of other clips: negative examples for learning which pictures match a sound."""
 
 import dataclasses
 from typing import Any
@@ -15,14 +15,16 @@ from dgsct_jax.data.transforms import DecodeFrames, Example
 def draw(
   rng: np.random.Generator, own: int, clips: int, segments: int, count: int, rule: str
 ) -> tuple[Int[np.ndarray, 'n'], Int[np.ndarray, 'n']]:
-  """(clip, segment) of `count` segments, uniform over all that are not refused to the clip `own`.
+  """(clip, segment) of `count` segments, uniform over all that `rule` permits for the clip `own`.
 
-  rule: 'correct' refuses the clip's own segments. 'released' refuses 60 segments, those of the
-    clips 6·own to 6·own + 5 where each has ten: it takes numbers of segments for numbers of
-    frames. So a clip is now and then given its own frames, and an early one never some others'.
+  Args:
+    rule: 'correct' excludes the clip's own segments. 'released' excludes 60 segments, those of the
+      clips 6·own to 6·own + 5 where each has ten, because the release confuses numbers of segments
+      with numbers of frames. So a clip sometimes gets its own frames, and early clips never get
+      those of some others.
 
   Raises:
-    ValueError: none is left.
+    ValueError: the rule is unknown or excludes all segments.
   """
   if rule not in ('correct', 'released'):
     raise ValueError(f"config.data.negatives={rule!r}; choose 'correct' or 'released'.")
@@ -47,6 +49,7 @@ class OtherFrames(grain.transforms.RandomMap):
   rule: str  # see `draw`
 
   def random_map(self, example: Example, rng: np.random.Generator) -> Example:
+    """Adds `negative`, decoded like `video`."""
     clips, t = self.asked.clips, len(example['video'])
     own = self.asked.clip_of(int(example['index']))
     drawn = zip(*draw(rng, own, len(clips), t, t, self.rule))
@@ -74,11 +77,12 @@ class Seconds:
 
 @dataclasses.dataclass(frozen=True)
 class OtherFrame(grain.transforms.RandomMap):
-  """Adds to the frame of a second one of any second of any other clip."""
+  """Adds a frame of another clip to the frame of a second."""
 
   seconds: Seconds
 
   def random_map(self, example: Example, rng: np.random.Generator) -> Example:
+    """Appends to `frames` a frame of any second of any other clip."""
     segments = self.seconds.segments
     own, clips = int(example['index']) // segments, len(self.seconds.clips)
     (clip,), (segment,) = draw(rng, own, clips, segments, 1, 'correct')

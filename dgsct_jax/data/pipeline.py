@@ -1,4 +1,4 @@
-"""From a data set to batches: shuffled without end for training, each clip once for evaluation."""
+"""From a data set to batches: shuffled and endless for training, each clip once for evaluation."""
 
 import dataclasses
 from collections.abc import Iterator, Sequence
@@ -12,7 +12,7 @@ from dgsct_jax.data import transforms
 
 Batch = dict[str, np.ndarray]
 
-ENDLESS = 2**31  # epochs. (Of truly endless batches of one clip Grain cannot count the number.)
+ENDLESS = 2**31  # epochs; Grain cannot compute the length of a truly endless data set
 
 
 @runtime_checkable
@@ -25,7 +25,7 @@ class Source(Protocol):
 
 
 class Dataset(NamedTuple):
-  """The records of one split and what makes examples of them."""
+  """The records of one split, and the transforms that make examples of them."""
 
   source: Source
   transforms: tuple[grain.transforms.Map | grain.transforms.RandomMap, ...] = ()
@@ -34,11 +34,11 @@ class Dataset(NamedTuple):
 def train(
   dataset: Dataset, *, batch: int, seed: int, workers: int = 0, host: int = 0, hosts: int = 1
 ) -> 'Batches':
-  """Endless batches, reshuffled each epoch; a function of (seed, step), whatever reads them.
+  """Endless batches, reshuffled each epoch; a function of (seed, step) for any number of readers.
 
   Args:
     batch: clips over all hosts; each host gets its share of the same global batch.
-    workers: processes that read and transform; with 0 two threads of this one do.
+    workers: processes that read and transform; with 0, two threads of this process do.
   """
   size = _size(dataset, batch, hosts)
   order = grain.MapDataset.range(size).seed(seed).shuffle().repeat(ENDLESS)
@@ -48,23 +48,24 @@ def train(
 def evaluate(
   dataset: Dataset, *, batch: int, workers: int = 0, host: int = 0, hosts: int = 1
 ) -> 'Batches':
-  """Every clip once, in order; those that fill up the last batch are repeated with `valid` 0."""
-  # The positions are padded, not the batch: so all hosts take the same number of equal steps.
+  """Every clip once, in order; the last batch is filled up with repeated clips of `valid` 0."""
+  # Positions are padded, not batches, so that all hosts take the same number of equal steps.
   steps = -(-_size(dataset, batch, hosts) // batch)
   order = grain.MapDataset.range(steps * batch).seed(0)
   return Batches(_batches(order, dataset, batch, host, hosts), workers)
 
 
 class Batches(Iterator[Batch]):
-  """An iterator over batches that knows its place.
+  """An iterator over batches with a position that can be saved and restored.
 
-  Its state is the number of batches it has given: unlike that of Grain's own iterators it does
-  not depend on the number of workers, so a run may be resumed with more or fewer.
+  Its state is the number of batches taken. Unlike the state of Grain's own iterators it does not
+  depend on the number of workers, so a run may be resumed with more or fewer.
   """
 
   def __init__(self, batches: grain.MapDataset, workers: int):
     self._batches, self._workers = batches, workers
-    self._taken, self._iterator = 0, None
+    self._taken = 0
+    self._iterator: grain.DatasetIterator | None = None
 
   def __len__(self) -> int:
     return len(self._batches)
@@ -76,7 +77,7 @@ class Batches(Iterator[Batch]):
       reading = grain.ReadOptions(num_threads=ahead, prefetch_buffer_size=ahead)
       rest = self._batches[self._taken :].to_iter_dataset(reading)
       if self._workers:
-        if not flags.FLAGS.is_parsed():  # outside of absl's app.run; Grain asks for its own flags
+        if not flags.FLAGS.is_parsed():  # outside of absl's app.run; Grain reads its own flags
           flags.FLAGS.mark_as_parsed()
         rest = rest.mp_prefetch(grain.MultiprocessingOptions(self._workers))
       self._iterator = iter(rest)
@@ -85,14 +86,16 @@ class Batches(Iterator[Batch]):
     return batch
 
   def get_state(self) -> dict[str, int]:
+    """The number of batches taken, for `set_state`."""
     return {'batches': self._taken}
 
   def set_state(self, state: dict[str, int]) -> None:
+    """Continues after the batches that `state` counts."""
     self.close()
     self._taken = int(state['batches'])
 
   def close(self) -> None:
-    """Ends the workers; a further `next` starts them again at the same place."""
+    """Ends the workers; the next `next` starts them again at the same position."""
     if self._iterator is not None:
       self._iterator.close()
       self._iterator = None
@@ -124,8 +127,8 @@ def _batches(
       examples = examples.random_map(transform)
     else:
       examples = examples.map(transform)
-  # Sliced last (nothing is computed yet): random transforms are drawn by the position in the
-  # global order, and each clip stands in the same row of the global batch on any number of hosts.
+  # Sliced last (nothing is computed yet): random transforms depend on the position in the global
+  # order, and each clip has the same row in the global batch for any number of hosts.
   return examples.batch(batch // hosts, batch_fn=_stack)[host::hosts]
 
 
@@ -147,8 +150,8 @@ def _stack(examples: Sequence[transforms.Example]) -> Batch:
     values = [np.asarray(example[key]) for example in examples]
     if values[0].dtype.kind not in 'biuf':
       raise ValueError(
-        f'The field {key!r} holds {values[0].dtype.type.__name__}, which no device '
-        'takes; leave it out with transforms.Keep.'
+        f'The field {key!r} holds {values[0].dtype.type.__name__}, which devices do not '
+        'support; leave it out with transforms.Keep.'
       )
     if len(shapes := {value.shape for value in values}) > 1:
       raise ValueError(

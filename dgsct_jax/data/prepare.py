@@ -1,10 +1,10 @@
-"""Builds a data set from the files people have, to be read in training.
+"""Builds a data set for training from released folders or videos.
 
 python -m dgsct_jax.data.prepare NAME --source=DIR --out=DIR [--workers=N] [--skip_bad]
 
-What was read before an interruption is kept, and the same command goes on from there. Clips that
-cannot be used are all listed, with reasons. `prepare NAME --help` has the rules of cutting that can
-be changed; docs/data has a page for each data set.
+After an interruption the same command continues with the files that are not built yet. All clips
+that cannot be used are listed, with reasons. `prepare NAME --help` shows the rules of cutting that
+can be changed; docs/data has a page for each data set.
 """
 
 import argparse
@@ -12,7 +12,7 @@ import inspect
 import json
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import tensorflow_datasets as tfds
@@ -25,11 +25,11 @@ NAMES = tuple(name for name, kind in datasets.KINDS.items() if kind.recipe)
 def main(arguments: Sequence[str] | None = None) -> int:
   """Runs the command; returns its exit status."""
   parser = argparse.ArgumentParser(
-    prog='python -m dgsct_jax.data.prepare', description=__doc__.splitlines()[0]
+    prog='python -m dgsct_jax.data.prepare', description=str(__doc__).splitlines()[0]
   )
   names = parser.add_subparsers(dest='name', required=True, metavar='NAME')
   for name in NAMES:
-    about = inspect.getmodule(datasets.KINDS[name].recipe).__doc__
+    about = str(sys.modules[recipe_of(name).__module__].__doc__)
     one = names.add_parser(
       name,
       help=about.splitlines()[0],
@@ -40,13 +40,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     one.add_argument('--source', required=True, help='folder of the files')
     one.add_argument('--out', required=True, help='folder for data sets; config.data.dir')
     one.add_argument('--workers', type=int, default=os.cpu_count(), help='processes that read')
-    one.add_argument('--skip_bad', action='store_true', help='leave out what cannot be used')
-    one.add_argument('--beam_runner', help='let Apache Beam read and write, as DirectRunner')
+    one.add_argument('--skip_bad', action='store_true', help='leave out clips that cannot be used')
+    one.add_argument('--beam_runner', help='Apache Beam runner, such as DirectRunner, to use')
   flags = vars(parser.parse_args(arguments))
   name, source, out = (flags.pop(key) for key in ('name', 'source', 'out'))
   writing = {key: flags.pop(key) for key in ('workers', 'skip_bad', 'beam_runner')}
   try:
-    folder = records.write(datasets.KINDS[name].recipe(source, **flags), out, **writing)
+    folder = records.write(recipe_of(name)(source, **flags), out, **writing)
   except (ValueError, OSError) as error:
     print(error, file=sys.stderr)
     return 1
@@ -55,7 +55,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def summary(folder: Path) -> str:
-  """Counts and sizes of a built data set, and how many clips were left out."""
+  """Numbers and sizes of the clips of a built data set, and how many were left out."""
   builder = tfds.builder_from_directory(folder)
   lines = [str(folder)]
   for split in builder.info.splits.values():
@@ -67,10 +67,17 @@ def summary(folder: Path) -> str:
   return '\n'.join(lines)
 
 
+def recipe_of(name: str) -> Callable[..., records.Recipe]:
+  """The recipe of one of `NAMES`."""
+  recipe = datasets.KINDS[name].recipe
+  assert recipe is not None  # by the definition of NAMES
+  return recipe
+
+
 def cutting(name: str) -> argparse.ArgumentParser:
-  """The flags by which one data set lets its clips be cut otherwise: the options of its recipe."""
+  """The flags of one data set: the rules of cutting that are options of its recipe."""
   parser = argparse.ArgumentParser(prog=name, add_help=False)
-  for rule in list(inspect.signature(datasets.KINDS[name].recipe).parameters.values())[1:]:
+  for rule in list(inspect.signature(recipe_of(name)).parameters.values())[1:]:
     parser.add_argument(
       f'--{rule.name}',
       type=type(rule.default),

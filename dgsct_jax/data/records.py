@@ -1,4 +1,4 @@
-"""Clips on disk: written once to ArrayRecord files by TFDS, read back by position."""
+"""Clips on disk: written once to ArrayRecord files by TFDS, read by position."""
 
 import concurrent.futures
 import contextlib
@@ -15,7 +15,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Generic, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 import tensorflow_datasets as tfds
@@ -28,38 +28,44 @@ Record = dict[str, Any]
 
 
 class Remark(UserWarning):
-  """A clip could be used, but not as it was."""
+  """A clip could be used only after a correction."""
 
 
 @runtime_checkable
 class Clip(Protocol):
-  """What `Recipe.read` turns into a record: a small picklable value whose repr says it all."""
+  """What `Recipe.read` turns into a record: a small picklable value with a complete repr."""
 
-  id: str
+  @property
+  def id(self) -> str:
+    """Its name, which need not be unique."""
+
+
+AnyClip = TypeVar('AnyClip', bound=Clip)
 
 
 @dataclasses.dataclass(frozen=True)
-class Recipe:
+class Recipe(Generic[AnyClip]):
   """One data set before it is built: its clips in the order of the files, and how to read one."""
 
   name: str
   version: str  # of the rules by which clips are cut: new rules, new version
   features: Mapping[str, tfds.features.FeatureConnector]
-  splits: Mapping[str, Sequence[Clip]]
-  # A function or a frozen dataclass; ValueError and OSError: a bad clip.
-  read: Callable[[Clip], Record]
-  files: Mapping[str, str] = dataclasses.field(default_factory=dict)  # to lie with it: name -> text
+  splits: Mapping[str, Sequence[AnyClip]]
+  # A function or a frozen dataclass; raises ValueError or OSError for a clip that cannot be used.
+  read: Callable[[AnyClip], Record]
+  files: Mapping[str, str] = dataclasses.field(default_factory=dict)  # stored with it: name -> text
+  remarks: Sequence[str] = ()  # on oddities of the label files that do not prevent their use
 
 
-# Pictures are stored as the encoded files that they are. Not as tfds.features.Image: without
-# TensorFlow a sequence of those can only be read with all its pictures decoded, and then no error
-# can say which record a broken one belongs to.
+# Pictures are stored as encoded files. Not as tfds.features.Image: without TensorFlow a sequence of
+# those can only be read with all its pictures decoded, and then no error can name the record of a
+# broken one.
 IMAGE = tfds.features.Tensor(shape=(), dtype=np.str_)
 IMAGES = tfds.features.Sequence(IMAGE)
 
 
 def wave(samples: int) -> tfds.features.Tensor:
-  """An int16 waveform. As bytes: a list of integers would take up to five times the space."""
+  """An int16 waveform, stored as bytes: a list of integers may take five times the space."""
   return tfds.features.Tensor(shape=(samples,), dtype=np.int16, encoding='bytes')
 
 
@@ -71,13 +77,13 @@ def write(
   skip_bad: bool = False,
   beam_runner: str | None = None,
 ) -> Path:
-  """Builds a data set in `out/<name>/<version>` and returns that folder, at once if it is there.
+  """Builds a data set in `out/<name>/<version>`, unless it exists, and returns that folder.
 
-  The files that an interrupted build has finished are kept beside it and used by the next one.
-  There is no folder that can be read before everything is written.
+  The files that an interrupted build has finished are kept beside it and used by the next one. The
+  folder gets its name only when everything is written.
 
   Args:
-    workers: processes that read clips; with 0 this one does.
+    workers: processes that read clips; with 0, this one does.
     skip_bad: leave out the clips that cannot be read; `skipped.json` in the folder lists them.
     beam_runner: name of an Apache Beam runner that reads and writes the files instead.
 
@@ -87,18 +93,18 @@ def write(
   """
   for split, clips in recipe.splits.items():
     if not clips:
-      raise ValueError(f'{recipe.name}: not one clip for the split {split!r}; nothing written.')
+      raise ValueError(f'{recipe.name} has no clips in the split {split!r}; nothing was written.')
   folder = Path(out) / recipe.name / recipe.version
   fingerprint = _fingerprint(recipe)
   if not _is_built(folder, fingerprint):
     with lock.held(folder.parent / f'.{recipe.version}.lock', f'builds {folder}'):
-      if not _is_built(folder, fingerprint):  # by whom one has waited for
+      if not _is_built(folder, fingerprint):  # by the process that held the lock
         _build(recipe, out, folder, fingerprint, workers, skip_bad, beam_runner)
   return folder
 
 
 def _is_built(folder: Path, fingerprint: str) -> bool:
-  """Raises ValueError if something else is there."""
+  """Whether the folder exists. Raises ValueError if it holds another data set."""
   built = folder / 'recipe.json'
   if not folder.exists():
     return False
@@ -126,12 +132,12 @@ def _build(
   for report in kept.glob('*.json'):
     if json.loads(report.read_text())['bad']:  # may have been repaired since
       report.with_suffix('').unlink(missing_ok=True)
-  pool = contextlib.nullcontext()
+  pool: concurrent.futures.Executor | None = None
   if workers and not beam_runner:
     spawn = multiprocessing.get_context('spawn')
     pool = concurrent.futures.ProcessPoolExecutor(workers, spawn)
-  quiet = contextlib.redirect_stdout(io.StringIO())  # TFDS speaks of a download
-  with tempfile.TemporaryDirectory() as downloads, pool as pool, quiet:
+  quiet = contextlib.redirect_stdout(io.StringIO())  # TFDS prints about a download
+  with tempfile.TemporaryDirectory() as downloads, pool or contextlib.nullcontext(), quiet:
     config = tfds.download.DownloadConfig(beam_runner=beam_runner)
     builder = _Builder(recipe, out, kept, fingerprint, skip_bad, pool)
     builder.download_and_prepare(download_dir=downloads, download_config=config)
@@ -143,7 +149,7 @@ def load(directory: str | os.PathLike, name: str, split: str) -> 'Records':
   """Opens one split of a built data set, its newest version.
 
   Raises:
-    ValueError: it is not there; the message says how to build it.
+    ValueError: it does not exist; the message says how to build it.
   """
   newest = _newest(directory, name)
   builder = tfds.builder_from_directory(newest)
@@ -163,7 +169,7 @@ def _newest(directory: str | os.PathLike, name: str) -> Path:
 
 
 def class_names(directory: str | os.PathLike, name: str) -> tuple[str, ...]:
-  """The names in classes.txt, which lies with a built data set. Raises ValueError as `load`."""
+  """The names in the classes.txt of a built data set. Raises ValueError as `load`."""
   path = _newest(directory, name) / 'classes.txt'
   return tuple(path.read_text(encoding='utf-8').splitlines())
 
@@ -171,15 +177,15 @@ def class_names(directory: str | os.PathLike, name: str) -> tuple[str, ...]:
 class Records:
   """Random access to the records of one split; may be sent to other processes.
 
-  `ids`: the names of all records, without reading them. `folder`: where they and other files lie;
-  if `<split>.order.txt` is one of those, the records come in the order of the ids in there.
+  `ids`: the names of all records. `folder`: that of the data set and its other files; if it has
+  `<split>.order.txt`, the records are in the order of the ids in that file.
   """
 
   def __init__(self, builder: tfds.core.DatasetBuilder, split: str):
     self._source = builder.as_data_source(split=split)
     self.folder = Path(builder.data_path)
     self.ids = json.loads((self.folder / 'ids.json').read_text())[split]
-    self._places = range(len(self.ids))
+    self._places: Sequence[int] = range(len(self.ids))
     if (order := self.folder / f'{split}.order.txt').exists():
       place = dict(zip(self.ids, self._places))
       self.ids = [name for name in order.read_text(encoding='utf-8').splitlines() if name in place]
@@ -210,17 +216,19 @@ class Selection:
 
   @property
   def ids(self) -> list[str]:
+    """The names of all records."""
     return [self.source.ids[place] for place in self.places]
 
 
-class _Builder(tfds.core.ShardBasedBuilder, skip_registration=True):
+class _Builder(tfds.core.ShardBasedBuilder, skip_registration=True):  # type: ignore[call-arg]
   """A recipe as a TFDS builder.
 
-  Shard by shard: a GeneratorBasedBuilder (TFDS 4.9.10) sorts its records in files that it opens
-  with TensorFlow as soon as a split exceeds a gigabyte. And so the order stays that of the recipe.
+  It writes shard by shard, in the order of the recipe. A GeneratorBasedBuilder (TFDS 4.9.10) would
+  sort its records in files that it opens with TensorFlow as soon as a split exceeds a gigabyte.
   """
 
-  url_infos = {}  # no downloads; to see that, TFDS would need a package it does not require
+  # No downloads. Otherwise TFDS looks for them with a package that it does not require.
+  url_infos: dict[str, Any] = {}
 
   def __init__(
     self,
@@ -293,6 +301,7 @@ class _Builder(tfds.core.ShardBasedBuilder, skip_registration=True):
     }
     (self.data_path / 'ids.json').write_text(json.dumps(ids))
     (self.data_path / 'skipped.json').write_text(json.dumps(bad, indent=1))
+    remarks = [*self.recipe.remarks, *remarks]
     (self.data_path / 'remarks.json').write_text(json.dumps(remarks, indent=1))
     for name, text in self.recipe.files.items():
       (self.data_path / name).write_text(text, encoding='utf-8')
@@ -301,12 +310,12 @@ class _Builder(tfds.core.ShardBasedBuilder, skip_registration=True):
 
 @dataclasses.dataclass(frozen=True)
 class _Shard:
-  """The clips of one file. TFDS calls it for the (key, record) pairs: to write, then to count."""
+  """The clips of one file. TFDS calls it twice for (key, record) pairs: to write and to count."""
 
   title: str
   kept: Path
   clips: tuple[Clip, ...]
-  read: Callable[[Clip], Record]
+  read: Callable[[Any], Record]
   pool: concurrent.futures.Executor | None
 
   def __call__(self) -> Iterator[tuple[str, Record | None]]:
@@ -314,17 +323,21 @@ class _Shard:
     if self.kept.exists():  # from an earlier run: the writer takes the file, TFDS only counts
       yield from ((name, None) for name in json.loads(report.read_text())['ids'])
       return
-    started, ids, bad, remarks = time.monotonic(), [], [], []
+    started = time.monotonic()
+    ids: list[str] = []
+    bad: list[tuple[str, str]] = []
+    remarks: list[tuple[str, str]] = []
     attempt = Attempt(self.read)
     results = self.pool.map(attempt, self.clips) if self.pool else map(attempt, self.clips)
-    for i, (clip, (record, said)) in enumerate(zip(self.clips, results)):
+    for i, (clip, result) in enumerate(zip(self.clips, results)):
       if sys.stderr.isatty():
         print(f'\r{self.title}: {i}', end='', file=sys.stderr, flush=True)
-      if record is None:
-        bad.append((clip.id, str(said)))
+      if isinstance(result, Exception):
+        bad.append((clip.id, str(result)))
         continue
+      record, texts = result
       ids.append(clip.id)
-      remarks += [(clip.id, text) for text in said]
+      remarks += [(clip.id, text) for text in texts]
       yield clip.id, record
     report.write_text(json.dumps({'ids': ids, 'bad': bad, 'remarks': remarks}))
     rate = len(self.clips) / (time.monotonic() - started)
@@ -333,34 +346,36 @@ class _Shard:
 
 @dataclasses.dataclass(frozen=True)
 class Attempt:
-  """Reads a clip: (record, remarks on it), or (None, the error). To be sent to worker processes."""
+  """Reads clips without raising; a class, to be sent to worker processes."""
 
-  read: Callable[[Clip], Record]
+  read: Callable[[Any], Record]
 
-  def __call__(self, clip: Clip) -> tuple[Record, list[str]] | tuple[None, Exception]:
+  def __call__(self, clip: Clip) -> tuple[Record, list[str]] | Exception:
+    """The record and the remarks on it, or the error."""
     with warnings.catch_warnings(record=True) as caught:
       warnings.simplefilter('always')
       try:
         record = self.read(clip)
       except (ValueError, OSError) as error:
-        return None, error
+        return error
     return record, [str(w.message) for w in caught if issubclass(w.category, Remark)]
 
 
 class _KeepingWriter(tfds.core.dataset_builder.writer_lib.ExampleWriter):
-  """Writes a file beside the build first, where it outlives an interruption."""
+  """Writes a file beside the build first, so that it is kept after an interruption."""
 
   def __init__(self, file_format: Any, kept: Path):
     super().__init__(file_format)
     self.kept = kept
 
   def write(self, path: Any, examples: Any) -> None:
+    """Writes the records of a shard, or takes the file of an earlier build."""
     kept = self.kept / Path(path).name
     if not kept.exists():
       part = kept.with_name(kept.name + '.part')
       super().write(part, examples)
       part.rename(kept)
-    Path(path).unlink(missing_ok=True)  # of an earlier attempt: Beam repeats what fails
+    Path(path).unlink(missing_ok=True)  # of an earlier attempt: Beam repeats failed ones
     try:
       os.link(kept, path)
     except OSError:  # a file system without links
@@ -368,7 +383,7 @@ class _KeepingWriter(tfds.core.dataset_builder.writer_lib.ExampleWriter):
 
 
 def _fingerprint(recipe: Recipe) -> str:
-  """Changes with anything that changes a record, except the media files themselves."""
+  """A hash of everything that determines the records, except the media files themselves."""
   features = tfds.features.FeaturesDict(dict(recipe.features)).to_json_content()
   read = getattr(recipe.read, '__qualname__', repr(recipe.read))
   parts = [recipe.name, recipe.version, str(features), read, repr(sorted(recipe.files.items()))]

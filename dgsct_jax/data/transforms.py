@@ -1,4 +1,4 @@
-"""What turns a stored record into an example: frozen dataclasses over one dict of numpy arrays."""
+"""Transforms from stored records to examples, which are dicts of numpy arrays."""
 
 import dataclasses
 import functools
@@ -14,20 +14,26 @@ from dgsct_jax.cubic import kernel
 
 Example = dict[str, Any]
 
+MOST_PIXELS = 50_000_000
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
 
 @dataclasses.dataclass(frozen=True)
 class DecodeFrames(grain.transforms.Map):
-  """`frames`, a list of t encoded pictures -> `video` [t h w 3], normalised; default as ImageNet."""
+  """`frames`, a list of t encoded pictures -> `video` [t h w 3], normalised in float32.
+
+  By default with ImageNet's mean and standard deviation.
+  """
 
   size: int  # of both sides: the aspect ratio is not kept
   mean: tuple[float, ...] = IMAGENET_MEAN
   std: tuple[float, ...] = IMAGENET_STD
 
   def map(self, example: Example) -> Example:
-    example, mean, std = dict(example), np.float32(self.mean), np.float32(self.std)
+    """Raises ValueError, with the record and the frame, for a picture that cannot be decoded."""
+    example = dict(example)
+    mean, std = np.asarray(self.mean, np.float32), np.asarray(self.std, np.float32)
     frames = example.pop('frames')
     video = np.empty((len(frames), self.size, self.size, 3), np.float32)
     for i, encoded in enumerate(frames):
@@ -48,6 +54,7 @@ class DecodeMasks(grain.transforms.Map):
   """`masks`, a list of t encoded pictures -> float32 [t h w], 1 where they are not black."""
 
   def map(self, example: Example) -> Example:
+    """Raises ValueError, with the record and the mask, for a picture that cannot be decoded."""
     masks = []
     for i, encoded in enumerate(example['masks']):
       try:
@@ -65,6 +72,7 @@ class DecodeWave(grain.transforms.Map):
   samples: int  # of one segment
 
   def map(self, example: Example) -> Example:
+    """Raises ValueError for a wave of another length, or with samples that are not finite."""
     wave = example['wave']
     expected = self.segments * self.samples
     if wave.shape != (expected,):
@@ -82,11 +90,12 @@ class DecodeWave(grain.transforms.Map):
 
 @dataclasses.dataclass(frozen=True)
 class Blank(grain.transforms.Map):
-  """Puts zeros in place of fields: pictures of the mean colour, silence. To see what they are worth."""
+  """Replaces fields by zeros, which are pictures of the mean colour, or silence."""
 
   names: tuple[str, ...]
 
   def map(self, example: Example) -> Example:
+    """Raises ValueError if the example lacks a field."""
     if missing := [key for key in self.names if key not in example]:
       raise ValueError(f'{name(example)} has no {missing}, only {sorted(example)}.')
     return example | {key: np.zeros_like(example[key]) for key in self.names}
@@ -94,18 +103,19 @@ class Blank(grain.transforms.Map):
 
 @dataclasses.dataclass(frozen=True)
 class Keep(grain.transforms.Map):
-  """Leaves only these fields, and `index` and `valid` which every batch has: for the device."""
+  """Keeps only these fields, and `index` and `valid`, which every batch has."""
 
   names: tuple[str, ...]
 
   def map(self, example: Example) -> Example:
+    """Raises ValueError if the example lacks a field."""
     if missing := [key for key in self.names if key not in example]:
       raise ValueError(f'{name(example)} has no {missing}, only {sorted(example)}.')
     return {key: example[key] for key in (*self.names, 'index', 'valid') if key in example}
 
 
 def name(example: Example) -> str:
-  """What an error calls a record."""
+  """The name of a record in error messages."""
   return f'record {example["id"]!r}' if 'id' in example else 'a record'
 
 
@@ -113,19 +123,31 @@ def decode_image(encoded: bytes) -> UInt8[np.ndarray, 'h w 3']:
   """The pixels of a JPEG or PNG file. Raises ValueError."""
   try:
     with Image.open(io.BytesIO(encoded)) as image:
+      check_size(image)
       return np.asarray(image.convert('RGB'))
+  except Image.DecompressionBombError as error:
+    raise ValueError(f'is too large ({error})') from error
   except UnidentifiedImageError as error:
     raise ValueError('is not a readable picture') from error
   except (OSError, ValueError, SyntaxError) as error:  # Pillow raises all three
     raise ValueError(f'is not a readable picture ({error})') from error
 
 
+def check_size(image: Image.Image) -> None:
+  """Raises ValueError for a picture of so many pixels that decoding would need gigabytes."""
+  if image.width * image.height > MOST_PIXELS:
+    raise ValueError(
+      f'it has {image.width} × {image.height} pixels; at most {MOST_PIXELS:,} can be used'
+    )
+
+
 def resize(
   image: UInt8[np.ndarray, 'y x c'] | Float32[np.ndarray, 'y x c'], height: int, width: int
 ) -> Float32[np.ndarray, 'h w c']:
-  """Bicubic as in torchvision 0.14 on tensors: no antialiasing, values may leave their range.
+  """Bicubic resize as in torchvision 0.14 on tensors, without antialiasing.
 
-  (torch.nn.functional.interpolate; others smooth first, or have a = -0.5, and give other pixels.)
+  It equals torch.nn.functional.interpolate; values may leave their range. Other libraries use
+  antialiasing or a = -0.5, and give other pixels.
   """
   y, x, c = image.shape
   if (y, x) == (height, width):
@@ -136,7 +158,7 @@ def resize(
 
 
 def _mix(image: np.ndarray, index: np.ndarray, weight: np.ndarray) -> Float32[np.ndarray, 'n m']:
-  """Four weighted rows for each new one. (Faster than a product with a matrix of mostly zeros.)"""
+  """Each new row is a weighted sum of four rows; faster than a product with a sparse matrix."""
   image = image.astype(np.float32)
   total, tap = image[index[0]] * weight[0], np.empty((index.shape[1], image.shape[1]), np.float32)
   for i, w in zip(index[1:], weight[1:]):
@@ -148,8 +170,8 @@ def _mix(image: np.ndarray, index: np.ndarray, weight: np.ndarray) -> Float32[np
 
 @functools.cache
 def _taps(size: int, new: int) -> tuple[np.ndarray, np.ndarray]:
-  """The four old pixels behind each new one [4 new], and their weights [4 new 1]."""
-  one = np.float32  # torch rounds the positions to single precision, which shows at 1e-5
+  """Indices [4 new] of the four old pixels of each new one, and their weights [4 new 1]."""
+  one = np.float32  # torch rounds the positions to single precision, an effect of 1e-5
   position = ((np.arange(new) + 0.5) * float(one(size / new)) - 0.5).astype(one)
   first = np.floor(position)
   taps = np.arange(-1, 3, dtype=one)[:, None]

@@ -1,11 +1,12 @@
 """Models.
 
-Dimension letters, everywhere in this package: `b` clips (or rows of segments), `t` segments, `n` tokens, `m` tokens of
-the other stream, `d` width, `e` width of the other stream, `h w` grid, `k` heads, `s` samples, `c` channels or classes.
+Dimension letters, everywhere in this package: `b` clips (or rows of segments), `t` segments,
+`n` tokens, `m` tokens of the other stream, `d` width, `e` width of the other stream, `h w` grid,
+`k` heads, `s` samples, `c` channels or classes.
 """
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax.numpy as jnp
@@ -21,7 +22,10 @@ ADAPTERS = {'dgsct': adapters.DGSCTAdapter}
 
 
 def build(config: ml_collections.ConfigDict) -> DualEncoder:
-  """The dual encoder of `config.model`: `visual`, `audio`, and `adapter`: its name, or 'none', and fields."""
+  """The dual encoder of `config.model`.
+
+  It is described by `visual`, `audio` and `adapter`; `adapter.name` may be 'none'.
+  """
   return DualEncoder(build_visual(config), build_audio(config), build_exchange(config))
 
 
@@ -31,38 +35,38 @@ def build_visual(config: ml_collections.ConfigDict) -> nn.Module:
 
 
 def build_audio(config: ml_collections.ConfigDict) -> nn.Module:
-  """The backbone of `config.audio`; `config.spec_augment`: hide stripes of the spectrogram."""
+  """The backbone of `config.audio`; `config.spec_augment` turns SpecAugment on."""
   live = config.backbone_mode == 'train'
   front_end = dict(batch_stats=live, spec_augment=live or config.spec_augment)
   return _backbone(AUDIO, config.audio, 'audio', config, **front_end)
 
 
 def _backbone(
-  known: dict[str, Callable[..., nn.Module]], fields: Any, stream: str, config: Any, **more: Any
+  known: Mapping[str, Callable[..., nn.Module]], fields: Any, stream: str, config: Any, **more: Any
 ) -> nn.Module:
   """One of the `known` backbones.
 
-  `backbone_mode`: 'eval' holds it still in training too; 'train' lets it do as the release's do,
-  frozen or not: drop-path, SpecAugment, moving `bn0` statistics. `remat`: 'none' or 'blocks'.
-  `dtype`: of the computation.
+  `backbone_mode`: 'eval' runs it in evaluation mode during training too; 'train' keeps drop-path,
+  SpecAugment and moving `bn0` statistics even where it is frozen, as released. `remat`: 'none' or
+  'blocks'. `dtype`: of the computation.
   """
   fields = dict(fields)
   kind = fields.pop('kind')
   if kind not in known:
     raise ValueError(f'config.model.{stream}.kind is {kind!r}; choose one of {", ".join(known)}.')
-  modes = {'eval': dict(drop_path=0.0), 'train': {}}
+  modes: dict[str, dict[str, Any]] = {'eval': dict(drop_path=0.0), 'train': {}}
   if config.backbone_mode not in modes:
     raise ValueError(
       f"config.model.backbone_mode is {config.backbone_mode!r}; set 'eval' or 'train'."
     )
   if config.remat not in ('none', 'blocks'):
     raise ValueError(f"config.model.remat is {config.remat!r}; set 'none' or 'blocks'.")
-  shared = dict(dtype=jnp.dtype(config.dtype), remat=config.remat == 'blocks')
+  shared: dict[str, Any] = dict(dtype=jnp.dtype(config.dtype), remat=config.remat == 'blocks')
   return known[kind](**shared | modes[config.backbone_mode] | more | fields)
 
 
 def build_exchange(config: ml_collections.ConfigDict) -> Callable[[], nn.Module]:
-  """Makes the pair of adapters between the streams."""
+  """The constructor of one exchange: the pair of adapters between the streams."""
   fields = dict(config.adapter)
   name = fields.pop('name')
   if name == 'none':

@@ -35,7 +35,10 @@ class TokenMap(nn.Module):
 
 
 class GroupedDense(nn.Module):
-  """A linear layer in `groups` independent blocks of channels, without bias (a grouped 1×1 convolution)."""
+  """A linear layer over `groups` independent blocks of channels: a grouped 1×1 convolution.
+
+  It has no bias.
+  """
 
   features: int
   groups: int
@@ -43,6 +46,7 @@ class GroupedDense(nn.Module):
 
   @nn.compact
   def __call__(self, x: Float[Array, '... i']) -> Float[Array, '... o']:
+    """Maps the last axis from `i` channels to `features`."""
     per_group = x.shape[-1] // self.groups
     kernel = self.param(
       'kernel', fan_in_uniform(per_group), (self.groups, per_group, self.features // self.groups)
@@ -56,15 +60,19 @@ class GroupedDense(nn.Module):
 
 
 class DGSCTAdapter(nn.Module):
-  """Dual-guided spatial-channel-temporal adapter (DG-SCT, NeurIPS 2023, section 3.2; released `VisualAdapter`).
+  """Dual-guided spatial-channel-temporal adapter (DG-SCT, section 3.2; released `VisualAdapter`).
 
   Own tokens x are guided by the other stream's tokens y. The fields span every released variant:
 
-  alpha, beta, gamma: weights of the channel, spatial and temporal gate; `gamma` 0 leaves the temporal gate out.
-  reduction, groups: of the bottleneck. tokens, token_init: latent tokens; from zeros they stay equal for ever.
-  batch_norm: in the bottleneck. gate: a learned scale of the result that starts at 0. gate_before_norm: scale first,
-  then normalise, so that the scale is without effect (AVS). norm_before: normalise before the bottleneck.
-  token_map: how y comes to n tokens, by a learned `linear` map or by a bicubic `resize` of its square grid.
+  alpha, beta, gamma: weights of the channel, spatial and temporal gates; at `gamma` 0 there is no
+    temporal gate.
+  reduction, groups: of the bottleneck. batch_norm: whether it has batch normalisation.
+  tokens, token_init: number and initial values of the latent tokens; latent tokens that start from
+    zeros stay equal to each other throughout training.
+  gate: a learned scale of the residual, 0 at first. gate_before_norm: scale before the last
+    normalisation, which cancels the scale (AVS). norm_before: normalise before the bottleneck.
+  token_map: how the m tokens of y become n: by a learned `linear` map, or by a bicubic `resize` of
+    their square grid.
   formula: `released` α·Mc + β·Ms + γ·G + 1 − α, or `paper` (α·Mc + β·Ms + 1)(γ·G + 1).
   """
 
@@ -87,6 +95,7 @@ class DGSCTAdapter(nn.Module):
   def __call__(
     self, x: Float[Array, 'b n d'], y: Float[Array, 'b m e'], train: bool
   ) -> tuple[Delta, PoolingMap]:
+    """The residual for x, and the spatial weights that pool its tokens."""
     guide = self.bring(y, *x.shape[1:])
     x = self.attend_latents(x, guide)
     guide = guide.mean(1)
@@ -97,7 +106,7 @@ class DGSCTAdapter(nn.Module):
     return self.bottleneck(x, train), rearrange(pooling, 'b n 1 -> b 1 n').astype(self.dtype)
 
   def bring(self, y: Float[Array, 'b m e'], n: int, d: int) -> Float[Array, 'b n d']:
-    """The other stream at this stream's tokens and width."""
+    """The other stream, mapped to this stream's number of tokens and width."""
     channels = Dense(d, dtype=self.dtype, name='channel_map')
     if self.token_map == 'resize':
       return resize_grid(channels(y), n)
@@ -105,8 +114,8 @@ class DGSCTAdapter(nn.Module):
     if y.shape[-1] <= d:
       mapped, bias = tokens(y)
       return channels(mapped + bias[:, None])
-    # Both maps are linear: the narrower side is the cheaper one to mix tokens on. The token bias then meets the
-    # channel map as a constant row.
+    # Both maps are linear, so tokens are mixed at the smaller width, which is cheaper. The channel
+    # map is then applied to the token bias as to a constant row.
     ones = jnp.ones((1, 1, y.shape[-1]), self.dtype)
     offset = channels(jnp.zeros_like(ones))
     mapped, bias = tokens(channels(y) - offset)
@@ -115,7 +124,7 @@ class DGSCTAdapter(nn.Module):
   def attend_latents(
     self, x: Float[Array, 'b n d'], guide: Float[Array, 'b n d']
   ) -> Float[Array, 'b n d']:
-    """Latent tokens read the guide, the stream reads them."""
+    """Latent tokens attend to the guide, and the stream attends to the latent tokens."""
     init = nn.initializers.zeros if self.token_init == 'zeros' else nn.initializers.uniform(1.0)
     latents = self.param('tokens', init, (self.tokens, x.shape[-1])).astype(self.dtype)
     gate = self.param('tokens_gate', nn.initializers.zeros, (1,)).astype(self.dtype)
@@ -127,6 +136,7 @@ class DGSCTAdapter(nn.Module):
   def channel_gate(
     self, x: Float[Array, 'b n d'], guide: Float[Array, 'b d']
   ) -> Float[Array, 'b 1 d']:
+    """The channel gate Mc, in 0..1, from the pooled tokens of both streams."""
     d = x.shape[-1]
     dense = functools.partial(Dense, dtype=self.dtype)
     own = nn.relu(dense(d, name='channel_own')(x)).mean(1)
@@ -137,6 +147,7 @@ class DGSCTAdapter(nn.Module):
   def spatial_logits(
     self, x: Float[Array, 'b n d'], guide: Float[Array, 'b d']
   ) -> Float[Array, 'b n 1']:
+    """The spatial gate Ms of each token, before its sigmoid."""
     half = x.shape[-1] // 2
     dense = functools.partial(Dense, dtype=self.dtype)
     own = nn.relu(dense(half, name='spatial_own')(x))
@@ -146,8 +157,9 @@ class DGSCTAdapter(nn.Module):
   def modulation(
     self, channel: Float[Array, 'b 1 d'], spatial: Float[Array, 'b n 1'], guide: Float[Array, 'b d']
   ) -> Float[Array, 'b n d']:
+    """The factor of every token and channel: the gates combined by `formula`."""
     total = self.alpha * channel + self.beta * spatial
-    temporal = 0.0
+    temporal: float | Float[Array, 'b 1 1'] = 0.0
     if self.gamma:
       gate = Dense(1, dtype=self.dtype, name='temporal_gate')(guide)
       temporal = self.gamma * nn.sigmoid(gate)[:, None]
@@ -156,6 +168,7 @@ class DGSCTAdapter(nn.Module):
     return total + temporal + 1 - self.alpha
 
   def bottleneck(self, x: Float[Array, 'b n d'], train: bool) -> Delta:
+    """Down-projection to d / `reduction` channels, ReLU, up-projection, norms and gate."""
     d = x.shape[-1]
     if self.norm_before:
       x = LayerNorm(dtype=self.dtype, name='norm_before')(x)
@@ -178,7 +191,10 @@ def softmax(logits: Float[Array, '...']) -> Float[Array, '...']:
 
 
 def resize_grid(x: Float[Array, 'b m d'], n: int) -> Float[Array, 'b n d']:
-  """Bicubic resize of a square token grid (torch's: pixel centres, a = −0.75, no antialiasing)."""
+  """Bicubic resize of a square token grid as in torch: pixel centres, a = −0.75, no antialiasing.
+
+  Raises ValueError where m or n is not a square number.
+  """
   old, new = math.isqrt(x.shape[1]), math.isqrt(n)
   if old**2 != x.shape[1] or new**2 != n:
     raise ValueError(
@@ -190,39 +206,44 @@ def resize_grid(x: Float[Array, 'b m d'], n: int) -> Float[Array, 'b n d']:
 
 
 class Exchange(nn.Module):
-  """Two adapters of one kind, through which each stream hears the other.
+  """Two adapters of one kind, one for each stream, guided by the other stream.
 
-  `audio_adapter` differs from `adapter` where the release un-gates the audio side (AVQA, AVS). `remat`: compute it
-  again in the backward pass instead of keeping its intermediate values.
+  `audio_adapter` differs from `adapter` where the release has no gate on the audio side (AVQA,
+  AVS). `remat`: recompute the exchange in the backward pass instead of keeping its activations.
   """
 
   adapter: Callable[[], nn.Module]
   audio_adapter: Callable[[], nn.Module] | None = None
   remat: bool = False
 
-  def setup(self):
+  def setup(self) -> None:
+    """Makes both adapters."""
     self.visual = self.adapter()
     self.audio = (self.audio_adapter or self.adapter)()
 
   def __call__(self, v: Float[Array, 'b n d'], a: Float[Array, 'b m e'], train: bool) -> Exchanged:
+    """The residuals for both streams, and the pooling maps of both."""
     if not self.remat or self.is_initializing():
       return self.both(v, a, train)
     run = nn.remat(lambda self, v, a: self.both(v, a, train))
-    # All gradients of an exchange before anything of the one below: XLA would leave those of scales and biases, and
-    # the intermediate values that they need, to the end of the step.
+    # The barrier makes XLA compute all gradients of an exchange before those of the one below.
+    # Without it XLA computes the gradients of scales and biases at the end of the step, and keeps
+    # the activations that they need until then.
     forward = functools.partial(nn.vjp, run)
     backward = lambda pull, cotangent: jax.lax.optimization_barrier(pull(cotangent))
     return nn.custom_vjp(run, forward, backward)(self, v, a)
 
   def both(self, v: Float[Array, 'b n d'], a: Float[Array, 'b m e'], train: bool) -> Exchanged:
+    """As `__call__`, without rematerialisation."""
     dv, v_map = self.visual(v, a, train)
     da, a_map = self.audio(a, v, train)
     return (dv, da), (v_map, a_map)
 
 
 class NoExchange(nn.Module):
-  """The streams do not meet: zero residuals and uniform pooling maps."""
+  """No exchange between the streams."""
 
   def __call__(self, v: Float[Array, 'b n d'], a: Float[Array, 'b m e'], train: bool) -> Exchanged:
+    """Zero residuals and uniform pooling maps."""
     uniform = lambda x: jnp.full((x.shape[0], 1, x.shape[1]), 1 / x.shape[1], x.dtype)
     return (jnp.zeros_like(v), jnp.zeros_like(a)), (uniform(v), uniform(a))

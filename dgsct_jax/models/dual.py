@@ -10,15 +10,14 @@ from dgsct_jax.models.adapters import NoExchange
 
 
 class Encoded(NamedTuple):
-  """What the dual encoder knows of a batch of segments."""
+  """What the dual encoder computes from a batch of segments."""
 
   visual: Float[Array, 'b n d']  # tokens after the visual backbone's final norm
   audio: Float[Array, 'b m e']  # tokens of the last audio block, not normalised
   visual_map: Float[Array, 'b 1 n']  # pooling weights of the last exchange
   audio_map: Float[Array, 'b 1 m']
-  visual_pyramid: tuple[
-    Float[Array, 'b _ _'], ...
-  ]  # tokens of every stage before its patch merging
+  # Tokens of every stage before its patch merging:
+  visual_pyramid: tuple[Float[Array, 'b _ _'], ...]
   audio_pyramid: tuple[Float[Array, 'b _ _'], ...]
 
 
@@ -27,21 +26,24 @@ def pair(visual: Sequence[Any], audio: Sequence[Any]) -> Iterator[tuple[Any, Any
   k, rest = divmod(len(visual), len(audio))
   if rest or not k:
     raise ValueError(
-      f'{len(visual)} visual blocks do not split evenly over {len(audio)} audio blocks; choose depths '
-      'whose visual stages are multiples of the audio stages.'
+      f'{len(visual)} visual blocks do not split evenly over {len(audio)} audio blocks; choose'
+      ' depths whose visual stages are multiples of the audio stages.'
     )
   for i, block in enumerate(visual):
     yield block, audio[i // k] if i % k == k - 1 else None
 
 
 class DualEncoder(nn.Module):
-  """Runs two backbones side by side and lets an exchange add residuals to both.
+  """Runs two backbones side by side; an exchange adds residuals to both.
 
-  A backbone has `depths`, `stem(x, train)`, `stages[i].blocks[j].attend(x, train)` and `.feed_forward(x, train)`, each
-  with its own residual, `stages[i].downsample(x)` and `norm`; nothing more is asked.
+  A backbone has `depths`, `stem(x, train)`, `stages[i].blocks[j].attend(x, train)` and
+  `.feed_forward(x, train)`, each with its own residual, `stages[i].downsample(x)` and `norm`; this
+  class uses nothing else of it.
 
-  read: whether the adapters read the streams before or after the half of the block they are added to.
-  split_audio: the audio block's halves are met one by one; else, as released, the audio block runs whole in the first.
+  read: whether the adapters read the streams before or after the half block to whose output they
+    are added.
+  split_audio: run one half of the audio block in each half of the visual block; otherwise, as
+    released, the whole audio block runs in the first half.
   """
 
   visual: nn.Module
@@ -50,11 +52,13 @@ class DualEncoder(nn.Module):
   read: Literal['before', 'after'] = 'before'
   split_audio: bool = False
 
-  def setup(self):
+  def setup(self) -> None:
+    """Makes two exchanges for each audio block. Raises ValueError if the stages do not pair up."""
     if len(self.visual.depths) != len(self.audio.depths):
       raise ValueError(
-        f'The backbones meet stage by stage, but their depths are {tuple(self.visual.depths)} (visual) and '
-        f'{tuple(self.audio.depths)} (audio); choose backbones with as many stages each.'
+        'The backbones meet stage by stage, but their depths are'
+        f' {tuple(self.visual.depths)} (visual) and {tuple(self.audio.depths)} (audio); choose'
+        ' backbones with as many stages each.'
       )
     meetings = range(sum(self.audio.depths))
     self.exchange_attn = [self.exchange() for _ in meetings]
@@ -63,6 +67,7 @@ class DualEncoder(nn.Module):
   def __call__(
     self, video: Float[Array, 'b height width 3'], wave: Float[Array, 'b ...'], train: bool = False
   ) -> Encoded:
+    """Encodes b segments: a picture and a waveform each."""
     v, a = self.visual.stem(video, train), self.audio.stem(wave, train)
     exchanges = zip(self.exchange_attn, self.exchange_mlp)
     visual_pyramid, audio_pyramid = [], []
@@ -94,7 +99,7 @@ class DualEncoder(nn.Module):
     a: Array,
     train: bool,
   ) -> tuple[Array, Array, tuple[Array, Array]]:
-    """Runs one half of both blocks and adds what the streams tell each other."""
+    """Runs one half of both blocks and adds the residuals of the exchange."""
     if self.read == 'before':
       (dv, da), maps = exchange(v, a, train)
       return v_half(v, train) + dv, a_half(a, train) + da, maps

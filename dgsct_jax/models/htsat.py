@@ -1,4 +1,7 @@
-"""HTS-AT (Chen et al., 2022): a Swin V1 over a folded log-mel image, cut into halves of blocks for the dual encoder."""
+"""HTS-AT (Chen et al., 2022): a Swin V1 over a folded log-mel image.
+
+The halves of its blocks can be run one by one, as the dual encoder does.
+"""
 
 import dataclasses
 import math
@@ -35,6 +38,7 @@ class WindowAttention(nn.Module):
   def __call__(
     self, x: Float[Array, 'b w n d'], mask: Float[Array, 'w n n'] | None
   ) -> Float[Array, 'b w n d']:
+    """Each of the n tokens of a window attends to all of them; the mask is added to the logits."""
     d = x.shape[-1]
     offsets = (2 * self.window[0] - 1) * (2 * self.window[1] - 1)
     table = self.param(
@@ -62,7 +66,8 @@ class HTSATBlock(nn.Module):
   drop_path: float = 0.0
   dtype: Any = jnp.float32
 
-  def setup(self):
+  def setup(self) -> None:
+    """Makes the layers; the window and the shift are fitted to the grid."""
     self.windows = windows.clamp(self.grid, self.window, self.shift)
     self.norm1 = LayerNorm(dtype=self.dtype)
     self.attn = WindowAttention(self.heads, self.windows[0], self.dtype)
@@ -71,20 +76,23 @@ class HTSATBlock(nn.Module):
     self.drop = DropPath(self.drop_path)
 
   def attend(self, x: Float[Array, 'b n d'], train: bool) -> Float[Array, 'b n d']:
+    """The first half: normalisation, window attention and its residual."""
     return x + self.drop(windows.attend(self.attn, self.norm1(x), self.grid, *self.windows), train)
 
   def feed_forward(self, x: Float[Array, 'b n d'], train: bool) -> Float[Array, 'b n d']:
+    """The second half: normalisation, MLP and its residual."""
     return x + self.drop(self.mlp(self.norm2(x)), train)
 
   def __call__(self, x: Float[Array, 'b n d'], train: bool) -> Float[Array, 'b n d']:
+    """Both halves."""
     return self.feed_forward(self.attend(x, train), train)
 
 
 class HTSAT(nn.Module):
   """HTS-AT on waveforms; `VARIANTS` holds the three released configurations.
 
-  With `drop_path=0.`, `batch_stats=False` and `spec_augment=False` training and evaluation are the same function.
-  See `LogMel` for the fields of the front end.
+  With `drop_path=0.`, `batch_stats=False` and `spec_augment=False`, training and evaluation are the
+  same function. See `LogMel` for the fields of the front end.
   """
 
   size: int = 256
@@ -109,19 +117,19 @@ class HTSAT(nn.Module):
   remat: bool = False
   dtype: Any = jnp.float32
 
-  def setup(self):
+  def setup(self) -> None:
+    """Makes the front end, the stages and the tagging head."""
     Block = HTSATBlock
-    if (
-      self.remat and not self.is_initializing()
-    ):  # Initial values are traced piece by piece (models/lazy.py).
+    # Without remat at initialisation, whose program is cut into pieces (models/lazy.py).
+    if self.remat and not self.is_initializing():
       Block = nn.remat(HTSATBlock, static_argnums=(2,), methods=('attend', 'feed_forward'))
     rates = np.linspace(0, self.drop_path, sum(self.depths))
 
-    def stage(i, depth):
+    def stage(i: int, depth: int) -> Stage:
       side = self.size // self.patch // 2**i
       grid = (side, side)
 
-      def block(j):
+      def block(j: int) -> HTSATBlock:
         return Block(
           self.heads[i],
           grid,
@@ -156,14 +164,15 @@ class HTSAT(nn.Module):
     self.tscam_conv = nn.Conv(self.classes, (rows, 3), padding=((0, 0), (1, 1)), dtype=self.dtype)
 
   def stem(self, wave: Float[Array, 'b s'], train: bool = False) -> Float[Array, 'b n d']:
+    """Tokens of the patches of the folded log-mel image."""
     return self.patch_embed(self.mel(wave, train))
 
   @nn.nowrap
   def place(self, weights: Float[np.ndarray, 't n']) -> Float[np.ndarray, 't y x']:
     """Weights of the last stage's tokens over frequency, from low to high, and time in a second.
 
-    The model hears a second `tile` times in a row: what its tokens say of the same moment is
-    averaged. Moments that it does not hear, since the image holds less than that, are nan.
+    The model gets each second `tile` times in a row; the weights of tokens of the same moment are
+    averaged. Moments that are cropped away because the image holds fewer frames are nan.
     """
     side, chunks = math.isqrt(weights.shape[1]), self.size // self.mel_bins
     tokens = rearrange(weights, 't (q f u) -> t f (q u)', q=chunks, u=side)
@@ -175,8 +184,8 @@ class HTSAT(nn.Module):
     moment = (np.arange(self.tile)[:, None] + part) * self.sample_rate / self.hop  # in frames
     index = np.floor((moment - skipped) / held * parts).astype(int)
     heard = (index >= 0) & (index < parts)
-    found = np.where(heard, tokens[:, :, index.clip(0, parts - 1)], 0).sum(2)
-    return np.where(heard.any(0), found / np.maximum(heard.sum(0), 1), np.nan)
+    total = np.where(heard, tokens[:, :, index.clip(0, parts - 1)], 0).sum(2)
+    return np.where(heard.any(0), total / np.maximum(heard.sum(0), 1), np.nan)
 
   def body(self, x: Float[Array, 'b n d'], train: bool = False) -> Float[Array, 'b last_n last_d']:
     """All blocks, from the stem's tokens to those of the last stage, not normalised."""
@@ -189,9 +198,10 @@ class HTSAT(nn.Module):
   def tag(self, wave: Float[Array, 'b s']) -> dict[str, Float[Array, '...']]:
     """The tagging head of HTS-AT itself, in evaluation.
 
-    Returns `clip_logits` [b c] and `frame_logits` [b frames c], whose sigmoids are the released `clipwise_output` and
-    `framewise_output`. Longer spectrograms than the image holds are cut into half-length crops every quarter length
-    whose *probabilities* the release averages; the logits returned are those of the averages.
+    Returns `clip_logits` [b c] and `frame_logits` [b frames c], whose sigmoids are the released
+    `clipwise_output` and `framewise_output`. Spectrograms longer than the image are cut into crops
+    of half their length, one every quarter of it. As released, the *probabilities* of the crops are
+    averaged; the logits returned are those of the averages.
     """
     mel = self.mel.normalise(self.mel.log_mel(wave), False)
     frames, held = mel.shape[1], self.size**2 // self.mel_bins
@@ -205,10 +215,11 @@ class HTSAT(nn.Module):
     return {name: jnp.log(p) - jnp.log1p(-p) for name, p in mean.items()}
 
   def tag_image(self, image: Float[Array, 'b size size 1']) -> dict[str, Float[Array, '...']]:
+    """As `tag`, from a folded log-mel image."""
     x = self.norm(self.body(self.patch_embed(image)))
     chunks = self.size // self.mel_bins
     side = self.size // self.patch // 2 ** (len(self.depths) - 1)
-    # Undo the fold: the chunks that were stacked over each other follow one another in time again.
+    # Undo the fold: the chunks stacked over each other become consecutive in time again.
     x = rearrange(x, 'b (q f t) d -> b f (q t) d', q=chunks, t=side)
     x = self.tscam_conv(x)[:, 0]
     return {
@@ -217,7 +228,7 @@ class HTSAT(nn.Module):
     }
 
 
-VARIANTS = {
+VARIANTS: dict[str, dict[str, Any]] = {
   'audioset': dict(),
   'esc50': dict(classes=50),
   'scv2': dict(classes=35, sample_rate=16000, hop=160),

@@ -1,4 +1,4 @@
-"""Layers with torch's constants: what frozen weights were trained with."""
+"""Layers with torch's constants, with which the frozen weights were trained."""
 
 import functools
 import math
@@ -18,9 +18,9 @@ gelu = functools.partial(nn.gelu, approximate=False)
 
 @functools.cache
 def fan_in_uniform(fan_in: int) -> nn.initializers.Initializer:
-  """U(−1/√fan_in, 1/√fan_in): torch's default for the weights and biases of linear and convolution layers."""
+  """U(−1/√fan_in, 1/√fan_in): torch's default for linear and convolution layers, biases too."""
 
-  # Compiled as one, since initial values are drawn op by op.
+  # One compiled function, since initial values are drawn op by op.
   @functools.partial(jax.jit, static_argnums=(1, 2))
   def init(key, shape, dtype=jnp.float32):
     return jax.random.uniform(key, shape, dtype, -1 / math.sqrt(fan_in), 1 / math.sqrt(fan_in))
@@ -37,10 +37,10 @@ class Dense(nn.Module):
 
   @nn.compact
   def __call__(self, x: Float[Array, '... i']) -> Float[Array, '... o']:
+    """Maps the last axis from `i` channels to `features`, in `dtype`."""
     init = fan_in_uniform(x.shape[-1])
-    x = x.astype(self.dtype) @ self.param('kernel', init, (x.shape[-1], self.features)).astype(
-      self.dtype
-    )
+    kernel = self.param('kernel', init, (x.shape[-1], self.features))
+    x = x.astype(self.dtype) @ kernel.astype(self.dtype)
     if self.use_bias:
       x += self.param('bias', init, (self.features,)).astype(self.dtype)
     return x
@@ -49,7 +49,8 @@ class Dense(nn.Module):
 class BatchNorm(nn.Module):
   """Batch normalisation over all axes but the last, with torch's running statistics.
 
-  Normalises by the biased variance and keeps the unbiased one, where Flax keeps the biased.
+  Like torch it normalises by the biased variance and averages the unbiased one; Flax averages the
+  biased one.
   """
 
   momentum: float = 0.9
@@ -58,6 +59,7 @@ class BatchNorm(nn.Module):
 
   @nn.compact
   def __call__(self, x: Float[Array, '... d'], train: bool) -> Float[Array, '... d']:
+    """With `train`, normalises by the statistics of x and moves the running ones towards them."""
     d = x.shape[-1]
     scale = self.param('scale', nn.initializers.ones, (d,))
     bias = self.param('bias', nn.initializers.zeros, (d,))
@@ -83,6 +85,7 @@ class DropPath(nn.Module):
   rate: float = 0.0
 
   def __call__(self, x: Float[Array, 'b ...'], train: bool) -> Float[Array, 'b ...']:
+    """Rows that stay are divided by the probability to stay; without `train` all stay as is."""
     if not train or not self.rate:
       return x
     keep = 1 - self.rate
@@ -99,13 +102,14 @@ class Mlp(nn.Module):
 
   @nn.compact
   def __call__(self, x: Float[Array, '... d']) -> Float[Array, '... d']:
+    """Maps the last axis through a hidden layer of `ratio` times its width."""
     d = x.shape[-1]
     x = Dense(int(d * self.ratio), dtype=self.dtype, name='fc1')(x)
     return Dense(d, dtype=self.dtype, name='fc2')(gelu(x))
 
 
 class PatchEmbed(nn.Module):
-  """Cuts an image into patches, one normalised token each, in row-major order."""
+  """Cuts an image into square patches and embeds each as a normalised token."""
 
   width: int
   patch: int = 4
@@ -113,6 +117,7 @@ class PatchEmbed(nn.Module):
 
   @nn.compact
   def __call__(self, x: Float[Array, 'b height width c']) -> Float[Array, 'b n d']:
+    """The tokens of the patches, in row-major order."""
     size = (self.patch, self.patch)
     init = fan_in_uniform(self.patch**2 * x.shape[-1])
     x = nn.Conv(
@@ -131,7 +136,8 @@ class PatchEmbed(nn.Module):
 class PatchMerging(nn.Module):
   """Joins each 2×2 neighbourhood of tokens and doubles the width.
 
-  `norm_first`: normalise the joined tokens, then reduce (Swin V1, HTS-AT); else reduce, then normalise (Swin V2).
+  `norm_first`: normalise the joined tokens, then reduce (Swin V1, HTS-AT); otherwise reduce, then
+  normalise (Swin V2).
   """
 
   grid: tuple[int, int]
@@ -140,8 +146,10 @@ class PatchMerging(nn.Module):
 
   @nn.compact
   def __call__(self, x: Float[Array, 'b n d']) -> Float[Array, 'b n/4 2*d']:
+    """Merges the tokens of `grid`, in row-major order."""
     h, w = self.grid
-    # Column before row: the released order is (even, even), (odd row, even), (even, odd column), (odd, odd).
+    # Column before row: the released order is (even, even), (odd row, even), (even, odd column),
+    # (odd, odd).
     x = rearrange(x, 'b (h r w c) d -> b (h w) (c r d)', h=h // 2, w=w // 2, r=2, c=2)
     reduction = Dense(x.shape[-1] // 2, use_bias=False, dtype=self.dtype, name='reduction')
     norm = LayerNorm(dtype=self.dtype, name='norm')
@@ -149,13 +157,14 @@ class PatchMerging(nn.Module):
 
 
 class Stage(nn.Module):
-  """Blocks at one resolution and the patch merging that ends them, if any."""
+  """Blocks at one resolution, and the patch merging after them, if any."""
 
   depth: int
   block: Callable[[int], nn.Module]  # position in the stage -> block
   merge: Callable[[], nn.Module] | None = None
 
-  def setup(self):
+  def setup(self) -> None:
+    """Makes the blocks and the merging."""
     self.blocks = [self.block(j) for j in range(self.depth)]
     self.downsample = self.merge() if self.merge else lambda x: x
 

@@ -16,13 +16,19 @@ def init(
   keep: Callable[[str], bool] = lambda path: True,
   **kwargs: Any,
 ) -> dict[str, Any]:
-  """The variables of `model` for inputs of these shapes, but for the paths that `keep` refuses.
+  """The variables of `model` for inputs of these shapes, at the paths that `keep` accepts.
 
-  Equal to `model.init(key, *args, **kwargs)`. Compiling that in one piece takes minutes for hundreds of random
-  parameters, and running it op by op runs the forward pass too. Here the traced program is cut down to what the kept
-  variables need, and its few distinct random draws compile once each.
+  Their values equal those of `model.init(key, *args, **kwargs)`. Compiling that in one piece takes
+  minutes for hundreds of random parameters, and running it op by op runs the forward pass too. Here
+  the traced program is cut down to what the kept variables need, and each of its few distinct
+  random draws is compiled once.
 
-  args: arrays or jax.ShapeDtypeStruct; what is static, such as `train`, goes by keyword. keep: of paths like 'params/encoder/visual/norm/scale'.
+  Args:
+    args: arrays or jax.ShapeDtypeStruct; static arguments, such as `train`, are keywords.
+    keep: takes paths like 'params/encoder/visual/norm/scale'.
+
+  Raises:
+    ValueError: an initial value depends on the values of the inputs.
   """
   traced, shapes = jax.make_jaxpr(
     lambda key, args: traverse_util.flatten_dict(model.init(key, *args, **kwargs), sep='/'),

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from einops import rearrange
 from flax import linen as nn
-from jaxtyping import Array, Float, Float32, Int
+from jaxtyping import Array, Bool, Float, Float32, Int
 
 from dgsct_jax.cubic import cubic_matrix
 from dgsct_jax.models.layers import BatchNorm
@@ -16,12 +16,14 @@ from dgsct_jax.models.layers import BatchNorm
 class LogMel(nn.Module):
   """STFT power → log-mel → batch norm per mel bin → SpecAugment → mixup → a square image.
 
-  The time axis is stretched to `size²/mel_bins` frames, cut into chunks of `size`, and the chunks are stacked over
-  each other (released `htsat.reshape_wav2img`). STFT and mel matrices are parameters because checkpoints carry them.
+  The time axis is stretched to `size²/mel_bins` frames and cut into chunks of `size`, which are
+  stacked over each other (released `htsat.reshape_wav2img`). The STFT and mel matrices are
+  parameters because checkpoints hold them.
 
-  `tile`: how often the waveform is repeated before the STFT. DG-SCT hears each second as that second ten times.
-  `batch_stats`: normalise training batches by their own statistics and move the running ones, as the release does
-  even while the encoder is frozen. `spec_augment`, `mixup`: act in training only.
+  tile: how often the waveform is repeated before the STFT; DG-SCT repeats each second ten times.
+  batch_stats: normalise training batches by their own statistics and move the running ones, as the
+    release does even while the encoder is frozen.
+  spec_augment, mixup: used in training only.
   """
 
   sample_rate: int = 32000
@@ -37,7 +39,8 @@ class LogMel(nn.Module):
   mixup: bool = False
   dtype: Any = jnp.float32
 
-  def setup(self):
+  def setup(self) -> None:
+    """Makes the matrices and the normalisation."""
     bins = self.n_fft // 2 + 1
     real, imag = (
       lambda key, shape, part=part: jnp.asarray(part) for part in stft_kernels(self.n_fft)
@@ -51,6 +54,7 @@ class LogMel(nn.Module):
     self.bn0 = BatchNorm()
 
   def __call__(self, wave: Float[Array, 'b s'], train: bool) -> Float[Array, 'b size size 1']:
+    """The image of waveforms in −1..1."""
     return self.image(self.normalise(self.log_mel(wave), train), train)
 
   def power(
@@ -63,7 +67,7 @@ class LogMel(nn.Module):
       return jnp.square(frames @ self.stft_real) + jnp.square(frames @ self.stft_imag), order
 
   def log_mel(self, wave: Float[Array, 'b s']) -> Float[Array, 'b frames mel']:
-    """Decibels, floored at −100."""
+    """Log-mel spectrograms in decibels, at least −100."""
     power, order = self.power(wave)
     with jax.default_matmul_precision('highest'):
       mel = power @ self.mel_basis
@@ -72,11 +76,13 @@ class LogMel(nn.Module):
   def normalise(
     self, mel: Float[Array, 'b frames mel'], train: bool
   ) -> Float[Array, 'b frames mel']:
+    """Batch norm per mel bin; in training SpecAugment and mixup."""
     mel = self.bn0(mel, train and self.batch_stats)
     if train and self.spec_augment:
       mel = spec_augment(self.make_rng('augment'), mel)
     if train and self.mixup:
-      # As released: the partner is the row in reversed order, each row has its own share, labels are not mixed.
+      # As released: rows are mixed with those of the reversed batch; each row has its own share;
+      # labels are not mixed.
       share = jax.random.beta(self.make_rng('augment'), 0.5, 0.5, (mel.shape[0], 1, 1))
       mel = share * mel + (1 - share) * mel[::-1]
     return mel
@@ -84,6 +90,7 @@ class LogMel(nn.Module):
   def image(
     self, mel: Float[Array, 'b frames mel'], train: bool = False
   ) -> Float[Array, 'b size size 1']:
+    """The folded square image; the time axis is cropped or stretched to fit."""
     frames, target = mel.shape[1], self.size**2 // self.mel_bins
     if frames > target:
       mel = self.crop(mel, target, train)
@@ -95,7 +102,10 @@ class LogMel(nn.Module):
   def crop(
     self, mel: Float[Array, 'b frames mel'], target: int, train: bool
   ) -> Float[Array, 'b target mel']:
-    """A random window per row in training, the middle one otherwise (the release is random in both)."""
+    """`target` frames: a random window per row in training, the middle one otherwise.
+
+    The release takes random windows in evaluation too.
+    """
     surplus = mel.shape[1] - target
     if not train:
       return mel[:, surplus // 2 : surplus // 2 + target]
@@ -108,10 +118,11 @@ class LogMel(nn.Module):
 def frame_samples(
   samples: int, tile: int, n_fft: int, hop: int
 ) -> tuple[Int[np.ndarray, 'distinct n_fft'], Int[np.ndarray, 'frames']]:
-  """Which samples each *distinct* STFT frame reads, and which of them each frame is.
+  """Indices of the samples of each *distinct* STFT frame, and the distinct frame of each frame.
 
-  Frames are centred on multiples of `hop` with reflected borders. A waveform repeated `tile` times repeats its frames
-  too, but for those that touch a border: one period of them is computed and looked up `tile` times.
+  Frames are centred on multiples of `hop` with reflected borders. The frames of a waveform repeated
+  `tile` times repeat too, except those that touch a border: one period of them is computed and used
+  `tile` times.
   """
   total, half = samples * tile, n_fft // 2
   frame = np.arange(total // hop + 1)
@@ -130,7 +141,10 @@ def frame_samples(
 def stft_kernels(
   n_fft: int,
 ) -> tuple[Float32[np.ndarray, 'n_fft bins'], Float32[np.ndarray, 'n_fft bins']]:
-  """Real and imaginary part of the Fourier basis under a periodic Hann window (torchlibrosa.STFT)."""
+  """Real and imaginary part of the Fourier basis, times a periodic Hann window.
+
+  As torchlibrosa.STFT has it.
+  """
   n = np.arange(n_fft)
   hann = 0.5 - 0.5 * np.cos(2 * np.pi * n / n_fft)
   basis = hann[:, None] * np.exp(-2j * np.pi * np.outer(n, np.arange(n_fft // 2 + 1)) / n_fft)
@@ -145,12 +159,12 @@ def mel_filters(
   The scale is linear to 1 kHz (3 mels per 200 Hz) and logarithmic above (27 mels per factor 6.4).
   """
 
-  def to_mel(hz):
+  def to_mel(hz: np.ndarray | float) -> np.ndarray:
     return np.where(
       hz < 1000, hz * 3 / 200, 15 + np.log(np.maximum(hz, 1000) / 1000) * 27 / np.log(6.4)
     )
 
-  def to_hz(mel):
+  def to_hz(mel: np.ndarray) -> np.ndarray:
     return np.where(mel < 15, mel * 200 / 3, 1000 * np.exp((mel - 15) * np.log(6.4) / 27))
 
   corners = to_hz(np.linspace(to_mel(fmin), to_mel(fmax), mel_bins + 2))
@@ -170,7 +184,7 @@ def spec_augment(
 ) -> Float[Array, 'b frames mel']:
   """Zeroes `count` stripes of time and of mel bins per row (torchlibrosa.SpecAugmentation)."""
 
-  def stripes(key, length, width):
+  def stripes(key: Array, length: int, width: int) -> Bool[Array, 'b length']:
     width_key, start_key = jax.random.split(key)
     widths = jax.random.randint(width_key, (mel.shape[0], count, 1), 0, width)
     starts = jax.random.randint(start_key, widths.shape, 0, length - widths)

@@ -1,4 +1,7 @@
-"""Swin Transformer V2 (Liu et al., 2022), as timm computes it, cut into halves of blocks for the dual encoder."""
+"""Swin Transformer V2 (Liu et al., 2022), as timm computes it.
+
+The halves of its blocks can be run one by one, as the dual encoder does.
+"""
 
 import dataclasses
 import math
@@ -36,6 +39,7 @@ class CosineAttention(nn.Module):
   def __call__(
     self, x: Float[Array, 'b w n d'], mask: Float[Array, 'w n n'] | None
   ) -> Float[Array, 'b w n d']:
+    """Each of the n tokens of a window attends to all of them; the mask is added to the logits."""
     d = x.shape[-1]
     zeros = nn.initializers.zeros
     q_bias, v_bias = self.param('q_bias', zeros, (d,)), self.param('v_bias', zeros, (d,))
@@ -53,6 +57,7 @@ class CosineAttention(nn.Module):
     return Dense(d, dtype=self.dtype, name='proj')(x)
 
   def position_bias(self) -> Float[Array, 'k n n']:
+    """The bias of each head for every query and key of a window."""
     table = PositionMlp(self.heads, name='cpb_mlp')(
       windows.log_offsets(self.window, self.pretrained_window)
     )
@@ -61,18 +66,22 @@ class CosineAttention(nn.Module):
 
 
 class PositionMlp(nn.Module):
-  """A bias per head for every offset; frozen and without inputs, so XLA may fold it to a constant."""
+  """The network that computes the position bias of every offset.
+
+  Where it is frozen it depends on no input, so that XLA may fold it to a constant.
+  """
 
   heads: int
 
   @nn.compact
   def __call__(self, offsets: Float[np.ndarray, 'offsets 2']) -> Float[Array, 'offsets k']:
+    """The bias of each of the k heads, before its sigmoid."""
     hidden = nn.relu(Dense(512, name='fc1')(jnp.asarray(offsets)))
     return Dense(self.heads, use_bias=False, name='fc2')(hidden)
 
 
 def unit(x: Float[Array, '... c']) -> Float[Array, '... c']:
-  """x / max(‖x‖, 1e-12) over the last axis, in float32."""
+  """Normalises to x / max(‖x‖, 1e-12) over the last axis, in float32."""
   square = jnp.sum(jnp.square(x.astype(jnp.float32)), -1, keepdims=True)
   return (x * jax.lax.rsqrt(jnp.maximum(square, 1e-24))).astype(x.dtype)
 
@@ -89,7 +98,8 @@ class SwinBlock(nn.Module):
   drop_path: float = 0.0
   dtype: Any = jnp.float32
 
-  def setup(self):
+  def setup(self) -> None:
+    """Makes the layers; the window and the shift are fitted to the grid."""
     self.windows = windows.clamp(self.grid, self.window, self.shift)
     self.attn = CosineAttention(self.heads, self.windows[0], self.pretrained_window, self.dtype)
     self.norm1 = LayerNorm(dtype=self.dtype)
@@ -98,19 +108,22 @@ class SwinBlock(nn.Module):
     self.drop = DropPath(self.drop_path)
 
   def attend(self, x: Float[Array, 'b n d'], train: bool) -> Float[Array, 'b n d']:
+    """The first half: window attention, normalisation and its residual."""
     return x + self.drop(self.norm1(windows.attend(self.attn, x, self.grid, *self.windows)), train)
 
   def feed_forward(self, x: Float[Array, 'b n d'], train: bool) -> Float[Array, 'b n d']:
+    """The second half: MLP, normalisation and its residual."""
     return x + self.drop(self.norm2(self.mlp(x)), train)
 
   def __call__(self, x: Float[Array, 'b n d'], train: bool) -> Float[Array, 'b n d']:
+    """Both halves."""
     return self.feed_forward(self.attend(x, train), train)
 
 
 class SwinV2(nn.Module):
   """Swin V2 on images of a fixed size; `VARIANTS` holds timm's.
 
-  With `drop_path=0.` training and evaluation are the same function.
+  With `drop_path=0.`, training and evaluation are the same function.
   """
 
   image: int | tuple[int, int] = 192
@@ -127,9 +140,10 @@ class SwinV2(nn.Module):
 
   @nn.nowrap
   def _sides(self) -> tuple[int, int]:
-    return (self.image, self.image) if isinstance(self.image, int) else tuple(self.image)
+    return (self.image, self.image) if isinstance(self.image, int) else self.image
 
-  def setup(self):
+  def setup(self) -> None:
+    """Makes the stages. Raises ValueError for an image size that they cannot halve."""
     image = self._sides()
     unit = self.patch * 2 ** (len(self.depths) - 1)
     if image[0] % unit or image[1] % unit:
@@ -138,16 +152,15 @@ class SwinV2(nn.Module):
         f'got {image[0]}×{image[1]}.'
       )
     Block = SwinBlock
-    if (
-      self.remat and not self.is_initializing()
-    ):  # Initial values are traced piece by piece (models/lazy.py).
+    # Without remat at initialisation, whose program is cut into pieces (models/lazy.py).
+    if self.remat and not self.is_initializing():
       Block = nn.remat(SwinBlock, static_argnums=(2,), methods=('attend', 'feed_forward'))
     rates = np.linspace(0, self.drop_path, sum(self.depths))
 
-    def stage(i, depth):
-      grid = tuple(side // self.patch // 2**i for side in image)
+    def stage(i: int, depth: int) -> Stage:
+      grid = image[0] // self.patch // 2**i, image[1] // self.patch // 2**i
 
-      def block(j):
+      def block(j: int) -> SwinBlock:
         return Block(
           self.heads[i],
           grid,
@@ -171,12 +184,12 @@ class SwinV2(nn.Module):
   pixels = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # ImageNet's mean and standard deviation
 
   def stem(self, x: Float[Array, 'b height width 3'], train: bool = False) -> Float[Array, 'b n d']:
-    """Tokens of patches; of pictures normalised by `pixels`."""
+    """Tokens of the patches of pictures that are normalised by `pixels`."""
     return self.patch_embed(x)
 
   @nn.nowrap
   def place(self, weights: Float[np.ndarray, 't n']) -> Float[np.ndarray, 't y x']:
-    """Weights of the last stage's tokens where these lie in the picture."""
+    """Weights of the last stage's tokens, as the grid that the tokens form in the picture."""
     height, width = self._sides()
     unit = self.patch * 2 ** (len(self.depths) - 1)
     return rearrange(weights, 't (y x) -> t y x', y=height // unit, x=width // unit)
@@ -198,7 +211,7 @@ BASE = dict(width=128, depths=(2, 2, 18, 2), heads=(4, 8, 16, 32))
 LARGE = dict(width=192, depths=(2, 2, 18, 2), heads=(6, 12, 24, 48))
 FROM_12 = dict(pretrained_windows=(12, 12, 12, 6))
 
-VARIANTS = {  # timm's names without the leading 'swinv2_'
+VARIANTS: dict[str, dict[str, Any]] = {  # timm's names without the leading 'swinv2_'
   'tiny_window8_256': TINY | dict(image=256, window=8),
   'tiny_window16_256': TINY | dict(image=256, window=16),
   'small_window8_256': SMALL | dict(image=256, window=8),

@@ -1,4 +1,4 @@
-"""Recurrent and attention layers over the segments of a clip, as torch computes them; shared by the heads."""
+"""Recurrent and attention layers over the segments of a clip, as torch computes them."""
 
 import functools
 import math
@@ -15,10 +15,11 @@ from dgsct_jax.models.layers import Dense, LayerNorm, fan_in_uniform
 class LSTM(nn.Module):
   """One direction of torch's LSTM: gates in the order input, forget, cell, output, and two biases.
 
-  The two biases are one sum in the function but not in Adam, which moves each as far as it would the sum.
+  The function uses only the sum of the two biases, but Adam moves each of them as far as it would
+  move the sum.
 
-  forget_bias: what is added to the first bias of the forget gate. At 0, as in torch, half of the cell is forgotten in
-    each step; at 6, 0.2 % (Gers et al. 2000, Jozefowicz et al. 2015).
+  forget_bias: added to the initial value of the forget gate's first bias. At 0, as in torch, half
+    of the cell is forgotten in each step; at 6, 0.2 % (Gers et al. 2000, Jozefowicz et al. 2015).
   """
 
   features: int
@@ -29,14 +30,14 @@ class LSTM(nn.Module):
   def __call__(
     self, x: Float[Array, 'b t i']
   ) -> tuple[Float[Array, 'b t h'], Float[Array, 'b h'], Float[Array, 'b h']]:
-    """All outputs, the last output and the last cell, each in the order of reading."""
+    """The outputs of all steps, the last output and the last cell; `reverse` starts at the end."""
     init, h = fan_in_uniform(self.features), self.features
     kernel_ih = self.param('kernel_ih', init, (x.shape[-1], 4 * h))
     kernel_hh = self.param('kernel_hh', init, (h, 4 * h))
     remembering = lambda key, shape: init(key, shape).at[h : 2 * h].add(self.forget_bias)
     bias = self.param('bias_ih', init, (4 * h,)) + self.param('bias_hh', remembering, (4 * h,))
 
-    def step(carry, gates):
+    def step(carry: tuple[Array, Array], gates: Array) -> tuple[tuple[Array, Array], Array]:
       out, cell = carry
       i, f, g, o = jnp.split(gates + out @ kernel_hh, 4, -1)
       cell = nn.sigmoid(f) * cell + nn.sigmoid(i) * jnp.tanh(g)
@@ -56,6 +57,7 @@ class BiLSTM(nn.Module):
 
   @nn.compact
   def __call__(self, x: Float[Array, 'b t i']) -> Float[Array, 'b t 2*{self.features}']:
+    """The outputs of both directions, in the order of the segments."""
     forward, *_ = LSTM(self.features, name='forward')(x)
     backward, *_ = LSTM(self.features, reverse=True, name='backward')(x)
     return jnp.concatenate([forward, backward], -1)
@@ -70,13 +72,14 @@ class Attention(nn.Module):
   def __call__(
     self, query: Float[Array, 'b t d'], memory: Float[Array, 'b s d'], train: bool
   ) -> Float[Array, 'b t d']:
+    """What t queries read of s memories."""
     return self.attend(query, memory, train)[0]
 
   @nn.compact
   def attend(
     self, query: Float[Array, 'b t d'], memory: Float[Array, 'b s d'], train: bool
   ) -> tuple[Float[Array, 'b t d'], Float[Array, 'b k t s']]:
-    """What was read of the memory, and the weights of the reading, before any dropout."""
+    """What is read of the memory, and the attention weights before dropout."""
     d = query.shape[-1]
     project = PackedDense(d, name='in_proj')
     q, k, v = project(query, 0), project(memory, 1), project(memory, 2)
@@ -94,6 +97,7 @@ class PackedDense(nn.Module):
 
   @nn.compact
   def __call__(self, x: Float[Array, 'b t d'], part: int) -> Float[Array, 'b t d']:
+    """Projects by part 0, the query's, 1, the key's, or 2, the value's."""
     d = self.features
     kernel = self.param('kernel', nn.initializers.xavier_uniform(), (d, 3 * d))
     bias = self.param('bias', nn.initializers.zeros, (3 * d,))
@@ -111,6 +115,7 @@ class TransformerLayer(nn.Module):
   def __call__(
     self, x: Float[Array, 'b t d'], memory: Float[Array, 'b s d'], train: bool
   ) -> Float[Array, 'b t d']:
+    """The segments x after attending to the memory."""
     drop = functools.partial(nn.Dropout, self.dropout, deterministic=not train)
     attended = Attention(dropout=self.dropout, name='attn')(x, memory, train)
     x = LayerNorm(name='norm1')(x + drop()(attended))
@@ -126,6 +131,7 @@ class TemporalEncoder(nn.Module):
 
   @nn.compact
   def __call__(self, x: Float[Array, 'b t i'], train: bool) -> Float[Array, 'b t d']:
+    """Maps segments to `width` channels and relates them to each other."""
     x = Dense(self.width, name='affine')(x)
     for i in range(self.depth):
       x = TransformerLayer(name=f'layers_{i}')(x, x, train)
@@ -133,7 +139,10 @@ class TemporalEncoder(nn.Module):
 
 
 class TemporalDecoder(nn.Module):
-  """One stream's segments attend to the other's and to their own (released `CrossModalRelationAttModule`)."""
+  """One stream's segments attend to the other's and to their own.
+
+  (Released `CrossModalRelationAttModule`.)
+  """
 
   width: int = 256
 
@@ -141,44 +150,41 @@ class TemporalDecoder(nn.Module):
   def __call__(
     self, x: Float[Array, 'b t i'], memory: Float[Array, 'b t d'], train: bool
   ) -> Float[Array, 'b t d']:
+    """Maps the segments x to `width` channels; `memory` holds the other stream's."""
     query = Dense(self.width, name='affine')(x)
     return TransformerLayer(name='layer')(query, jnp.concatenate([memory, query], 1), train)
 
 
 class TemporalAttention(nn.Module):
-  """Relates the segments of both streams and gates each by the other (released `TemporalAttention`; paper, γ·G + 1).
+  """Relates the segments of both streams and gates each stream by the other.
 
-  Returns the visual and audio features [b t d] and the product of the two gates [b t].
+  (Released `TemporalAttention`; γ·G + 1 in the paper.)
   """
 
   gamma: float = 0.1
   width: int = 256
   dropout: float = 0.2
 
-  def setup(self):
+  def setup(self) -> None:
+    """Makes the layers of both streams."""
     half = self.width // 2
     self.visual_fc, self.audio_fc = Dense(2 * self.width), Dense(half)
     self.visual_rnn, self.audio_rnn = BiLSTM(self.width), BiLSTM(half)
-    self.visual_encoder, self.audio_encoder = (
-      TemporalEncoder(self.width),
-      TemporalEncoder(self.width),
-    )
-    self.visual_decoder, self.audio_decoder = (
-      TemporalDecoder(self.width),
-      TemporalDecoder(self.width),
-    )
+    self.visual_encoder = TemporalEncoder(self.width)
+    self.audio_encoder = TemporalEncoder(self.width)
+    self.visual_decoder = TemporalDecoder(self.width)
+    self.audio_decoder = TemporalDecoder(self.width)
     self.visual_gate, self.audio_gate = Dense(1), Dense(1)
     self.drop = nn.Dropout(self.dropout)
 
   def __call__(
     self, visual: Float[Array, 'b t d'], audio: Float[Array, 'b t e'], train: bool
   ) -> tuple[Float[Array, 'b t f'], Float[Array, 'b t f'], Float[Array, 'b t']]:
+    """The visual and audio features, and the product of the two gates."""
     visual = self.drop(nn.relu(self.visual_fc(visual)), deterministic=not train)
     visual, audio = self.visual_rnn(visual), self.audio_rnn(self.audio_fc(audio))
-    visual_memory, audio_memory = (
-      self.visual_encoder(visual, train),
-      self.audio_encoder(audio, train),
-    )
+    visual_memory = self.visual_encoder(visual, train)
+    audio_memory = self.audio_encoder(audio, train)
     visual = self.visual_decoder(visual, audio_memory, train)
     audio = self.audio_decoder(audio, visual_memory, train)
     visual_gate = nn.sigmoid(self.visual_gate(visual_memory))

@@ -1,4 +1,4 @@
-"""Windows of a token grid: partition, shift masks and relative positions, all computed from shapes."""
+"""Windows of a token grid: partition, shift masks and relative positions, computed from shapes."""
 
 from collections.abc import Callable
 
@@ -11,9 +11,10 @@ Size = tuple[int, int]
 
 
 def clamp(grid: Size, window: int, shift: int) -> tuple[Size, Size]:
-  """Window and shift that fit a grid: an axis no longer than the window is one window and does not shift.
+  """Window and shift that fit a grid.
 
-  Raises ValueError where the windows do not tile the grid.
+  An axis no longer than the window is one window and does not shift. Raises ValueError where the
+  windows do not tile the grid.
   """
   for axis in grid:
     if axis > window and axis % window:
@@ -21,15 +22,14 @@ def clamp(grid: Size, window: int, shift: int) -> tuple[Size, Size]:
         f'A grid of {grid[0]}×{grid[1]} tokens does not divide into windows of {window}; '
         f'choose an input size whose every stage is a multiple of {window} tokens or at most that.'
       )
-  windows = tuple(min(axis, window) for axis in grid)
-  shifts = tuple(shift if axis > window else 0 for axis in grid)
-  return windows, shifts
+  rows, columns = ((min(axis, window), shift if axis > window else 0) for axis in grid)
+  return (rows[0], columns[0]), (rows[1], columns[1])
 
 
 def attend(
   attention: Callable[..., Array], x: Float[Array, 'b n d'], grid: Size, window: Size, shift: Size
 ) -> Float[Array, 'b n d']:
-  """Applies `attention(windows [b w n d], mask [w n n] or None)` to the shifted windows of a token grid."""
+  """Applies `attention(windows [b w n d], mask [w n n] or None)` to a grid's shifted windows."""
   if window == grid:
     return attention(x[:, None], None)[:, 0]
   (h, w), (p, q) = grid, window
@@ -46,7 +46,7 @@ def attend(
 
 
 def shift_mask(grid: Size, window: Size, shift: Size) -> Float32[np.ndarray, 'w n n']:
-  """−100 between tokens that the cyclic shift brought together from opposite borders, 0 elsewhere."""
+  """−100 between tokens that only the cyclic shift made neighbours, 0 elsewhere."""
 
   def regions(size, window, shift):
     position = np.arange(size)
@@ -75,7 +75,8 @@ def relative_index(window: Size) -> Int[np.ndarray, 'n n']:
 def log_offsets(window: Size, pretrained: int = 0) -> Float32[np.ndarray, 'offsets 2']:
   """Swin V2's log-spaced (row, column) offsets, in the row order of `relative_index`.
 
-  Offsets are scaled by the window the weights were trained with, `pretrained`, or by this one where that is 0.
+  Offsets are scaled by `pretrained`, the window with which the weights were trained, or by this
+  window where that is 0.
   """
   axes = []
   for size in window:

@@ -1,1 +1,1 @@
-"""Composed clips: drawn or photographed objects, their sounds, and every label known."""
+"""Composed clips: drawn or photographed objects and their sounds, with exact labels."""

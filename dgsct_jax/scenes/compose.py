@@ -1,7 +1,7 @@
-"""Composes labelled clips: objects that move, sounds that come and go, and every label known.
+"""Composes clips of moving objects and intermittent sounds, with exact labels.
 
-A source of pictures and sounds is anything like `Source`; see `data/shapes.py` (drawn and
-synthesised) and `data/stamps.py` (photographs and recordings).
+Pictures and sounds come from a `Source`: `shapes.py` (drawn and synthesised) or `stamps.py`
+(photographs and recordings).
 """
 
 import dataclasses
@@ -12,32 +12,35 @@ from jaxtyping import Bool, Float32, Int32, UInt8
 from PIL import Image
 
 SPLITS = ('train', 'val', 'test')
-HIDDEN = 1 / 3  # an object of which less than this share would show is left out of the frame
+HIDDEN = 1 / 3  # an object of which a smaller share would be visible is left out of the frame
 LOUDNESS = 0.1  # root mean square of a sound at 0 dB
 
 
 @runtime_checkable
 class Source(Protocol):
-  """Where pictures and sounds come from. No sound has a pause over 0.3 s; its level is free."""
+  """Where pictures and sounds come from."""
 
-  classes: tuple[str, ...]
+  @property
+  def classes(self) -> tuple[str, ...]:
+    """The names of the classes."""
 
-  def picture(
-    self, label: int, rng: np.random.Generator, split: str
-  ) -> UInt8[np.ndarray, 'h w 4']: ...
+  def picture(self, label: int, rng: np.random.Generator, split: str) -> UInt8[np.ndarray, 'h w 4']:
+    """An object of class `label`; the fourth channel is its opacity."""
 
   def sound(
     self, label: int, rng: np.random.Generator, split: str, seconds: int, rate: int
-  ) -> Float32[np.ndarray, 's']: ...
+  ) -> Float32[np.ndarray, 's']:
+    """`seconds` · `rate` samples of class `label` at any level, without pauses over 0.3 s."""
 
   def background(
     self, rng: np.random.Generator, split: str, size: int
-  ) -> UInt8[np.ndarray, 'h w 3']: ...
+  ) -> UInt8[np.ndarray, 'h w 3']:
+    """A square picture with sides of `size` pixels."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Knobs:
-  """What a clip is like. Pairs are ranges, both ends included; shares and rates are in [0, 1]."""
+  """Parameters of clips. Pairs are ranges, both ends included; shares and rates are in [0, 1]."""
 
   segments: int = 10  # seconds
   frames_per_second: int = 1
@@ -45,14 +48,14 @@ class Knobs:
   sample_rate: int = 16000
   events: tuple[int, int] = (1, 1)  # objects that are seen and heard
   distractors: tuple[int, int] = (0, 3)  # objects that are seen and never heard
-  offscreen: float = 0.5  # share of clips in which a class sounds that is never seen
+  offscreen: float = 0.5  # share of clips with the sound of a class that is never seen
   repeats: float = 0.0  # share of objects after the first that are of an earlier object's class
   heard: float = 0.6  # share of seconds in which an event or the off-screen class sounds
   seen: float = 0.75  # share of seconds in which an object is in the picture
-  heard_switching: float = 0.4  # rate per second at which `heard` is thrown anew
+  heard_switching: float = 0.4  # rate per second at which `heard` is drawn anew
   seen_switching: float = 0.25
   scale: tuple[float, float] = (0.25, 0.45)  # longer side of an object over the picture's side
-  motion: float = 0.4  # longest way of an object within a clip, over the picture's side
+  motion: float = 0.4  # longest path of an object within a clip, over the picture's side
   level: tuple[float, float] = (-8.0, 0.0)  # loudness of a sound, dB
   hiss: float = 0.01  # root mean square of noise in the waveform, full scale 1
   grain: float = 4.0  # standard deviation of noise in the frames, full scale 255
@@ -67,11 +70,11 @@ class Clip(NamedTuple):
   """One composed clip: n frames, t seconds, k objects, r = k + 1 sources with one off screen."""
 
   frames: UInt8[np.ndarray, 'n h w 3']
-  masks: UInt8[np.ndarray, 'n h w']  # i + 1 where object i is what is seen, else 0
-  boxes: Float32[np.ndarray, 'n k 4']  # left top right bottom of what is seen, pixels; or zeros
+  masks: UInt8[np.ndarray, 'n h w']  # i + 1 where object i is visible, else 0
+  boxes: Float32[np.ndarray, 'n k 4']  # left top right bottom of its visible part, pixels; or zeros
   wave: Float32[np.ndarray, 's']
   sources: Int32[np.ndarray, 'r']  # class of each object and of the sound off screen; -1: none
-  visible: Bool[np.ndarray, 't k']  # the object shows in some frame of the second
+  visible: Bool[np.ndarray, 't k']  # the object is visible in some frame of the second
   sounding: Bool[np.ndarray, 't r']
   level: Float32[np.ndarray, 'r']  # dB, of sources that sound
   seen: Bool[np.ndarray, 't c']
@@ -83,7 +86,7 @@ def compose(source: Source, knobs: Knobs, seed: int, split: str, index: int) -> 
   """Clip `index` of a split, always the same; each event is seen and heard in some second.
 
   Raises:
-    ValueError: knobs are out of range, ask for more classes than there are, or leave no event.
+    ValueError: knobs are out of range, need more classes than there are, or permit no event.
   """
   _check(source, knobs, split)
   rng = np.random.default_rng((seed, SPLITS.index(split), index))
@@ -93,9 +96,10 @@ def compose(source: Source, knobs: Knobs, seed: int, split: str, index: int) -> 
     if not _eventful(visible, sounding, events, objects):
       continue
     frames, masks, boxes = _film(source, rng, split, knobs, sources, visible)
-    visible = boxes.any(-1).reshape(knobs.segments, -1, knobs.objects).any(1)
+    shown = np.asarray(boxes.any(-1))
+    visible = np.asarray(shown.reshape(knobs.segments, -1, knobs.objects).any(1))
     if not _eventful(visible, sounding, events, objects):
-      continue  # an object hid behind another one whenever it mattered
+      continue  # an object was hidden behind another one in the seconds of its event
     wave, level = _mix(source, rng, split, knobs, sources, sounding)
     seen, heard = (_by_class(on, sources, len(source.classes)) for on in (visible, sounding))
     event = sources[0]
@@ -159,7 +163,7 @@ def _cast(
 def _timelines(
   rng: np.random.Generator, knobs: Knobs, sources: np.ndarray, events: int
 ) -> tuple[Bool[np.ndarray, 't k'], Bool[np.ndarray, 't r']]:
-  """When each object is in the picture, and when each source sounds."""
+  """The seconds in which each object is in the picture, and in which each source sounds."""
 
   def throw(share: float, switching: float) -> np.ndarray:
     while True:
@@ -182,7 +186,8 @@ def _timelines(
 def _paths(rng: np.random.Generator, knobs: Knobs, objects: int) -> tuple[np.ndarray, np.ndarray]:
   """Centres [n, k, 2] and longer sides [n, k] of the objects, over the picture's side.
 
-  Each moves and grows evenly. Of 24 throws the one is taken whose objects stay best apart.
+  Each moves and grows linearly. Of 24 random draws the one with the largest distance between
+  objects is taken.
   """
   throws, n = 24, knobs.segments * knobs.frames_per_second
   side = rng.uniform(*knobs.scale, (throws, 2, objects))
@@ -222,12 +227,12 @@ def _film(
   masks = np.zeros((n, size, size), np.uint8)
   boxes = np.zeros((n, knobs.objects, 4), np.float32)
   for f in range(n):
-    layers = {
+    placed = {
       cast[j]: _layer(sprites[j], centres[f, j] * size, sides[f, j] * size, size)
       for j in order
       if visible[f // knobs.frames_per_second, cast[j]]
     }
-    layers = _stack(layers, masks[f])
+    layers = _stack(placed, masks[f])
     picture = background.copy()
     for i, layer in layers.items():
       alpha = layer.pixels[..., 3:].astype(np.float32) / 255
@@ -253,7 +258,7 @@ def _layer(sprite: Image.Image, centre: np.ndarray, side: float, size: int) -> _
   inside = pixels[max(0, -top) : size - top, max(0, -left) : size - left]
   left, top = max(0, left), max(0, top)
   window = np.s_[top : top + inside.shape[0], left : left + inside.shape[1]]
-  return _Layer(window, inside, np.count_nonzero(_opaque(pixels)))
+  return _Layer(window, inside, int(np.count_nonzero(_opaque(pixels))))
 
 
 def _opaque(pixels: UInt8[np.ndarray, 'y x 4']) -> Bool[np.ndarray, 'y x']:
@@ -261,13 +266,13 @@ def _opaque(pixels: UInt8[np.ndarray, 'y x 4']) -> Bool[np.ndarray, 'y x']:
 
 
 def _stack(layers: dict[int, _Layer], mask: UInt8[np.ndarray, 'h w']) -> dict[int, _Layer]:
-  """The layers of which enough shows, back to front; writes who is seen where into `mask`."""
+  """The layers of which enough is visible, back to front; writes their object mask to `mask`."""
   while layers:
     mask[:] = 0
     for i, layer in layers.items():
       mask[layer.window][_opaque(layer.pixels)] = i + 1
     share = {i: np.count_nonzero(mask == i + 1) / max(1, layer.area) for i, layer in layers.items()}
-    worst = min(share, key=share.get)
+    worst = min(share, key=share.__getitem__)
     if share[worst] >= HIDDEN:
       return layers
     layers = {i: layer for i, layer in layers.items() if i != worst}
@@ -287,7 +292,7 @@ def _mix(
   rate = knobs.sample_rate
   level = rng.uniform(*knobs.level, len(sources)).astype(np.float32)
   wave = rng.standard_normal((knobs.segments, rate), np.float32) * np.float32(knobs.hiss)
-  ramp = np.linspace(0, 1, rate // 200, dtype=np.float32)  # 5 ms: a switch must not click
+  ramp = np.linspace(0, 1, rate // 200, dtype=np.float32)  # 5 ms, so that switching does not click
   for i in np.flatnonzero(sounding.any(0)):
     on = sounding[:, i]
     sound = source.sound(int(sources[i]), rng, split, int(on.sum()), rate).reshape(-1, rate)
@@ -302,8 +307,8 @@ def _mix(
 
 def _by_class(on: np.ndarray, sources: np.ndarray, classes: int) -> Bool[np.ndarray, 't c']:
   """Whether any source of each class is on; `on` has a column for each of the first sources."""
-  found = np.zeros((len(on), classes), bool)
+  by_class = np.zeros((len(on), classes), bool)
   for column, label in zip(on.T, sources):
     if label >= 0:
-      found[:, label] |= column
-  return found
+      by_class[:, label] |= column
+  return by_class

@@ -1,4 +1,4 @@
-"""Composed clips as a data set: every frame, sound, label, box and mask of `compose.py`."""
+"""Composed clips as a data set: frames, sound, labels, boxes and masks of `compose.py`."""
 
 import dataclasses
 import io
@@ -14,11 +14,11 @@ from jaxtyping import UInt8
 from PIL import Image
 
 from dgsct_jax.data import clips, kind, records
-from dgsct_jax.data.questions import Asked
+from dgsct_jax.data.questions import Asked, Question
 from dgsct_jax.scenes import compose, labels, questions, shapes, stamps
 from dgsct_jax.scenes.compose import Knobs, Source
 
-VERSION = '1.0.0'  # a change of what `compose` makes of a seed is a new version
+VERSION = '1.0.0'  # must change when `compose` makes other clips from the same seed
 SOURCES: dict[str, Callable[[str], Source]] = {
   'shapes': lambda media: shapes.Shapes(),
   'stamps': stamps.Stamps,
@@ -44,6 +44,7 @@ class Read:
   seed: int
 
   def __call__(self, scene: Scene) -> records.Record:
+    """The record of a clip."""
     clip = compose.compose(self.source, self.knobs, self.seed, scene.split, scene.index)
     return clip._asdict() | {
       'id': scene.id,
@@ -54,7 +55,7 @@ class Read:
 
 
 def features(knobs: Knobs, classes: int) -> dict[str, tfds.features.FeatureConnector]:
-  """What a record holds; the fields and axes are those of `compose.Clip`."""
+  """The fields of a record; names and axes are those of `compose.Clip`."""
   array = lambda dtype, *shape: tfds.features.Tensor(shape=shape, dtype=dtype)
   t, k = knobs.segments, knobs.objects
   return {
@@ -109,7 +110,7 @@ def prepare(
 
 
 def load(fields: Any, split: str) -> records.Records:
-  """One split; all are composed first unless they are there.
+  """One split; all splits are composed first unless they exist.
 
   Args:
     fields: `source`, 'shapes' or 'stamps', whose unpacked packages lie in the folder `media`;
@@ -131,10 +132,10 @@ def classes(fields: Any) -> tuple[str, ...]:
 
 
 def load_questions(fields: Any, split: str) -> Asked:
-  """`fields.each[split]` questions of every type about each clip; asks them if nobody has yet.
+  """`fields.each[split]` questions of every type about each clip, written unless they exist.
 
-  They are kept beside the clips in the form of MUSIC-AVQA, in a file whose name says how they were
-  made.
+  They are stored beside the clips in the format of MUSIC-AVQA; the name of the file has the
+  settings.
   """
   clips, each, seed = load(fields, split), fields.each[split], fields.seed
   path = clips.folder / f'questions-{split}-each{each}-seed{seed}.json'
@@ -145,6 +146,12 @@ def load_questions(fields: Any, split: str) -> Asked:
     part.rename(path)
   asked = json.loads(path.read_text())
   place = {clip: i for i, clip in enumerate(clips.ids)}
+  unknown = sorted({question['video_id'] for question in asked} - place.keys())
+  if unknown:
+    raise ValueError(
+      f'{path} asks about {len(unknown)} clips that {fields.name!r} does not have, first'
+      f' {unknown[0]!r}: it belongs to other clips. Remove it.'
+    )
   return Asked(
     clips, asked, [place[question['video_id']] for question in asked], *vocabulary(fields)
   )
@@ -157,15 +164,15 @@ def write_questions(
   width: int,
   seed: int = 0,
   each: int = 1,
-) -> list[dict[str, Any]]:
+) -> list[Question]:
   """Questions about all clips; a `video_id` is the id of a record.
 
   Args:
     names: of the classes.
-    width: of the pictures.
-    each: questions of each type about a clip, as many as it allows.
+    width: of the pictures, in pixels.
+    each: the most questions of each type about a clip; some clips permit fewer.
   """
-  asked = []
+  asked: list[Question] = []
   for i in range(len(clips)):
     rng = np.random.default_rng((seed, compose.SPLITS.index(split), i))
     clip = clips[i]
@@ -180,7 +187,7 @@ def vocabulary(fields: Any) -> tuple[list[str], list[str]]:
 
 
 def windows(fields: Any, length: float) -> list[clips.Window]:
-  """The middles of seconds, as many at a time as a composed clip has."""
+  """Consecutive windows of as many seconds as a composed clip, pictures from their middles."""
   return clips.consecutive(length, clips.middles(fields.knobs.segments))
 
 
@@ -200,7 +207,7 @@ KIND = kind.Kind(
   vocabulary=vocabulary,
   questions=load_questions,
 )
-# A question is about a whole file, of which the model gets some seconds.
+# A question is about a whole file, so the model gets seconds that are spread over it.
 QUESTIONS = dataclasses.replace(
   KIND, windows=lambda fields, length: [clips.spread(length, fields.knobs.segments)]
 )

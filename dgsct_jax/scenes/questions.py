@@ -1,13 +1,13 @@
 """Questions about composed clips with exact answers: MUSIC-AVQA's nine types, templates and format.
 
-The templates are those of the released test file, less "Where is the performance?", which clips do
-not tell. Where a question could be taken in two ways, it means here:
+The templates are those of the released test file, without "Where is the performance?", which
+composed clips cannot answer. Ambiguous words are defined here as follows:
   louder: by 2 dB or more. Playing longer: in more seconds. More rhythmic: in more separate runs of
     seconds. First, second, last, before, after: in the order in which they start to sound.
   voiceover: a sound whose source is never seen. Did not sound from beginning to end: never sounds.
-  left, middle, right: thirds of the picture, by the mean place of the object; objects that are near
-    a border between two thirds have no such name. On the left of: the only one further left.
-A question is asked only if it has one answer.
+  left, middle, right: thirds of the picture, by the mean place of the object; objects near a border
+    between two thirds have no such name. On the left of: the only object further left.
+A question is asked only if it has exactly one answer.
 """
 
 import itertools
@@ -26,7 +26,7 @@ ORDER = ('first', 'second', 'third', 'fourth', 'fifth')
 NEAR = 0.03  # of the picture's width: how far apart two places are that have two names
 LOUDER = 2.0  # dB
 
-Candidate = tuple[tuple[str, ...], str]  # what stands in the slots; the answer
+Candidate = tuple[tuple[str, ...], str]  # the values of the slots; the answer
 
 
 class Thing(NamedTuple):
@@ -40,28 +40,32 @@ class Thing(NamedTuple):
   @property
   def place(self) -> str:
     """'left', 'middle', 'right', or '' near a border."""
-    near = np.abs(self.x - np.float64([1, 2]) / 3).min() < NEAR
+    near = np.abs(self.x - np.array([1.0, 2.0]) / 3).min() < NEAR
     return '' if np.isnan(self.x) or near else PLACES[min(2, int(self.x * 3))]
 
   @property
   def sounds(self) -> bool:
+    """Whether it sounds at all."""
     return bool(self.on.any())
 
   @property
   def start(self) -> int:
+    """The first second in which it sounds."""
     return int(self.on.argmax())
 
   @property
   def seconds(self) -> int:
+    """The number of seconds in which it sounds."""
     return int(self.on.sum())
 
   @property
   def runs(self) -> int:
+    """The number of separate runs of seconds in which it sounds."""
     return int((np.diff(self.on.astype(int), prepend=0) == 1).sum())
 
 
 class Facts(NamedTuple):
-  """What is true of a clip."""
+  """All facts of a clip that questions refer to."""
 
   classes: tuple[str, ...]
   objects: tuple[Thing, ...]
@@ -74,6 +78,7 @@ class Facts(NamedTuple):
 
   @property
   def playing(self) -> tuple[Thing, ...]:
+    """The objects that sound."""
     return tuple(thing for thing in self.objects if thing.sounds)
 
 
@@ -81,7 +86,7 @@ Maker = Callable[[Facts], Iterator[Candidate]]  # all that a template can ask of
 
 
 def facts(record: Mapping[str, np.ndarray], classes: Sequence[str], width: int) -> Facts:
-  """Facts of a record of `datasets/scenes.py`, whose pictures are `width` pixels wide."""
+  """Facts of a record of `dataset.py`, whose pictures are `width` pixels wide."""
   things = []
   sources, boxes = record['sources'], record['boxes']
   for i in np.flatnonzero(sources >= 0):
@@ -102,21 +107,24 @@ def about(
   rng: np.random.Generator,
   each: int = 1,
 ) -> list[Question]:
-  """Up to `each` questions of each type that the clip allows; among its answers each is as likely."""
+  """Up to `each` questions of each type that the clip permits.
+
+  All answers that a template can have are equally likely.
+  """
   known = facts(record, classes, width)
-  questions = {}
+  questions: dict[tuple[tuple[str, str], str, tuple[str, ...]], Question] = {}
   for kind in KINDS:
-    able = [
-      (text, found)
+    askable = [
+      (text, candidates)
       for *given, text, make in TEMPLATES
-      if tuple(given) == kind and (found := list(make(known)))
+      if tuple(given) == kind and (candidates := list(make(known)))
     ]
-    for _ in range(each if able else 0):
-      text, found = able[rng.integers(len(able))]
-      answers = sorted({answer for _, answer in found})
+    for _ in range(each if askable else 0):
+      text, candidates = askable[rng.integers(len(askable))]
+      answers = sorted({answer for _, answer in candidates})
       answer = answers[rng.integers(len(answers))]
-      values = [values for values, given in found if given == answer]
-      values = values[rng.integers(len(values))]
+      slots = [values for values, given in candidates if given == answer]
+      values = slots[rng.integers(len(slots))]
       questions.setdefault(
         (kind, text, values),
         Question(
@@ -150,18 +158,18 @@ def _number(things: Collection[object]) -> str:
 
 
 def _count(things: Callable[[Facts], Collection[object]]) -> Maker:
-  """How many? A question without slots."""
+  """A question for a number, without slots."""
   return lambda known: iter([((), _number(things(known)))])
 
 
 def _named(things: Sequence[Thing]) -> dict[str, Thing]:
-  """By name, those that are alone of their class."""
+  """The things that are the only ones of their class, by name."""
   names = [thing.name for thing in things]
   return {thing.name: thing for thing in things if names.count(thing.name) == 1}
 
 
 def _placed(things: Sequence[Thing]) -> dict[str, Thing]:
-  """By place, those that are alone in their third of the picture."""
+  """The things that are alone in their third of the picture, by place."""
   if not all(thing.place for thing in things):
     return {}
   places = [thing.place for thing in things]
@@ -169,14 +177,14 @@ def _placed(things: Sequence[Thing]) -> dict[str, Thing]:
 
 
 def _beside(known: Facts, thing: Thing) -> Iterator[tuple[str, Thing]]:
-  """('left', the only object further left), and the same of right."""
+  """('left', the only object further left), and the same for the right."""
   others = [other for other in known.objects if other is not thing]
   if any(abs(other.x - thing.x) < NEAR for other in others):
     return
   for side, there in (('left', lambda o: o.x < thing.x), ('right', lambda o: o.x > thing.x)):
-    found = [other for other in others if there(other)]
-    if len(found) == 1:
-      yield side, found[0]
+    neighbours = [other for other in others if there(other)]
+    if len(neighbours) == 1:
+      yield side, neighbours[0]
 
 
 def _ends(things: Sequence[Thing]) -> Iterator[tuple[str, Thing]]:
@@ -219,8 +227,8 @@ def _compare(answer: Callable[[Thing, Thing], str]) -> Maker:
 
   def make(known: Facts) -> Iterator[Candidate]:
     for (a, first), (b, second) in itertools.permutations(_named(known.sources).items(), 2):
-      if found := answer(first, second):
-        yield (a, b), found
+      if reply := answer(first, second):
+        yield (a, b), reply
 
   return make
 
@@ -231,8 +239,8 @@ def _compare_places(answer: Callable[[Thing, Thing], str], named: bool) -> Maker
   def make(known: Facts) -> Iterator[Candidate]:
     placed = {place: thing for place, thing in _placed(known.objects).items() if thing.sounds}
     for (a, first), (b, second) in itertools.permutations(placed.items(), 2):
-      if found := answer(first, second):
-        yield (first.name, a, second.name, b) if named else (a, b), found
+      if reply := answer(first, second):
+        yield (first.name, a, second.name, b) if named else (a, b), reply
 
   return make
 
@@ -343,11 +351,11 @@ def _which_first(known: Facts) -> Iterator[Candidate]:
       continue
     for word, extreme in (('first', min), ('last', max)):
       start = extreme(thing.start for thing in group)
-      found = [thing for thing in group if thing.start == start]
-      if len(found) == len(group):
+      together = [thing for thing in group if thing.start == start]
+      if len(together) == len(group):
         yield (name, word), 'simultaneously'
-      elif len(found) == 1 and found[0].place in placed:
-        yield (name, word), found[0].place
+      elif len(together) == 1 and together[0].place in placed:
+        yield (name, word), together[0].place
 
 
 def _types(things: Sequence[Thing]) -> set[str]:

@@ -9,8 +9,8 @@ from PIL import Image, ImageDraw
 
 from dgsct_jax.scenes.voices import VOICES
 
-CANVAS = 192  # outlines are drawn at this size ...
-SPRITE = 96  # ... and pictures handed out at this one
+CANVAS = 192  # pixels; outlines are drawn at this size
+SPRITE = 96  # pixels; pictures are reduced to this size
 
 Points = list[tuple[float, float]]
 
@@ -35,7 +35,7 @@ def _heart() -> Points:
   return list(zip(np.sin(t) ** 3, -y / 16))
 
 
-# Outlines in [-1, 1]², x to the right and y down. The outline alone tells the class, at any angle.
+# Outlines in [-1, 1]², x to the right and y down. The outline alone shows the class, at any angle.
 SHAPES: dict[str, Points] = {
   'disc': _polar(np.ones_like, 40),
   'square': [(-0.8, -0.8), (0.8, -0.8), (0.8, 0.8), (-0.8, 0.8)],
@@ -89,16 +89,16 @@ HOLES = {'ring': 0.55 * np.array(SHAPES['ring'])}
 
 @dataclasses.dataclass(frozen=True)
 class Shapes:
-  """Source of scenes: the outline tells the class of a picture, the timbre the class of a sound.
+  """Drawn and synthesised scenes: the class is the outline of a picture and the timbre of a sound.
 
-  Colour, texture, angle, pitch, tempo and phase are drawn anew each time and tell nothing. Splits
-  differ by the random numbers alone. `classes`: any of `SHAPES`; class i of that table always has
+  Colour, texture, angle, pitch, tempo and phase are random and independent of the class. Splits
+  differ by the random numbers only. `classes`: any of `SHAPES`; class i of that table always has
   voice i of `VOICES`.
   """
 
   classes: tuple[str, ...] = tuple(SHAPES)[:8]
 
-  def __post_init__(self):
+  def __post_init__(self) -> None:
     unknown = [name for name in self.classes if name not in SHAPES]
     if unknown or len(set(self.classes)) < len(self.classes):
       raise ValueError(
@@ -107,21 +107,23 @@ class Shapes:
       )
 
   def picture(self, label: int, rng: np.random.Generator, split: str) -> UInt8[np.ndarray, 'h w 4']:
-    """One object of class `label`: colour and texture inside an outline that stands out from it."""
+    """An object of class `label`: a textured area with a contrasting outline."""
     del split
     angle = rng.uniform(0, 2 * np.pi)
     turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
     turn = 0.46 * CANVAS * rng.uniform(0.85, 1, (2, 1)) * turn
     name, width = self.classes[label], int(rng.integers(6, 12))
-    mask, edge = Image.new('L', (CANVAS, CANVAS)), Image.new('L', (CANVAS, CANVAS))
+    area, border = Image.new('L', (CANVAS, CANVAS)), Image.new('L', (CANVAS, CANVAS))
     outline = np.array(SHAPES[name]) @ turn + CANVAS / 2
     for points, inside in ((outline, 255), (HOLES.get(name), 0)):
       if points is not None:
         points = points if inside else points @ turn + CANVAS / 2
         corners = [tuple(point) for point in points.tolist()]
-        ImageDraw.Draw(mask).polygon(corners, fill=inside)
-        ImageDraw.Draw(edge).line(corners + corners[:2], fill=255, width=width, joint='curve')
-    mask, edge = (np.asarray(i.reduce(CANVAS // SPRITE), np.float32) / 255 for i in (mask, edge))
+        ImageDraw.Draw(area).polygon(corners, fill=inside)
+        ImageDraw.Draw(border).line(corners + corners[:2], fill=255, width=width, joint='curve')
+    mask, edge = (
+      np.asarray(image.reduce(CANVAS // SPRITE), np.float32) / 255 for image in (area, border)
+    )
     x0, y0 = (outline.min(0).clip(0) * SPRITE / CANVAS).astype(int)
     x1, y1 = np.ceil(outline.max(0) * SPRITE / CANVAS).astype(int)
     fill = _texture(SPRITE, rng)
@@ -134,7 +136,7 @@ class Shapes:
   def sound(
     self, label: int, rng: np.random.Generator, split: str, seconds: int, rate: int
   ) -> Float32[np.ndarray, 's']:
-    """`seconds` of the voice of class `label`; no pause in it is longer than 0.3 s."""
+    """`seconds` of the voice of class `label`, without pauses over 0.3 s."""
     del split
     voice = tuple(VOICES.values())[tuple(SHAPES).index(self.classes[label])]
     return voice(rng, seconds * rate, rate).astype(np.float32)
@@ -148,9 +150,9 @@ class Shapes:
     ramp = np.broadcast_to(ramp[:, None] if rng.random() < 0.5 else ramp, (size, size))[..., None]
     first, second = _colour(rng, 0.4), _colour(rng, 0.4)
     coarse = rng.integers(0, 256, (rng.integers(2, 9), rng.integers(2, 9), 3), np.uint8)
-    coarse = Image.fromarray(coarse).resize((size, size), Image.Resampling.BILINEAR)
-    coarse = np.asarray(coarse, np.float32)
-    picture = first + (second - first) * ramp + (coarse - 128) * rng.uniform(0.1, 0.5)
+    smooth = Image.fromarray(coarse).resize((size, size), Image.Resampling.BILINEAR)
+    noise = np.asarray(smooth, np.float32)
+    picture = first + (second - first) * ramp + (noise - 128) * rng.uniform(0.1, 0.5)
     image = Image.fromarray(picture.clip(0, 255).astype(np.uint8))
     draw = ImageDraw.Draw(image)
     for _ in range(rng.integers(0, 7)):
@@ -165,14 +167,14 @@ class Shapes:
 
 
 def _colour(rng: np.random.Generator, saturation: float = 1.0) -> Float32[np.ndarray, '3']:
-  """Any hue; `saturation` 0 gives greys."""
+  """A colour of any hue; `saturation` 0 gives greys."""
   hue = np.abs((rng.random() * 6 + np.array([0, 4, 2])) % 6 - 3) - 1
   colour = 1 - saturation * rng.uniform(0.4, 1) * (1 - hue.clip(0, 1))
-  return np.float32(255 * rng.uniform(0.35, 1) * colour)
+  return (255 * rng.uniform(0.35, 1) * colour).astype(np.float32)
 
 
 def _texture(size: int, rng: np.random.Generator) -> Float32[np.ndarray, 'h w 3']:
-  """Plain, shaded, striped, chequered or dotted in two colours, whatever the class."""
+  """Two colours, plain, shaded, striped, chequered or dotted."""
   first, second = _colour(rng), _colour(rng)
   y, x = np.mgrid[:size, :size].astype(np.float32) / size
   wave = lambda v: np.sin(2 * np.pi * (rng.uniform(3, 6) * v + rng.random())) > 0

@@ -1,16 +1,16 @@
 """Photographs and recordings of animals (Tux Paint) before photographs of places (Scratch).
 
-A source of scenes. Both come as Debian packages (GPL-2, CC-BY-SA-3.0) and are no part of this one:
-`apt-get download tuxpaint-stamps-default scratch`, then `dpkg-deb -x FILE.deb DIR` for each. Clips
-made of them are compositions of real photographs and real recordings, not real video.
+A source of scenes. Both come as Debian packages (GPL-2, CC-BY-SA-3.0), which are not included here:
+`apt-get download tuxpaint-stamps-default scratch`, then `dpkg-deb -x FILE.deb DIR` for each. The
+clips are compositions of real photographs and real recordings, not real video.
 
-What is held out. Every class has three or more photographs. The first in `CLASSES` is shown in test
-only. The second is shown in val only, where there are four or more; a class of three has none to
-spare, and val shows its training photographs (`Stamps.held_out` names the classes). Mirrored or
-turned copies are not counted as other photographs. Of each recording, training has the first 60 %,
-val the next 20 %, test the last; one under `SHORTEST` is for training only. Backgrounds are
-disjoint. So val and test tell how well other photographs and other moments of the *same* recordings
-are recognised.
+Splits. Every class has three or more photographs. The first in `CLASSES` is used in test only. The
+second is used in val only, if there are four or more; for a class of three, val uses the training
+photographs (`Stamps.held_out` names the classes whose photographs are held out). Mirrored or turned
+copies are not counted as other photographs. Of each recording, training has the first 60 %, val the
+next 20 %, test the last; one shorter than `SHORTEST` is used in training only. Backgrounds are
+disjoint. So val and test measure how well a model recognises other photographs and other parts of
+the *same* recordings.
 """
 
 import dataclasses
@@ -25,8 +25,8 @@ from PIL import Image, ImageEnhance
 
 # Class: photographs; recordings. Species are grouped so that there are photographs to hold out.
 # Left out: rhea, giraffe, iguana and wombat (silent recordings), the picture of a bee (a drawing;
-# its recording is real), goat and mountain goat (their recording is the ram's), beaver (it is the
-# badger's), pigs (a third of a second each), and species with fewer photographs.
+# its recording is real), goat and mountain goat (with the recording of the ram), beaver (with that
+# of the badger), pigs (a third of a second each), and species with fewer photographs.
 CLASSES: dict[str, tuple[str, str]] = {
   'chicken': ('birds/: hen rooster chicken_profile', 'birds/: hen rooster'),
   'waterfowl': ('birds/: duck drake gander', 'birds/: duck drake gander'),
@@ -73,7 +73,7 @@ PIECE = (0.2, 1.0)  # seconds
 
 @dataclasses.dataclass(frozen=True)
 class Stamps:
-  """Source of scenes; see the top of the file for what its splits are.
+  """Photographs and recordings of animals; the docstring of the file describes the splits.
 
   `media`: the folder into which both packages were unpacked ('/' where they are installed).
 
@@ -83,7 +83,7 @@ class Stamps:
 
   media: str = dataclasses.field(repr=False)  # the clips are the same from any place
 
-  def __post_init__(self):
+  def __post_init__(self) -> None:
     files = [
       self._file(name, end)
       for lists in CLASSES.values()
@@ -101,11 +101,12 @@ class Stamps:
 
   @property
   def classes(self) -> tuple[str, ...]:
+    """The names of the groups of species."""
     return tuple(CLASSES)
 
   @property
   def held_out(self) -> dict[str, tuple[str, ...]]:
-    """For val and test, the classes whose photographs no other split shows."""
+    """For val and test, the classes whose photographs are not used in training."""
     return {
       split: tuple(
         name
@@ -116,7 +117,7 @@ class Stamps:
     }
 
   def picture(self, label: int, rng: np.random.Generator, split: str) -> UInt8[np.ndarray, 'h w 4']:
-    """A photograph of the class, cut out, perhaps mirrored, a little turned, in another light."""
+    """A cut-out photograph of the class, at random mirrored, slightly turned and recoloured."""
     names = photographs(self.classes[label], split)
     image = _cut_out(self._file(names[rng.integers(len(names))], '.png'))
     if rng.random() < 0.5:
@@ -136,11 +137,12 @@ class Stamps:
   def sound(
     self, label: int, rng: np.random.Generator, split: str, seconds: int, rate: int
   ) -> Float32[np.ndarray, 's']:
-    """A piece of a recording of the class over and over, a little higher or lower."""
-    parts = [_part(self._file(name, '.ogg'), split) for name in recordings(self.classes[label])]
-    parts = [part for part in parts if part is not None]
-    part, given = parts[rng.integers(len(parts))]
-    # Held-out parts are short: were training to hear longer pieces, repetition would tell splits.
+    """A piece of a recording of the class, repeated, at a slightly changed pitch."""
+    names = recordings(self.classes[label])
+    parts = [_part(self._file(name, '.ogg'), split) for name in names]
+    usable = [part for part in parts if part is not None]
+    part, given = usable[rng.integers(len(usable))]
+    # Held-out parts are short; with longer pieces in training, repetition would differ by split.
     length = min(part.size, int(given * rng.uniform(*PIECE)))
     start = rng.integers(part.size - length + 1)
     piece = soxr.resample(
@@ -154,7 +156,7 @@ class Stamps:
   def background(
     self, rng: np.random.Generator, split: str, size: int
   ) -> UInt8[np.ndarray, 'h w 3']:
-    """A square of a photograph, perhaps mirrored, in another light."""
+    """A square of a photograph, at random mirrored and of another brightness."""
     names = BACKGROUNDS[split]
     image = _photograph(self._place(names[rng.integers(len(names))]))
     side = int(min(image.size) * rng.uniform(0.6, 1))
@@ -174,7 +176,7 @@ class Stamps:
 
 
 def photographs(name: str, split: str) -> list[str]:
-  """The photographs of a class that clips of a split show."""
+  """The photographs of a class that are used in a split."""
   test, val, *rest = _names(CLASSES[name][0])
   spare = len(rest) > 1
   train = rest if spare else [val, *rest]
@@ -187,14 +189,14 @@ def recordings(name: str) -> list[str]:
 
 
 def _names(names: str) -> list[str]:
-  """'a/: b c' → ['a/b', 'a/c']."""
+  """'a/: b c' -> ['a/b', 'a/c']."""
   folder, _, rest = names.partition(':')
   return [folder + name for name in rest.split()]
 
 
 @functools.cache
 def _cut_out(file: Path) -> Image.Image:
-  """An object without its transparent margin, no larger than clips need."""
+  """An object without its transparent margin, reduced to at most 200 pixels."""
   image = Image.open(file).convert('RGBA')
   image = image.crop(image.getchannel('A').point(lambda a: 255 * (a >= 128)).getbbox())
   image.thumbnail((200, 200), Image.Resampling.BOX)
@@ -208,13 +210,13 @@ def _photograph(file: Path) -> Image.Image:
 
 @functools.cache
 def _part(file: Path, split: str) -> tuple[Float32[np.ndarray, 's'], int] | None:
-  """(samples, samples per second) of what a split hears of a recording; None: nothing."""
+  """(samples, samples per second) of a split's part of a recording, or None if it has none."""
   wave, rate = soundfile.read(file, dtype='float32', always_2d=True)
   wave = wave.mean(1)
   step = rate // 50
   wave = wave[: wave.size // step * step].reshape(-1, step)
   power = np.sqrt(np.mean(wave**2, 1))
-  # A pause in the recording would be seconds that are labelled as heard and are silent.
+  # Pauses are removed, so that no second that is labelled as heard is silent.
   wave = wave[power > 0.05 * power.max()].reshape(-1)
   if wave.size < SHORTEST * rate:
     return (wave, rate) if split == 'train' else None

@@ -1,4 +1,4 @@
-"""What is in pictures, or in sounds, alone: how the small encoders of the quickstart were trained."""
+"""Classification of pictures or of sounds alone, which trained the quickstart's small encoders."""
 
 import functools
 
@@ -29,9 +29,10 @@ from dgsct_jax.tasks.task import (
 
 
 class Classifier(nn.Module):
-  """A backbone, the mean of its tokens, a linear layer; every segment is an example. Returns `logits` [b t c].
+  """A backbone, the mean of its tokens and a linear layer; every segment is an example.
 
-  The tokens are taken where the dual encoder takes them: after the visual backbone's norm, before the audio one's.
+  The tokens are those of the dual encoder: after the visual backbone's norm, before the audio
+  backbone's.
   """
 
   backbone: nn.Module
@@ -40,6 +41,7 @@ class Classifier(nn.Module):
 
   @nn.compact
   def __call__(self, batch: Batch, train: bool = False) -> Outputs:
+    """Returns `logits` [b t c]."""
     x = batch[self.field]
     tokens = self.backbone.stem(rearrange(x, 'b t ... -> (b t) ...'), train)
     tokens = self.backbone.body(tokens, train)
@@ -51,7 +53,7 @@ class Classifier(nn.Module):
 
 
 def build(config: ml_collections.ConfigDict) -> Task:
-  """`config.model.stream`: 'visual' or 'audio'."""
+  """The task for `config.model.stream`, 'visual' or 'audio'."""
   t, classes = config.data.knobs.segments, config.model.classes
   size, rate = config.model.visual.image, config.model.audio.sample_rate
   if config.model.stream == 'visual':
@@ -81,14 +83,14 @@ def build(config: ml_collections.ConfigDict) -> Task:
 def loss(
   outputs: Outputs, batch: Batch, label: str
 ) -> tuple[Float[Array, ''], dict[str, Float[Array, '']]]:
-  """Cross entropy of whether each class is there, summed over the classes."""
+  """Binary cross entropy of the presence of each class, summed over the classes."""
   there = batch[label].astype(jnp.float32)
   parts = {'class': optax.sigmoid_binary_cross_entropy(outputs['logits'], there).sum(-1).mean(1)}
   return mean_over_clips(parts, batch['valid'])
 
 
 def metrics(outputs: Outputs, batch: Batch, label: str) -> dict[str, Weighted]:
-  """Of the k classes that are there, the share that is among the k likeliest, in percent."""
+  """The share of the k classes present that are among the k likeliest, in percent."""
   logits, there = np.asarray(outputs['logits']), np.asarray(batch[label])
   rank = np.argsort(np.argsort(-logits, -1), -1)
   return {'accuracy': share(rank < there.sum(-1, keepdims=True), there)}

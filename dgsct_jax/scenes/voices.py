@@ -1,4 +1,4 @@
-"""Twelve synthetic voices: timbre is the voice; pitch, tempo and phase are drawn anew each time."""
+"""Twelve synthetic voices, each of a timbre of its own; pitch, tempo and phase are random."""
 
 from collections.abc import Callable, Sequence
 
@@ -12,7 +12,7 @@ _TABLE = 2048
 
 
 def _phase(frequency: float | Wave, n: int, rate: int, rng: np.random.Generator) -> Wave:
-  """Cycles since the start, from the frequency in Hz, at a random first phase."""
+  """Cycles since the start, from the frequency in Hz, with a random initial phase."""
   return np.cumsum(np.broadcast_to(np.float64(frequency) / rate, n)) + rng.random()
 
 
@@ -20,8 +20,8 @@ def _tone(amplitudes: Sequence[float], phase: Wave, top: float) -> Wave:
   """A sum of harmonics read from one cycle; `top` bounds their number, against aliasing."""
   orders = np.arange(1, min(len(amplitudes), max(1, int(top))) + 1)
   angles = 2 * np.pi * np.arange(_TABLE) / _TABLE
-  cycle = np.float32(np.array(amplitudes[: len(orders)]) @ np.sin(np.outer(orders, angles)))
-  return cycle[(phase * _TABLE).astype(np.int64) % _TABLE]
+  cycle = np.array(amplitudes[: len(orders)]) @ np.sin(np.outer(orders, angles))
+  return cycle.astype(np.float32)[(phase * _TABLE).astype(np.int64) % _TABLE]
 
 
 def _strokes(
@@ -58,7 +58,7 @@ def hiss(rng: np.random.Generator, n: int, rate: int) -> Wave:
 
 
 def bell(rng: np.random.Generator, n: int, rate: int) -> Wave:
-  """Frequency-modulated strokes with partials out of tune that ring off."""
+  """Frequency-modulated strokes with inharmonic partials that decay."""
   since, _ = _strokes(rng, n, rate, 2.0, 3.5)
   f = rng.uniform(350, 700)
   index = 3 * np.exp(-since * 6)
@@ -80,14 +80,14 @@ def siren(rng: np.random.Generator, n: int, rate: int) -> Wave:
 
 
 def engine(rng: np.random.Generator, n: int, rate: int) -> Wave:
-  """Low rumble that throbs."""
+  """A low rumble with a pulsating level."""
   throb = 0.5 + 0.5 * np.sin(2 * np.pi * _phase(rng.uniform(10, 18), n, rate, rng))
   buzz = _tone([1 / k for k in range(1, 7)], _phase(rng.uniform(45, 80), n, rate, rng), 6.0)
   return (buzz + 0.5 * _slow_noise(rng, n, rate, 200.0)) * throb
 
 
 def trill(rng: np.random.Generator, n: int, rate: int) -> Wave:
-  """Two tones a fifth apart in fast turns."""
+  """Two tones a fifth apart in fast alternation."""
   upper = _phase(rng.uniform(6, 10), n, rate, rng) % 1 < 0.5
   f = rng.uniform(500, 900)
   pitch = np.where(upper, 1.5, 1.0) * f

@@ -1,1 +1,1 @@
-"""Tasks: what each benchmark adds to the loop. registry.py finds them by name."""
+"""Tasks: what each benchmark adds to training and evaluation; registry.py has them by name."""

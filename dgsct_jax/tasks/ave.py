@@ -24,9 +24,10 @@ from dgsct_jax.tracks import Bars, Steps
 
 
 def build(config: ml_collections.ConfigDict) -> Task:
-  """The task of `config.model.head`.
+  """The task with the head of `config.model.head`.
 
-  `classes`; `weak` learns from the clip's class alone; `gate_loss` as in `loss`.
+  Its fields are `classes`, their number; `weak`, to learn from the clip's class alone; `gate_loss`,
+  see `loss`; `gamma` and `width` of the temporal attention.
   """
   fields, names = config.model.head, class_names(config)
   classes = fields.classes
@@ -51,7 +52,11 @@ def build(config: ml_collections.ConfigDict) -> Task:
 
 
 def class_names(config: ml_collections.ConfigDict) -> tuple[str, ...]:
-  """Of the classes that the head tells apart."""
+  """The names of the classes of the head.
+
+  Raises:
+    ValueError: the data set has another number of classes.
+  """
   names, classes = datasets.of(config.data).classes(config.data), config.model.head.classes
   if len(names) != classes:
     raise ValueError(
@@ -66,7 +71,7 @@ def data(
 ) -> Dataset:
   """Clips of `config.data` with the class of each second.
 
-  `blank`: fields that are replaced by zeros, to see what the other stream alone is worth.
+  `blank` names the fields that are replaced by zeros, to evaluate the other stream alone.
   """
   records = datasets.of(fields).load(fields, split)
   keep = transforms.Keep(('video', 'wave', 'label'))
@@ -74,16 +79,21 @@ def data(
 
 
 def clip_class(label: Array, classes: int) -> Array:
-  """The event of a clip [b] from the classes of its seconds [b t]; 0 where all are background, as released."""
+  """The event of a clip [b] from the classes of its seconds [b t].
+
+  As released: class 0 where all seconds are background.
+  """
   return jnp.max(jnp.where(label < classes, label, 0), 1)
 
 
 def loss(
   outputs: Outputs, batch: Batch, classes: int = 28, gate_loss: str = 'logits'
 ) -> tuple[Float[Array, ''], dict[str, Float[Array, '']]]:
-  """Event per second, gate per second, class per clip and class activation per clip, with equal weights.
+  """Event and gate per second, class and class activation per clip, with equal weights.
 
-  gate_loss: 'logits' takes the product of the two gates, a probability, for a logit, as released; 'probability' does not.
+  Args:
+    gate_loss: 'logits' uses the product of the two gates, a probability, as a logit, as released;
+      'probability' uses it as a probability.
   """
   foreground = (batch['label'] < classes).astype(jnp.float32)
   event = clip_class(batch['label'], classes)
@@ -112,13 +122,20 @@ def weak_loss(
 
 
 def predict(outputs: Outputs, classes: int = 28) -> np.ndarray:
-  """The class of every second [b t]: the clip's event where the second's event probability passes 0.5."""
+  """The class of every second [b t].
+
+  It is the clip's event where the event probability of the second is over 0.5, else `classes`.
+  """
   event = np.argmax(np.asarray(outputs['logits'])[:, :classes], -1)
   return np.where(np.asarray(outputs['event_logits']) > 0, event[:, None], classes)
 
 
 def metrics(outputs: Outputs, batch: Batch, classes: int = 28) -> dict[str, Weighted]:
-  """Share of seconds with the right class, in percent; and of clips with the right event."""
+  """Accuracies in percent, for every clip.
+
+  `accuracy`: seconds with the right class. `clip_accuracy`: clips with the right event.
+  `event_accuracy`: seconds rightly classified as event or background.
+  """
   label = np.asarray(batch['label'])
   ones = np.ones(len(label))
   event = np.where(label < classes, label, 0).max(1)
@@ -132,21 +149,22 @@ def metrics(outputs: Outputs, batch: Batch, classes: int = 28) -> dict[str, Weig
 
 
 def show(clip: Clip, outputs: Outputs, *, names: tuple[str, ...], encoder: DualEncoder) -> View:
-  """The events of a clip, second by second; beside the true ones where they are known."""
+  """The events of a clip, second by second, with the true ones where they are known."""
   timeline = judge(outputs, names)[: len(clip.seconds)]
-  for second, found in zip(clip.seconds, timeline):
-    found['second'] = second
-  title, bars = ' · '.join([clip.title, *clip.notes]), ()
+  for second, row in zip(clip.seconds, timeline):
+    row['second'] = second
+  title = ' · '.join([clip.title, *clip.notes])
+  bars: tuple[Bars, ...] = ()
   predicted = clip.join(predict(outputs, len(names)))
   if 'label' in clip.known:
     label = np.asarray(clip.known['label'])
     title += f': {np.sum(label == predicted)} of {len(label)} seconds right'
     bars = (Bars('true', label, names),)
-    for found, true in zip(timeline, label):
-      found['true'] = names[true] if true < len(names) else None
+    for row, true in zip(timeline, label):
+      row['true'] = names[true] if true < len(names) else None
   lines = tuple(line(second) for second in timeline)
-  maps = [clip.join(outputs[name]) for name in ('visual_map', 'audio_map')]
-  tracks = views.perception(clip, encoder, *maps)
+  visual_map, audio_map = (clip.join(outputs[name]) for name in ('visual_map', 'audio_map'))
+  tracks = views.perception(clip, encoder, visual_map, audio_map)
   return View(
     name='events',
     title=title,
@@ -164,27 +182,29 @@ def show(clip: Clip, outputs: Outputs, *, names: tuple[str, ...], encoder: DualE
 
 
 def judge(outputs: Outputs, names: tuple[str, ...]) -> list[dict[str, Any]]:
-  """For each second of windows: the event or none, and how sure the model is of the likeliest."""
+  """For each second of the windows: the event or None, and the likeliest event's probability."""
   classes = len(names)
   logits = np.asarray(outputs['logits'])[:, :classes]
   share = views.softmax(logits).max(1)
   event = views.sigmoid(outputs['event_logits'])
   likeliest = np.repeat(logits.argmax(1), event.shape[1])
-  found = predict(outputs, classes).reshape(-1)
+  predicted = predict(outputs, classes).reshape(-1)
   confidence = (event * share[:, None]).reshape(-1)
   return [
     {
       'second': i,
-      'event': names[f] if f < classes else None,
-      'likeliest': names[l],
-      'confidence': float(c),
+      'event': names[label] if label < classes else None,
+      'likeliest': names[best],
+      'confidence': float(sure),
       'event_probability': float(p),
     }
-    for i, (f, l, c, p) in enumerate(zip(found, likeliest, confidence, event.reshape(-1)))
+    for i, (label, best, sure, p) in enumerate(
+      zip(predicted, likeliest, confidence, event.reshape(-1))
+    )
   ]
 
 
 def line(second: dict[str, Any]) -> str:
-  """'1:07  Bark 0.93', or of background '1:08  – (Bark 0.21)'."""
+  """A second as text: '1:07  Bark 0.93', or '1:08  – (Bark 0.21)' for background."""
   name = f'{second["likeliest"]} {second["confidence"]:.2f}'
   return f'{views.clock(second["second"])}  ' + (name if second['event'] else f'– ({name})')

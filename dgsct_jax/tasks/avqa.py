@@ -1,4 +1,4 @@
-"""Audio-visual question answering (MUSIC-AVQA): a word in answer to a question about a clip."""
+"""Audio-visual question answering (MUSIC-AVQA): one-word answers to questions about clips."""
 
 import dataclasses
 import functools
@@ -39,16 +39,23 @@ from dgsct_jax.tasks.task import (
 )
 from dgsct_jax.tracks import Steps
 
-BEST = 5  # answers
+BEST = 5  # answers that are shown
 
 
 def build(config: ml_collections.ConfigDict) -> Task:
-  """The task of `config.model.head`.
+  """The task with the head of `config.model.head`.
 
-  How many words and answers, widths of the matching, its weight, initial bias of the LSTM.
+  Its fields are the numbers of `words` and `answers`, the widths of the `matching` and the weight
+  of its loss, `forget_bias` of the LSTM, `dropout` and `adapt_negatives`.
   """
   fields = config.model.head
-  vocabulary, answers = datasets.of(config.data).vocabulary(config.data)
+  kind = datasets.of(config.data)
+  if kind.vocabulary is None:
+    raise ValueError(
+      f'config.data.kind is {config.data.kind!r}, which has no questions; choose music_avqa or'
+      ' scene_questions.'
+    )
+  vocabulary, answers = kind.vocabulary(config.data)
   _check_vocabulary(config, vocabulary, answers)
   encoder = models.build(config.model)
   t, q, image = config.data.segments, config.data.questions_at_once, config.model.visual.image
@@ -86,7 +93,7 @@ def build(config: ml_collections.ConfigDict) -> Task:
 
 
 def build_grounding(config: ml_collections.ConfigDict) -> Task:
-  """The pre-stage: plain encoders, and the matching to be learned."""
+  """The pre-stage: encoders without adapters, and the matching, which is trained."""
   matching = head.Matching(tuple(config.model.head.matching))
   encoder = models.build(config.model)
   size, rate = config.model.visual.image, config.model.audio.sample_rate
@@ -111,7 +118,7 @@ def build_grounding(config: ml_collections.ConfigDict) -> Task:
 def loss(
   outputs: Outputs, batch: Batch, match_weight: float = 0.5
 ) -> tuple[Float[Array, ''], dict[str, Float[Array, '']]]:
-  """Cross entropy of the answer, and `match_weight` times that of which frames match the sound."""
+  """Cross entropy of the answers, plus `match_weight` times that of the matching."""
   answer = optax.softmax_cross_entropy_with_integer_labels(outputs['logits'], batch['answer']).mean(
     1
   )
@@ -120,33 +127,37 @@ def loss(
 
 
 def match_loss(match_logits: Float[Array, 'b p t 2']) -> Float[Array, 'b']:
-  """Mean cross entropy over the frames of a clip; the first of every second is its own."""
+  """Mean cross entropy of the matching over the frames of a clip.
+
+  The first frame of every second is the clip's own.
+  """
   own = jnp.arange(match_logits.shape[1])[:, None] == 0
   own = jnp.broadcast_to(own, match_logits.shape[:-1]).astype(jnp.int32)
   return optax.softmax_cross_entropy_with_integer_labels(match_logits, own).mean((1, 2))
 
 
 def metrics(outputs: Outputs, batch: Batch) -> dict[str, Weighted]:
-  """Share of right answers, in percent: of all questions, of three groups, of nine types."""
+  """Accuracy in percent over all questions, over three groups and over nine types of them."""
   right = np.argmax(outputs['logits'], -1) == np.asarray(batch['answer'])
   of = lambda *kinds: share(right, np.isin(batch['kind'], kinds))
-  found = {'accuracy': of(*range(len(KINDS)))}
+  accuracies = {'accuracy': of(*range(len(KINDS)))}
   for group in dict.fromkeys(group for group, _ in KINDS):
-    found[metric_name(group)] = of(*(i for i, name in enumerate(KINDS) if name[0] == group))
-  return found | {metric_name(*name): of(i) for i, name in enumerate(KINDS)}
+    accuracies[metric_name(group)] = of(*(i for i, name in enumerate(KINDS) if name[0] == group))
+  return accuracies | {metric_name(*name): of(i) for i, name in enumerate(KINDS)}
 
 
 def metric_name(*words: str) -> str:
+  """('Audio-Visual', 'Counting') -> 'audio_visual_counting'."""
   return '_'.join(words).lower().replace('-', '_')
 
 
 def of_kinds_asked(means: Means) -> Scalars:
-  """Without the types of which there is no question."""
+  """The metrics without those of question types that the split does not have."""
   return {name: float(value) for name, value in means.items() if not np.isnan(value)}
 
 
 def ask(texts: Sequence[str], vocabulary: Sequence[str]) -> Example:
-  """Questions as someone types them, as the model takes them. Raises ValueError; see `type_in`."""
+  """Encodes questions as users type them. Raises ValueError; see `type_in`."""
   return {'question': np.stack([type_in(text, vocabulary) for text in texts])}
 
 
@@ -158,19 +169,23 @@ def show(
   encoder: DualEncoder,
   asked: Callable[[], Asked],
 ) -> View:
-  """The five best answers to each question, which seconds they rest on, and what is looked at.
+  """The five best answers to each question, and the attention over seconds and over places.
 
-  What is looked at depends on the sound, not on the question; the seconds depend on the question.
+  The attention over the seconds depends on the question; that over the picture depends on the sound
+  only.
 
   Args:
-    asked: the questions of the test split, one of which is known by its index.
+    asked: returns the questions of the test split, to which the index of a known clip refers.
   """
-  texts, known = clip.asked, {}
+  texts: tuple[str, ...] = clip.asked
+  known: dict[str, Any] = {}
   if 'index' in clip.known:
     asked_here = [asked().questions[i] for i in asked().groups[int(clip.known['index'])]]
     texts = tuple(f'{" ".join(words(question))}?' for question in asked_here)
     known = _known(asked_here[0])
-  looks, told, rows = clip.join(outputs['looks']), [], []
+  looks = clip.join(outputs['looks'])
+  replies: list[dict[str, Any]] = []
+  rows: list[Steps] = []
   tracks = views.perception(clip, encoder, looks, clip.join(outputs['audio_map']))
   for i, text in enumerate(texts):
     best = likeliest(outputs['logits'][0, i], answers)
@@ -179,15 +194,15 @@ def show(
       {'second': start, 'seen': float(v), 'heard': float(a)}
       for start, v, a in zip(clip.seconds, seen, heard)
     ]
-    told.append({'question': text, 'answers': best, 'seconds': seconds})
+    replies.append({'question': text, 'answers': best, 'seconds': seconds})
     which = f'Q{i + 1}' if len(texts) > 1 else 'it'
     for name, weights in ((f'seen for {which}', seen), (f'heard for {which}', heard)):
       rows.append(Steps(name, weights / weights.max(), float(1 / (weights.size * weights.max()))))
-  best = [found['answers'][0] for found in told]
-  said = [f'{t} {b["answer"]} {b["confidence"]:.2f}' for t, b in zip(texts, best)]
+  top = [reply['answers'][0] for reply in replies]
+  summaries = [f'{text} {t["answer"]} {t["confidence"]:.2f}' for text, t in zip(texts, top)]
   if known:
-    known |= {'predicted': best[0]['answer'], 'confidence': round(best[0]['confidence'], 4)}
-    said[0] += f' (true: {known["answer"]})'
+    known |= {'predicted': top[0]['answer'], 'confidence': round(top[0]['confidence'], 4)}
+    summaries[0] += f' (true: {known["answer"]})'
   regions = [
     {'second': second, 'region': region(weights)}
     for second, weights in zip(clip.seconds, tracks[1].weights)
@@ -195,17 +210,17 @@ def show(
   where = f'seconds at {", ".join(map(str, clip.seconds))}'
   return View(
     name='answers',
-    title=' · '.join([f'{clip.title}: {" · ".join(said)}', where, *clip.notes]),
-    record=known | {'questions': told, 'looks': regions},
-    lines=tuple(line for found in told for line in _lines(found)),
+    title=' · '.join([f'{clip.title}: {" · ".join(summaries)}', where, *clip.notes]),
+    record=known | {'questions': replies, 'looks': regions},
+    lines=tuple(line for reply in replies for line in _lines(reply)),
     tracks=(*tracks, *rows),
     overlay=tracks[1],
-    captions=(f'{texts[0]} {best[0]["answer"]}',) * len(clip.seconds) if len(texts) == 1 else (),
+    captions=(f'{texts[0]} {top[0]["answer"]}',) * len(clip.seconds) if len(texts) == 1 else (),
   )
 
 
 def likeliest(logits: Float[np.ndarray, 'c'], answers: Sequence[str]) -> list[dict[str, Any]]:
-  """The best answers, best first, and how sure the model is of each."""
+  """The most probable answers, best first, with their probabilities."""
   probability = views.softmax(logits)
   return [
     {'answer': answers[i], 'confidence': float(probability[i])}
@@ -214,7 +229,7 @@ def likeliest(logits: Float[np.ndarray, 'c'], answers: Sequence[str]) -> list[di
 
 
 def region(weights: Float[np.ndarray, 'y x']) -> list[float]:
-  """Left, top, right, bottom, in shares of the picture, of where most is looked at."""
+  """The cell with most attention: left, top, right, bottom, as shares of the picture's sides."""
   height, width = weights.shape
   row, column = divmod(int(weights.argmax()), width)
   edges = (column / width, row / height, (column + 1) / width, (row + 1) / height)
@@ -222,7 +237,7 @@ def region(weights: Float[np.ndarray, 'y x']) -> list[float]:
 
 
 def _known(question: Any) -> dict[str, Any]:
-  """What the label file says of a question."""
+  """The fields of a question in the label file."""
   return {
     'question_id': question['question_id'],
     'video_id': question['video_id'],
@@ -232,9 +247,9 @@ def _known(question: Any) -> dict[str, Any]:
   }
 
 
-def _lines(found: dict[str, Any]) -> tuple[str, str]:
-  best = ', '.join(f'{a["answer"]} {a["confidence"]:.2f}' for a in found['answers'])
-  return found['question'], f'  {best}'
+def _lines(reply: dict[str, Any]) -> tuple[str, str]:
+  best = ', '.join(f'{a["answer"]} {a["confidence"]:.2f}' for a in reply['answers'])
+  return reply['question'], f'  {best}'
 
 
 def data(
@@ -242,8 +257,8 @@ def data(
 ) -> Dataset:
   """Questions of `config.data`, with the frames and sounds of their clips.
 
-  In training with frames of other clips, too. `blank`: 'video', 'wave' or both are zeros; what is
-  right with both is guessed from the question.
+  The training split has frames of other clips too. `blank` names the fields that are replaced by
+  zeros, 'video', 'wave' or both; with both, answers can only be guessed from the question.
   """
   fields, asked = config.data, questions(config, split)
   steps, names, blank = [*decode], ['video', 'wave', 'question', 'answer', 'kind'], fields.blank
@@ -259,9 +274,11 @@ def questions(config: ml_collections.ConfigDict, split: str) -> Asked:
   """The questions of a split, each with its clip.
 
   Raises:
-    ValueError: they are not there, or the model knows another number of words or answers.
+    ValueError: there are none, or the model has another number of words or answers.
   """
-  asked = datasets.of(config.data).questions(config.data, split)
+  kind = datasets.of(config.data)
+  assert kind.questions is not None  # as `build` has checked
+  asked = kind.questions(config.data, split)
   _check_vocabulary(config, asked.words, asked.answers)
   return asked
 
@@ -269,11 +286,11 @@ def questions(config: ml_collections.ConfigDict, split: str) -> Asked:
 def _check_vocabulary(
   config: ml_collections.ConfigDict, words: Sequence[str], answers: Sequence[str]
 ) -> None:
-  found = {'words': len(words), 'answers': len(answers)}
-  known = {name: config.model.head[name] for name in found}
-  if known != found:
+  sizes = {'words': len(words), 'answers': len(answers)}
+  known = {name: config.model.head[name] for name in sizes}
+  if known != sizes:
     raise ValueError(
-      f'config.model.head has {known}, the questions of {config.data.name!r} have {found}; set'
+      f'config.model.head has {known}, the questions of {config.data.name!r} have {sizes}; set'
       ' these numbers.'
     )
 
@@ -281,7 +298,7 @@ def _check_vocabulary(
 def grounding_data(
   config: ml_collections.ConfigDict, decode: tuple[grain.transforms.Map, ...], split: str
 ) -> Dataset:
-  """Single seconds of the clips: `video` [2 h w 3], of which the second is of another clip."""
+  """Single seconds of the clips; the second frame of `video` [2 h w 3] is of another clip."""
   seconds = negatives.Seconds(questions(config, split).clips, config.data.segments)
   keep = transforms.Keep(('video', 'wave'))
   return Dataset(seconds, (negatives.OtherFrame(seconds), *decode, keep))
@@ -290,10 +307,11 @@ def grounding_data(
 def grounding_loss(
   outputs: Outputs, batch: Batch
 ) -> tuple[Float[Array, ''], dict[str, Float[Array, '']]]:
+  """Cross entropy of the matching."""
   return mean_over_clips({'match': match_loss(outputs['match_logits'])}, batch['valid'])
 
 
 def grounding_metrics(outputs: Outputs, batch: Batch) -> dict[str, Weighted]:
-  """Share of frames that are rightly taken for the clip's own or another's, in percent."""
+  """Accuracy in percent over the two frames: the clip's own, and that of another clip."""
   own = np.argmax(outputs['match_logits'], -1)[..., 0] == np.array([1, 0])
   return {'accuracy': (100 * own.mean(1), np.ones(len(own)))}

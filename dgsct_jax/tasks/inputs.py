@@ -1,4 +1,4 @@
-"""The inputs of models that see a picture and hear a second of sound per segment."""
+"""The inputs of models that take a picture and a second of sound per segment."""
 
 import functools
 
@@ -16,7 +16,7 @@ def audio_visual(
   """`video` [t h w 3] and `wave` [t s] of `config.data`, as the backbones take them.
 
   Args:
-    fields: what else a training batch holds of a clip.
+    fields: the other fields of a clip in a training batch.
   """
   kind = datasets.of(config.data)
   t, size, rate = config.data.segments, config.model.visual.image, config.model.audio.sample_rate

@@ -1,4 +1,4 @@
-"""Tasks: one value for each benchmark, found by the name in a config."""
+"""All tasks, by their names in a config."""
 
 import ml_collections
 
@@ -15,7 +15,7 @@ TASKS = {
 
 
 def build(config: ml_collections.ConfigDict) -> Task:
-  """The task of `config.task`."""
+  """The task that `config.task` names. Raises ValueError if there is none of that name."""
   if config.task not in TASKS:
     raise ValueError(f'config.task is {config.task!r}; choose one of {", ".join(TASKS)}.')
   return TASKS[config.task](config)

@@ -1,4 +1,4 @@
-"""What one benchmark adds to the loop: a task is a value."""
+"""The type of a task: what one benchmark adds to training and evaluation."""
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
@@ -14,7 +14,7 @@ from jaxtyping import Array, Bool, Float
 from dgsct_jax.data.clips import Clip, Window
 from dgsct_jax.data.pipeline import Dataset
 from dgsct_jax.data.transforms import Example
-from dgsct_jax.tracks import Track
+from dgsct_jax.tracks import Heat, Mask, Track
 
 Batch: TypeAlias = dict[str, Any]
 Outputs: TypeAlias = dict[str, Any]
@@ -24,13 +24,12 @@ Means: TypeAlias = dict[str, Float[np.ndarray, '*v']]
 
 
 class Inputs(NamedTuple):
-  """What goes into a model.
+  """The inputs of a model.
 
-  spec: one clip of a training batch, without the leading b: what the model takes, and what the loss
-    compares with it.
-  windows: the length of a file in seconds -> what of it the model gets, window by window.
-  decode: from a stored record (`frames`, `wave`) to the model's input, in training and of a file.
-  side: the shorter side of stored frames is at most this.
+  spec: one clip of a training batch, without the leading b: the inputs of the model and the labels.
+  windows: the length of a file in seconds -> the windows of it that the model gets.
+  decode: from a stored record (`frames`, `wave`) to the model's input, for data sets and files.
+  side: the maximum of the shorter side of stored frames.
   pixels: (mean, standard deviation) of the normalisation of `video`.
   """
 
@@ -42,12 +41,12 @@ class Inputs(NamedTuple):
 
 
 class View(NamedTuple):
-  """One clip and what the model says of it, ready for anyone to show.
+  """One clip and the model's outputs for it, in the forms in which they are shown.
 
-  name: what the record tells, such as 'events'; files are called so.
+  name: of the result, such as 'events', and of its file.
   record: a line of predictions.jsonl, the JSON of a prediction.
-  lines: for the terminal. captions: for each second of the film, or none at all.
-  tracks: what figures.py draws on one axis of time; overlay: what film.py draws over the video.
+  lines: printed by `predict`. captions: one for each second of the film, or none.
+  tracks: drawn by figures.py on one time axis. overlay: drawn by film.py over the video.
   """
 
   name: str
@@ -55,25 +54,25 @@ class View(NamedTuple):
   record: dict[str, Any]
   lines: tuple[str, ...] = ()
   tracks: tuple[Track, ...] = ()
-  overlay: Track | None = None
+  overlay: Heat | Mask | None = None
   captions: tuple[str, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True)
 class Task:
-  """What one benchmark adds to the loop.
+  """What one benchmark adds to training and evaluation.
 
-  model: (batch, train) -> outputs, all of which lead with b.
-  loss: traced; the total and its parts, averaged over the clips that `batch['valid']` marks.
-  metrics: numpy; a value [b *v] and a weight [b] per clip. Their mean over a split is
+  model: (batch, train) -> outputs, whose first axis is b.
+  loss: traced; the total and its parts, averaged over the clips with `batch['valid']` 1.
+  metrics: in numpy; a value [b *v] and a weight [b] per clip. Their mean over a split is
     Σ value·weight·valid / Σ weight·valid.
   data: split -> records and transforms.
-  primary: the metric, higher is better, that picks the best checkpoint.
-  inputs: what goes in. show: what comes out, of the w windows of a clip: outputs lead with w.
+  primary: the metric that selects the best checkpoint; higher is better.
+  show: the outputs for the w windows of a clip, with w as the first axis -> its view.
   ask: what a user types, questions or names of classes -> a part of the model's input.
   summarize: the means of a split -> the metrics that are reported.
-  released: the means of a batch -> metrics whose plain mean over batches is reported too, as
-    `<name>_batch_mean`, because a release did.
+  released: the means of a batch -> metrics whose plain mean over batches is also reported, as
+    `<name>_batch_mean`, because a release reports it.
   """
 
   model: nn.Module
@@ -89,7 +88,7 @@ class Task:
 
 
 def check_fields(batch: Mapping[str, np.ndarray], spec: Mapping[str, jax.ShapeDtypeStruct]) -> None:
-  """Raises ValueError unless a batch holds just what `Inputs.spec` says, and what all hold."""
+  """Raises ValueError unless a batch has the fields of `Inputs.spec`, `index` and `valid` only."""
   read = {name: (x.shape[1:], str(x.dtype)) for name, x in batch.items()}
   wanted = {name: (x.shape, str(x.dtype)) for name, x in spec.items()}
   wanted |= {'index': ((), 'int32'), 'valid': ((), 'float32')}
@@ -100,23 +99,23 @@ def check_fields(batch: Mapping[str, np.ndarray], spec: Mapping[str, jax.ShapeDt
   ]
   if wrong:
     raise ValueError(
-      f'Clips are not as the task says: {"; ".join(wrong)}. Set config.data and config.model to'
-      ' the same sizes, or mend `inputs.spec` of the task.'
+      f'Clips differ from `inputs.spec` of the task: {"; ".join(wrong)}. Set config.data and'
+      ' config.model to the same sizes, or correct `inputs.spec`.'
     )
 
 
 def floats(*shape: int) -> jax.ShapeDtypeStruct:
-  """A field of float32 in `Inputs.spec`."""
+  """A float32 field of `Inputs.spec`."""
   return jax.ShapeDtypeStruct(shape, jnp.float32)
 
 
 def integers(*shape: int) -> jax.ShapeDtypeStruct:
-  """A field of int32 in `Inputs.spec`."""
+  """An int32 field of `Inputs.spec`."""
   return jax.ShapeDtypeStruct(shape, jnp.int32)
 
 
 def share(right: Bool[np.ndarray, 'b *n'], counted: Bool[np.ndarray, 'b *n']) -> Weighted:
-  """Of what is counted in each clip, how much is right, in percent; and how much is counted."""
+  """For each clip, the right ones among those that are counted, in percent, and their number."""
   axes = tuple(range(1, counted.ndim))
   weight = counted.sum(axes).astype(float)
   return 100 * (right & counted).sum(axes) / np.maximum(weight, 1), weight
@@ -125,6 +124,6 @@ def share(right: Bool[np.ndarray, 'b *n'], counted: Bool[np.ndarray, 'b *n']) ->
 def mean_over_clips(
   parts: dict[str, Float[Array, 'b']], valid: Float[Array, 'b']
 ) -> tuple[Float[Array, ''], dict[str, Float[Array, '']]]:
-  """The sum of the parts of a loss, and each part; from a value per clip, over the valid clips."""
+  """The sum of the parts of a loss, and each part, averaged over the valid clips."""
   means = {name: jnp.sum(part * valid) / jnp.sum(valid) for name, part in parts.items()}
-  return sum(means.values()), means
+  return sum(means.values(), jnp.zeros(())), means

@@ -1,4 +1,4 @@
-"""What the views of several tasks have in common."""
+"""What the views of several tasks share."""
 
 from typing import Any
 
@@ -7,7 +7,7 @@ from jaxtyping import Float
 
 from dgsct_jax.data.clips import Clip
 from dgsct_jax.models.dual import DualEncoder
-from dgsct_jax.tracks import Frames, Heat, Spectrum, Track
+from dgsct_jax.tracks import Frames, Heat, Spectrum
 
 
 def perception(
@@ -15,8 +15,9 @@ def perception(
   encoder: DualEncoder,
   visual_map: Float[np.ndarray, 't n'],
   audio_map: Float[np.ndarray, 't m'],
-) -> tuple[Track, ...]:
-  """Frames and sound, each followed by what of it the model attends to."""
+) -> tuple[Frames, Heat, Spectrum, Heat]:
+  """Frames and sound of a clip that has both, each followed by the attention over it."""
+  assert clip.frames is not None and clip.wave is not None
   frames, sound = Frames('frames', clip.frames), Spectrum('sound', clip.wave)
   return (
     frames,
@@ -39,6 +40,6 @@ def sigmoid(logits: Float[Any, '*b']) -> Float[np.ndarray, '*b']:
 
 
 def clock(second: int) -> str:
-  """'1:07'."""
+  """Minutes and seconds, as '1:07'."""
   minutes, rest = divmod(second, 60)
   return f'{minutes}:{rest:02}'

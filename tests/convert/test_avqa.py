@@ -5,9 +5,9 @@ import numpy as np
 import pytest
 
 from configs import avqa as avqa_config
-from dgsct_jax import tasks
 from dgsct_jax.convert import __main__ as convert
 from dgsct_jax.convert import avqa, read, release, table
+from dgsct_jax.tasks import registry
 from tests.models import filled
 
 # Names and shapes of the released networks (sorted `name<TAB>shape`), without 'module.'.
@@ -22,7 +22,7 @@ def digest(state):
 def model(variant):
   """Names and shapes of the variables of a model of configs/avqa.py."""
   config = avqa_config.get_config(variant)
-  net = tasks.build(config).model
+  net = registry.build(config).model
   image, rate = config.model.visual.image, config.model.audio.sample_rate
   batch = {
     'video': jax.ShapeDtypeStruct((1, 2, image, image, 3), np.float32),
@@ -44,7 +44,7 @@ def ours():
 
 
 def test_the_whole_network_goes_back_to_every_released_name_and_shape():
-  empty = {name: np.broadcast_to(np.float32(0), shape) for name, shape in model('').items()}
+  empty = {name: np.broadcast_to(np.float32(0), shape) for name, shape in model('released').items()}
   assert digest(release.export_avqa(empty)) == AVQA
 
 

@@ -1,13 +1,14 @@
 """The doctor finds every fault that is planted, and nothing else."""
 
 import csv
+import dataclasses
 import shutil
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from dgsct_jax.data import doctor
+from dgsct_jax.data import datasets, doctor
 from dgsct_jax.data.datasets import ave, llp, music_avqa
 from tests import clips
 from tests.data.datasets import test_ave, test_llp, test_music_avqa
@@ -40,7 +41,8 @@ def kinds(root):
 
 def test_a_healthy_folder_has_no_findings(tmp_path, monkeypatch, capsys):
   assert kinds(healthy(tmp_path)) == {}
-  monkeypatch.setitem(doctor.PUBLISHED, 'ave', {'train': 2, 'val': 1, 'test': 1})
+  published = {'train': 2, 'val': 1, 'test': 1}
+  monkeypatch.setitem(datasets.KINDS, 'ave', dataclasses.replace(ave.KIND, published=published))
   arguments = ['ave', f'--source={tmp_path}', '--workers=0', f'--rate={RATE}']
   assert doctor.main(arguments) == 0
   assert 'train: 2 listed, 2 usable, 2 published' in capsys.readouterr().out
@@ -181,7 +183,7 @@ def test_of_music_avqa_questions_are_counted(tmp_path):
   root = test_music_avqa.released(tmp_path)
   (root / 'audio_wave/00000003.npy').unlink()
   recipe = music_avqa.recipe(root, rate=RATE)
-  assert doctor.totals(recipe, doctor.examine(recipe)) == [
+  assert doctor.totals(music_avqa.KIND, recipe, doctor.examine(recipe)) == [
     ('original-val', 3, 3, 4595),
     ('original-test', 2, 1, 9185),
     ('update-val', 3, 3, 4568),

@@ -89,7 +89,8 @@ def test_frames_of_other_clips_come_beside_those_of_the_clip_of_the_question():
     ['<pad>', 'Is', 'it'],
     ['yes'],
   )
-  steps = transforms.DecodeFrames(4), negatives.OtherFrames(asked, 4, 'correct')
+  decode = transforms.DecodeFrames(4)
+  steps = decode, negatives.OtherFrames(asked, decode, 'correct')
   dataset = pipeline.Dataset(asked, (*steps, transforms.Keep(('video', 'negative'))))
   with (
     pipeline.train(dataset, batch=6, seed=0) as batches,
@@ -118,8 +119,8 @@ def test_seconds_come_one_by_one_with_a_frame_of_another_clip():
     found = [
       (int(i), *level(video), wave)
       for batch in batches
-      for i, video, wave, mask in zip(batch['index'], batch['video'], batch['wave'], batch['mask'])
-      if mask
+      for i, video, wave, valid in zip(batch['index'], batch['video'], batch['wave'], batch['valid'])
+      if valid
     ]
   assert [i for i, *_ in found] == list(range(CLIPS * SEGMENTS))
   for i, own, other, wave in found:

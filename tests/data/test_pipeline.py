@@ -69,17 +69,17 @@ def gather(per_host):
   ]
 
 
-def test_a_batch_has_the_transformed_fields_its_indices_and_a_mask():
+def test_a_batch_has_the_transformed_fields_its_indices_and_marks_of_what_is_real():
   batch = next(pipeline.train(dataset(), batch=4, seed=0))
   assert {key: (value.shape, value.dtype.name) for key, value in batch.items()} == {
     'value': ((4, 3), 'float32'),
     'noise': ((4, 2), 'float32'),
     'other': ((4, 2), 'float32'),
     'index': ((4,), 'int32'),
-    'mask': ((4,), 'float32'),
+    'valid': ((4,), 'float32'),
   }
   np.testing.assert_array_equal(batch['value'][:, 0], 2 * batch['index'])
-  assert batch['mask'].tolist() == [1, 1, 1, 1]
+  assert batch['valid'].tolist() == [1, 1, 1, 1]
 
 
 def test_batches_of_one_clip_do_not_end():
@@ -145,14 +145,14 @@ def test_a_restored_iterator_goes_on_where_it_was_with_any_number_of_workers(bef
 
 
 @pytest.mark.parametrize('size, batch', [(13, 4), (12, 4), (3, 8), (1, 1)])
-def test_evaluation_sees_each_record_once_and_masks_the_surplus(size, batch):
+def test_evaluation_sees_each_record_once_and_marks_the_surplus(size, batch):
   batches = pipeline.evaluate(dataset(size), batch=batch)
   assert len(batches) == -(-size // batch)
   batches = list(batches)
   assert all(b['value'].shape == (batch, 3) for b in batches)
-  index, mask = (np.concatenate([b[key] for b in batches]) for key in ('index', 'mask'))
-  assert index[mask == 1].tolist() == list(range(size))
-  assert (mask[size:] == 0).all()
+  index, valid = (np.concatenate([b[key] for b in batches]) for key in ('index', 'valid'))
+  assert index[valid == 1].tolist() == list(range(size))
+  assert (valid[size:] == 0).all()
 
 
 def test_evaluation_is_the_same_every_time():

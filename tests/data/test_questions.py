@@ -6,9 +6,11 @@ import numpy as np
 import pytest
 
 from dgsct_jax.data import questions
+from dgsct_jax.data.datasets import music_avqa
 from dgsct_jax.data.questions import KINDS
 from dgsct_jax.scenes.questions import TEMPLATES
 
+WORDS = list(music_avqa.WORDS)
 REAL = Path(__file__).parents[3] / 'shared/annotations/music_avqa'
 
 
@@ -70,6 +72,30 @@ def test_several_at_once_are_all_about_one_clip_and_leave_none_out(asked):
     3,
     questions.LENGTH,
   )
+
+
+def test_a_typed_question_is_read_as_the_data_set_would_have_it():
+  text = 'How many sounding <Object> in the video？'
+  expected = questions.encode(question(text, 'violin'), WORDS)
+  for typed in (
+    'How many sounding violin in the video?',
+    ' how many sounding Violin in the video ',
+  ):
+    np.testing.assert_array_equal(questions.type_in(typed, WORDS), expected)
+  with_case = questions.type_in('Is there a voiceover?', WORDS)
+  assert [WORDS[i] for i in with_case if i] == ['Is', 'there', 'a', 'voiceover']
+
+
+def test_unknown_words_are_named_with_known_ones_like_them():
+  named = r"does not know 'violins' \(near to it: violin.*'guitar' .*acoustic_guitar"
+  with pytest.raises(ValueError, match=named):
+    questions.type_in('How many violins and guitar are there?', WORDS)
+  with pytest.raises(ValueError, match="'[?]' has 0 words"):
+    questions.type_in('?', WORDS)
+  with pytest.raises(ValueError, match='15 words; a question has 1 to 14'):
+    questions.type_in('the ' * 15, WORDS)
+  with pytest.raises(ValueError, match="does not know '<pad>'"):
+    questions.type_in('Is <pad>?', WORDS)
 
 
 @pytest.mark.skipif(not REAL.exists(), reason=f'no annotations of MUSIC-AVQA in {REAL}')

@@ -138,7 +138,7 @@ def test_a_wave_with_a_sample_that_is_no_number_is_named(value):
 
 
 def test_keep_leaves_what_it_names_and_what_the_pipeline_adds():
-  record = {'id': 'x', 'row': 3, 'label': 1, 'mask': 1.0, 'index': 2}
-  assert transforms.Keep(('label',)).map(record) == {'label': 1, 'mask': 1.0, 'index': 2}
+  record = {'id': 'x', 'row': 3, 'label': 1, 'valid': 1.0, 'index': 2}
+  assert transforms.Keep(('label',)).map(record) == {'label': 1, 'valid': 1.0, 'index': 2}
   with pytest.raises(ValueError, match=r"record 'x' has no \['wave'\], only .*'label'"):
     transforms.Keep(('label', 'wave')).map(record)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from dgsct_jax import tree
-from dgsct_jax.models import htsat
+from dgsct_jax.models import htsat, mel
 from dgsct_jax.models.htsat import HTSAT
 from tests.models import filled, tiny
 
@@ -259,3 +259,57 @@ def test_bfloat16_is_near_float32_and_keeps_float32_parameters(variables, seen):
   assert low.dtype == jnp.bfloat16
   error = np.asarray(low, np.float32) - high
   assert np.square(error).mean() ** 0.5 < 0.05 * np.square(high).mean() ** 0.5
+
+
+# Where tokens lie in a second.
+
+RATE = 4000
+
+
+def placer(**fields) -> HTSAT:
+  return HTSAT(size=32, mel_bins=16, sample_rate=RATE, **fields)
+
+
+def heard_by_tokens(wave: np.ndarray, **fields) -> np.ndarray:
+  """What lies under each of the 8 × 8 tokens of the model's own image of a waveform."""
+  front = mel.LogMel(
+    sample_rate=RATE, n_fft=128, mel_bins=16, fmin=50.0, fmax=2000.0, size=32, **fields
+  )
+  variables = front.init(jax.random.key(0), jnp.asarray(wave), False)
+  image = np.asarray(front.apply(variables, jnp.asarray(wave), False))
+  return image.reshape(8, 4, 8, 4).mean((1, 3)).reshape(1, 64)
+
+
+# Front ends that stretch a spectrogram, hear every second twice, or only its middle.
+FRONT_ENDS = [dict(tile=1, hop=70), dict(tile=2, hop=126), dict(tile=1, hop=20)]
+
+
+@pytest.mark.parametrize('fields', FRONT_ENDS)
+@pytest.mark.parametrize('place', [0.38, 0.53, 0.63])
+def test_attention_is_placed_where_the_sound_is(fields, place):
+  wave = np.zeros((1, RATE), np.float32)
+  wave[0, int(place * RATE)] = 1
+  energy = heard_by_tokens(wave, **fields)
+  bands = placer(**fields).place(energy - energy.min() + 1e-3)
+  part = (np.nanargmax(bands[0].sum(0)) + 0.5) / bands.shape[-1]
+  assert abs(part - place) < 0.09 * fields['tile']  # of 16 tokens of which each hears a tile
+
+
+def test_placed_attention_starts_with_low_bands():
+  wave = np.sin(2 * np.pi * 200 * np.arange(RATE) / RATE)[None].astype(np.float32)
+  energy = heard_by_tokens(wave, tile=1, hop=64)
+  assert placer(tile=1, hop=64).place(energy)[0].mean(1).argmax() == 0
+
+
+def test_moments_that_the_model_does_not_hear_have_no_attention():
+  bands = placer(tile=1, hop=20).place(np.ones((2, 64)))  # 201 frames, of which 64 are held
+  assert bands.shape == (2, 4, 16)
+  known = np.isfinite(bands).all((0, 1))
+  assert not known[:5].any() and known[6:10].all() and not known[11:].any()
+
+
+def test_every_second_of_a_repeated_one_is_averaged():
+  tokens = np.zeros((1, 2, 4, 8))  # chunk, band, part
+  tokens[0, 0, :, :4] = 1  # the first of four repeats
+  bands = placer(tile=4, hop=251).place(tokens.reshape(1, 64))  # 64 frames for four seconds
+  np.testing.assert_allclose(bands, 0.25)

@@ -3,6 +3,7 @@
 import functools
 import math
 
+import einops
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -231,3 +232,15 @@ def test_bfloat16_is_near_float32_and_keeps_float32_parameters(variables, seen):
   assert low.dtype == jnp.bfloat16
   error = np.asarray(low, np.float32) - high
   assert np.square(error).mean() ** 0.5 < 0.05 * np.square(high).mean() ** 0.5
+
+
+def test_weights_are_placed_where_the_tokens_lie_in_the_picture():
+  square = tiny.swin().place(np.arange(2 * 16.0).reshape(2, 16))
+  assert square.shape == (2, 4, 4) and square[1, 2, 3] == 16 + 2 * 4 + 3
+  wide = tiny.swin(image=(16, 32)).place(np.arange(8.0)[None])
+  np.testing.assert_array_equal(wide[0], [[0, 1, 2, 3], [4, 5, 6, 7]])
+
+
+def test_weights_that_are_no_grid_of_tokens_are_refused():
+  with pytest.raises(einops.EinopsError, match='12'):
+    tiny.swin().place(np.ones((1, 12)))

@@ -11,11 +11,12 @@ import optax
 from flax import linen as nn
 
 from configs import ave as ave_config
-from dgsct_jax import tasks, tree
+from dgsct_jax import tree
 from dgsct_jax.convert import dgsct, htsat, table
 from dgsct_jax.models.heads.ave import Localizer
 from dgsct_jax.models.temporal import TemporalAttention
 from dgsct_jax.tasks import ave as ave_task
+from dgsct_jax.tasks import registry
 from dgsct_jax.train import CPU_OPTIONS
 from tests.parity.backbones import channels_last, htsat_fields, swin_fields
 from tests.parity.golden import Case
@@ -26,8 +27,8 @@ def configure(case: Case) -> Any:
   """The config that the package ships, at the sizes of the case."""
   settings, config = case.settings, ave_config.get_config()
   if 'visual' in settings:
-    config.model.visual = {'variant': 'custom'} | swin_fields(settings['visual'])
-    config.model.audio = {'variant': 'audioset', 'tile': 10} | htsat_fields(settings['audio'])
+    config.model.visual = {'kind': 'swin_v2', 'variant': 'custom'} | swin_fields(settings['visual'])
+    config.model.audio = {'kind': 'htsat', 'variant': 'audioset', 'tile': 10} | htsat_fields(settings['audio'])
   config.model.adapter.update(
     alpha=settings['channel_gate'],
     beta=settings['spatial_gate'],
@@ -62,12 +63,12 @@ def batch(case: Case, rounding: int = 0) -> dict[str, np.ndarray]:
     if 'frames' in inputs
     else features
   )
-  return media | {'label': label, 'mask': np.ones(len(label), np.float32)}
+  return media | {'label': label, 'valid': np.ones(len(label), np.float32)}
 
 
 def run_ave(case: Case) -> dict[str, Any]:
   """Every intermediate of the evaluation, the outputs and the losses."""
-  task, variables, clips = tasks.build(configure(case)), weights(case), batch(case)
+  task, variables, clips = registry.build(configure(case)), weights(case), batch(case)
 
   @jax.jit
   def run(variables, clips):
@@ -131,7 +132,7 @@ def run_gradients(case: Case, roundings: int = 40) -> Iterator[dict[str, Any]]:
   In training mode the new running statistics, too, and the losses of four Adam steps, for the inputs as given.
   """
   config = configure(case)
-  task, variables, train = tasks.build(config), weights(case), case.training
+  task, variables, train = registry.build(config), weights(case), case.training
   trainable, frozen = tree.split(variables['params'], config.trainable)
   stats = variables['batch_stats']
 
@@ -241,7 +242,7 @@ def run_ave_metrics(case: Case) -> dict[str, Any]:
     logits, event_logits = inputs[f'event_{i}'].copy(), inputs[f'is_event_{i}'][..., 0].T
     if '+5 at the true class' in case.outputs[f'accuracy_{i}']['what']:
       logits[np.arange(len(event)), event] += 5
-    clips = {'label': np.where(fg, event[:, None], 28), 'mask': np.ones(len(event), np.float32)}
+    clips = {'label': np.where(fg, event[:, None], 28), 'valid': np.ones(len(event), np.float32)}
     outputs = {
       'event_logits': event_logits,
       'logits': logits,

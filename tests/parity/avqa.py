@@ -11,10 +11,11 @@ from flax import linen as nn
 
 from configs import avqa as avqa_config
 from configs import avqa_grounding as grounding_config
-from dgsct_jax import tasks, tree
+from dgsct_jax import tree
 from dgsct_jax.convert import avqa, htsat, swin_v2, table
 from dgsct_jax.models.heads.avqa import Answerer, Matching, QuestionEncoder
 from dgsct_jax.tasks import avqa as task
+from dgsct_jax.tasks import registry
 from tests.parity import ave
 from tests.parity.backbones import channels_last
 from tests.parity.golden import Case
@@ -51,7 +52,7 @@ def prepare(case: Case) -> tuple[Head, dict[str, Any], dict[str, Any]]:
   return (
     model,
     tree.unflatten(variables),
-    inputs | {'mask': np.ones(len(inputs['answer']), np.float32)},
+    inputs | {'valid': np.ones(len(inputs['answer']), np.float32)},
   )
 
 
@@ -102,7 +103,7 @@ def run_head_gradients(case: Case) -> dict[str, Any]:
 
 def run_avqa(case: Case) -> dict[str, Any]:
   """The config that the package ships, with the negative frames that it leaves out of an evaluation."""
-  settings, config = case.settings, avqa_config.get_config()
+  settings, config = case.settings, avqa_config.get_config('released')
   assert not settings['is_bn'] and not settings['is_gate']
   config.model.remat = 'none'  # Nobody sees the intermediate values of what is rematerialised.
   config.model.adapter.update(
@@ -112,7 +113,7 @@ def run_avqa(case: Case) -> dict[str, Any]:
     reduction=settings['Adapter_downsample'],
     groups=settings['num_conv_group'],
   )
-  model, inputs = tasks.build(config).model, case.inputs()
+  model, inputs = registry.build(config).model, case.inputs()
   plan = avqa.plan(case.weights() | {f'htsat.{name}': x for name, x in htsat.front_end().items()})
   variables = tree.unflatten(table.convert(plan.state, plan.table, plan.targets))
   batch = {
@@ -121,7 +122,7 @@ def run_avqa(case: Case) -> dict[str, Any]:
     'wave': inputs['wave'],
     'question': inputs['question'],
     'answer': inputs['answer'],
-    'mask': np.ones(len(inputs['answer']), np.float32),
+    'valid': np.ones(len(inputs['answer']), np.float32),
   }
 
   @jax.jit
@@ -157,12 +158,12 @@ def run_grounding_head(case: Case) -> dict[str, Any]:
 
 def judged(outputs: dict[str, Any]) -> dict[str, Any]:
   match = outputs['match_logits']
-  loss, _ = task.grounding_loss(outputs, {'mask': np.ones(len(match), np.float32)})
+  loss, _ = task.grounding_loss(outputs, {'valid': np.ones(len(match), np.float32)})
   return {'match': rearrange(match, 'b p 1 c -> (b p) c'), 'loss': loss}
 
 
 def run_grounding(case: Case) -> dict[str, Any]:
-  model, inputs = tasks.build(grounding_config.get_config()).model, case.inputs()
+  model, inputs = registry.build(grounding_config.get_config('released')).model, case.inputs()
   batch = {'video': channels_last(inputs['frames']), 'wave': inputs['wave'][:, None]}
   backbones = nest_backbones(avqa.MATCHING)
   state = case.weights() | {f'htsat.{name}': x for name, x in htsat.front_end().items()}

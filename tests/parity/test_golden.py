@@ -1,4 +1,4 @@
-"""Every case of the golden folder through the converter and the real modules; unknown kinds are reported as skipped."""
+"""Every case of the golden folder through the converter and the real modules, or named as one to come."""
 
 from collections.abc import Iterator
 
@@ -25,6 +25,19 @@ RUNNERS = {
   'matching': matching.run_matching,
 }
 
+# Cases that have no runner yet, by name: a case of a kind that is not recognised is a failure unless
+# it stands here, so that a renamed field cannot turn a case that ran into one that is skipped.
+TO_COME = {
+  *('avs_ms3_full', 'avs_ms3_head', 'avs_ms3_metrics', 'avs_ms3_small'),
+  *('avs_s4_full', 'avs_s4_head', 'avs_s4_metrics', 'avs_s4_small'),
+  *('avs_tpavi_audio', 'avs_tpavi_audio_train', 'avs_tpavi_video', 'avs_tpavi_video_train'),
+  *('avvp_full', 'avvp_head', 'avvp_head_grad', 'avvp_head_hard', 'avvp_head_small'),
+  *('avvp_metrics', 'avvp_small'),
+  *('lavish_adapter', 'lavish_adapter_gated', 'lavish_adapter_train'),
+  *('lavish_ave_full', 'lavish_ave_small'),
+  *('ma_avt_base', 'ma_avt_tiny', 'ma_avt_tiny_lavish', 'ma_avt_tiny_plain'),
+  *('kaldi_fbank', 'losses_misc'),
+}
 
 RELATIVE = {
   'ave_grad': 1e-3,
@@ -45,6 +58,10 @@ def is_slow(case: golden.Case) -> bool:
 )
 def test_golden_case_is_reproduced(case):
   if case.kind not in RUNNERS:
+    assert case.name in TO_COME, (
+      f'{case.name} is of the kind {case.kind!r}, which has no runner: mend Case.kind, or give the kind'
+      ' a runner.'
+    )
     pytest.skip(f'golden case of a kind without a runner yet: {case.json["what"][:70]}')
   with jax.default_matmul_precision('highest'):
     got = RUNNERS[case.kind](case)
@@ -52,3 +69,8 @@ def test_golden_case_is_reproduced(case):
       print(golden.compare_first(case, got, RELATIVE.get(case.kind, 1e-5)))
     else:
       print(golden.compare(case, got))
+
+
+def test_no_case_that_has_a_runner_is_named_as_one_to_come():
+  ready = {case.name for case in golden.cases() if case.kind in RUNNERS}
+  assert not ready & TO_COME

@@ -5,7 +5,9 @@ import json
 import numpy as np
 import pytest
 
-from dgsct_jax.data import questions, scene_labels, scene_questions
+from dgsct_jax.data import questions
+from dgsct_jax.scenes import labels
+from dgsct_jax.scenes import questions as scene_questions
 from dgsct_jax.scenes.compose import compose
 from dgsct_jax.scenes.questions import KINDS, TEMPLATES, Facts, Thing
 from dgsct_jax.scenes.shapes import Shapes
@@ -207,7 +209,7 @@ def test_one_object_is_what_it_is():
 
 
 def test_composed_clips_are_asked_all_nine_types_in_the_released_form():
-  knobs = dataclasses.replace(scene_labels.MUSIC, sample_rate=1000, size=32)
+  knobs = dataclasses.replace(labels.MUSIC, sample_rate=1000, size=32)
   words, possible = scene_questions.vocabulary(Shapes().classes)
   kinds, given, texts = collections.Counter(), set(), set()
   for i in range(60):
@@ -239,7 +241,7 @@ def test_composed_clips_are_asked_all_nine_types_in_the_released_form():
 
 def test_several_questions_of_a_type_are_different_ones():
   record = compose(
-    Shapes(), dataclasses.replace(scene_labels.MUSIC, sample_rate=1000, size=32), 0, 'train', 1
+    Shapes(), dataclasses.replace(labels.MUSIC, sample_rate=1000, size=32), 0, 'train', 1
   )._asdict()
   ask = lambda each: scene_questions.about(
     record, Shapes().classes, 32, 'a', np.random.default_rng(0), each

@@ -1,6 +1,7 @@
 """AVE as a task: losses and metrics that padding cannot move, and the model at its full size."""
 
 import functools
+import json
 import math
 
 import jax
@@ -9,9 +10,11 @@ import numpy as np
 import pytest
 
 from configs import ave as config
-from dgsct_jax import tasks, tree
+from dgsct_jax import models, tree
+from dgsct_jax.data.clips import Clip
 from dgsct_jax.models import lazy
-from dgsct_jax.tasks import ave
+from dgsct_jax.tasks import ave, registry
+from dgsct_jax.tasks.task import Task, View
 
 CLASSES = 28
 
@@ -30,7 +33,7 @@ def clips(n: int = 6, seed: int = 0) -> tuple[dict, dict]:
     'activation_logits': draw(n, CLASSES),
     'clip_logits': draw(n, CLASSES + 1),
   }
-  return outputs, {'label': label, 'mask': np.ones(n, np.float32)}
+  return outputs, {'label': label, 'valid': np.ones(n, np.float32)}
 
 
 def rows(tree_: dict, at) -> dict:
@@ -108,7 +111,7 @@ def test_the_weak_loss_is_the_cross_entropy_of_the_clip():
 def test_padded_clips_count_in_no_loss(function):
   outputs, batch = clips()
   half = loss(rows(outputs, slice(3)), rows(batch, slice(3)), function)
-  batch['mask'][3:] = 0
+  batch['valid'][3:] = 0
   whole = loss(outputs, batch, function)
   assert whole[0] == pytest.approx(half[0], rel=1e-6)
   assert whole[1] == pytest.approx(half[1], rel=1e-6)
@@ -141,28 +144,28 @@ def test_right_predictions_score_100_and_wrong_ones_0():
   event = batch['label'].min(1)
   likely = np.where(batch['label'] < CLASSES, 1, -1)
   right = {'logits': np.eye(CLASSES)[event], 'event_logits': likely}
-  assert set(reduce(ave.metrics(right, batch), batch['mask']).values()) == {100}
+  assert set(reduce(ave.metrics(right, batch), batch['valid']).values()) == {100}
   wrong = {'logits': np.eye(CLASSES)[event - 1], 'event_logits': -likely}
-  assert set(reduce(ave.metrics(wrong, batch), batch['mask']).values()) == {0}
+  assert set(reduce(ave.metrics(wrong, batch), batch['valid']).values()) == {0}
 
 
 def test_accuracy_is_the_share_of_seconds():
   outputs, batch = clips()
   hits = ave.predict(outputs) == batch['label']
   assert 0 < hits.mean() < 1
-  found = reduce(ave.metrics(outputs, batch), batch['mask'])
+  found = reduce(ave.metrics(outputs, batch), batch['valid'])
   assert found['accuracy'] == pytest.approx(100 * hits.mean())
 
 
 @pytest.mark.parametrize('sizes', [(6,), (4, 2), (1, 5), (1,) * 6])
 def test_metrics_do_not_depend_on_the_split_into_batches_or_padding(sizes):
   outputs, batch = clips()
-  expected = reduce(ave.metrics(outputs, batch), batch['mask'])
+  expected = reduce(ave.metrics(outputs, batch), batch['valid'])
   parts, start = [], 0
   for size in sizes:
     at = np.minimum(np.arange(start, start + max(sizes)), 5)  # padded with the last clip
-    padded = rows(batch, at) | {'mask': (np.arange(max(sizes)) < size).astype(np.float32)}
-    parts.append((ave.metrics(rows(outputs, at), padded), padded['mask']))
+    padded = rows(batch, at) | {'valid': (np.arange(max(sizes)) < size).astype(np.float32)}
+    parts.append((ave.metrics(rows(outputs, at), padded), padded['valid']))
     start += size
   mask = np.concatenate([mask for _, mask in parts])
   together = {
@@ -170,6 +173,79 @@ def test_metrics_do_not_depend_on_the_split_into_batches_or_padding(sizes):
     for name in expected
   }
   assert reduce(together, mask) == pytest.approx(expected)
+
+
+# What is shown.
+
+
+def test_confidence_is_that_of_an_event_and_of_its_class():
+  outputs = {
+    'logits': np.log([[0.5, 0.3, 0.2], [0.1, 0.1, 0.8]]),
+    'event_logits': np.array([[2.0, -1.0], [0.1, 9.0]]),
+  }
+  found = ave.judge(outputs, ('dog', 'bell', 'horse'))
+  assert [f['event'] for f in found] == ['dog', None, 'horse', 'horse']
+  assert [f['likeliest'] for f in found] == ['dog', 'dog', 'horse', 'horse']
+  np.testing.assert_allclose(
+    [f['confidence'] for f in found],
+    [0.5 * sigmoid(2), 0.5 * sigmoid(-1), 0.8 * sigmoid(0.1), 0.8 * sigmoid(9)],
+  )
+
+
+def test_logits_of_background_are_no_class():
+  outputs = {'logits': np.array([[0.0, 1.0, 9.0]]), 'event_logits': np.array([[50.0]])}
+  (second,) = ave.judge(outputs, ('dog', 'bell'))  # the weakly supervised head has one more
+  assert second['event'] == 'bell' and second['confidence'] == pytest.approx(1 / (1 + np.exp(-1)))
+
+
+NAMES = ('dog', 'bell', 'horse')
+
+
+def shown(clip: Clip, logits, event_logits) -> View:
+  """Of windows of two seconds."""
+  w = len(logits)
+  outputs = {
+    'logits': np.array(logits),
+    'event_logits': np.array(event_logits),
+    'visual_map': np.full((w, 2, 16), 1 / 16),
+    'audio_map': np.full((w, 2, 16), 1 / 16),
+  }
+  encoder = models.build(config.get_config('tiny').model)
+  return ave.show(clip, outputs, names=NAMES, encoder=encoder)
+
+
+def film(seconds: int, **fields) -> Clip:
+  frames, wave = np.zeros((seconds, 16, 16, 3), np.uint8), np.zeros((seconds, 4000), np.float32)
+  return Clip('a.mp4', tuple(range(seconds)), frames, wave, **fields)
+
+
+def test_a_file_is_told_second_by_second_up_to_its_end():
+  view = shown(film(3), [[9.0, 0, 0], [0, 9.0, 0]], [[1.0, -1.0], [2.0, 3.0]])
+  timeline = view.record['timeline']
+  assert [(s['second'], s['event']) for s in timeline] == [(0, 'dog'), (1, None), (2, 'bell')]
+  assert view.record['classes'] == list(NAMES) and 'true' not in timeline[0]
+  assert view.lines == view.captions and view.lines[0].startswith('0:00  dog 0.')
+  assert view.lines[1].startswith('0:01  – (dog ')
+  assert [track.name for track in view.tracks] == [
+    'frames', 'looks at', 'sound', 'listens to', 'event', 'predicted'
+  ]  # fmt: skip
+  assert all(len(track[1]) == 3 for track in view.tracks)
+  np.testing.assert_array_equal(view.tracks[-1].labels, [0, 3, 1])
+  np.testing.assert_allclose(view.tracks[4].values, sigmoid(np.array([1.0, -1.0, 2.0])))
+  assert view.overlay is view.tracks[1] and view.title == 'a.mp4'
+
+
+def test_what_is_made_up_stands_in_the_title():
+  assert shown(film(2, notes=('silence',)), [[1.0, 0, 0]], [[1.0, 1.0]]).title == 'a.mp4 · silence'
+
+
+def test_of_a_known_clip_the_true_events_stand_beside():
+  clip = film(2, known={'label': np.array([0, 3])})
+  view = shown(clip, [[9.0, 0, 0]], [[1.0, 1.0]])
+  assert [s['true'] for s in view.record['timeline']] == ['dog', None]
+  assert view.title == 'a.mp4: 1 of 2 seconds right'
+  assert [track.name for track in view.tracks[-2:]] == ['true', 'predicted']
+  json.dumps(view.record)
 
 
 # The model.
@@ -181,7 +257,7 @@ def batch_shapes(values, b: int = 1, t: int = 2) -> dict:
   return {'video': array(b, t, image, image, 3), 'wave': array(b, t, rate)}
 
 
-def shapes(task: tasks.Task, batch: dict) -> tuple[dict, tree.Tree]:
+def shapes(task: Task, batch: dict) -> tuple[dict, tree.Tree]:
   """Of the outputs and of the variables."""
   return jax.eval_shape(task.model.init_with_output, jax.random.key(0), batch)
 
@@ -190,7 +266,7 @@ def shapes(task: tasks.Task, batch: dict) -> tuple[dict, tree.Tree]:
 def full() -> tree.Tree:
   """Parameters of the full-size model."""
   values = config.get_config()
-  return shapes(tasks.build(values), batch_shapes(values, t=1))[1]['params']
+  return shapes(registry.build(values), batch_shapes(values, t=1))[1]['params']
 
 
 def count(params: tree.Tree, *rules: str) -> int:
@@ -230,11 +306,11 @@ def test_adapters_sit_at_twelve_pairs_of_blocks(full):
 
 
 @functools.cache
-def tiny(variant: str = 'tiny', **changes) -> tuple[tasks.Task, dict, tree.Tree]:
+def tiny(variant: str = 'tiny', **changes) -> tuple[Task, dict, tree.Tree]:
   """The task at toy size, and shapes: of outputs for two clips of three seconds, of variables."""
   values = config.get_config(variant)
   values.update_from_flattened_dict({name.replace('__', '.'): x for name, x in changes.items()})
-  task = tasks.build(values)
+  task = registry.build(values)
   return task, *shapes(task, batch_shapes(values, 2, 3))
 
 
@@ -251,13 +327,13 @@ MAPS = {'visual_map': (2, 3, 16), 'audio_map': (2, 3, 16)}
 def test_outputs_have_the_shapes_that_losses_and_metrics_expect(variant, expected):
   task, outputs, _ = tiny(variant)
   assert {name: x.shape for name, x in outputs.items()} == expected | {'gate': (2, 3)} | MAPS
-  batch = {'label': np.array([[1, 28, 1], [28, 28, 28]]), 'mask': np.ones(2, np.float32)}
+  batch = {'label': np.array([[1, 28, 1], [28, 28, 28]]), 'valid': np.ones(2, np.float32)}
   total, parts = jax.eval_shape(task.loss, outputs, batch)
   assert total.shape == () and all(part.shape == () for part in parts.values())
   zeros = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), outputs)
   found = task.metrics(zeros, batch)
   assert all(value.shape == weight.shape == (2,) for value, weight in found.values())
-  assert task.primary in found and set(task.batch_means) == {'accuracy'}
+  assert task.primary in found and task.released({'accuracy': 4.0, 'x': 5.0}) == {'accuracy': 4.0}
 
 
 def test_bfloat16_ends_at_the_pooled_tokens_and_changes_no_parameter():
@@ -272,7 +348,7 @@ def test_rematerialisation_changes_no_parameter():
   values = config.get_config('tiny')
   values.model.remat = 'blocks'
   drawn = lazy.init(
-    tasks.build(values).model, jax.random.key(0), batch_shapes(values, 2, 3), train=False
+    registry.build(values).model, jax.random.key(0), batch_shapes(values, 2, 3), train=False
   )
   assert tree.flatten(drawn).keys() == tree.flatten(tiny()[2]).keys()
 
@@ -289,4 +365,4 @@ def test_settings_that_fit_nothing_are_refused(changes, message):
   values = config.get_config('tiny')
   values.update_from_flattened_dict(changes)
   with pytest.raises(ValueError, match=message):
-    tasks.build(values)
+    registry.build(values)

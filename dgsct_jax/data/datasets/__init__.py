@@ -1,4 +1,4 @@
-"""Data sets: what a config's `data.kind` names."""
+"""All data sets, by their names in `config.data.kind`."""
 
 from typing import Any
 
@@ -30,7 +30,7 @@ KINDS: dict[str, Kind] = {
 
 
 def of(fields: Any) -> Kind:
-  """The kind of `config.data`. Raises ValueError for an unknown one."""
+  """The data set of `config.data`. Raises ValueError if there is none of that kind."""
   if fields.kind not in KINDS:
     raise ValueError(f'config.data.kind is {fields.kind!r}; choose one of {", ".join(KINDS)}.')
   return KINDS[fields.kind]

@@ -1,10 +1,11 @@
 """AVE: 4143 clips of ten seconds with one audio-visual event each, of 28 classes.
 
 Read from the folder of the DG-SCT release (`frames/<VideoID>/*.jpg`, `wave/<VideoID>.npy`), or
-from that of the data set's authors (`AVE/<VideoID>.mp4`); Annotations.txt and the split files lie
-in both. docs/data/ave.md has the rules by which clips are cut.
+from that of the data set's authors (`AVE/<VideoID>.mp4`); both have Annotations.txt and the split
+files. docs/data/ave.md has the rules by which clips are cut.
 """
 
+import collections
 import dataclasses
 import os
 from pathlib import Path
@@ -14,7 +15,7 @@ import h5py
 import numpy as np
 import tensorflow_datasets as tfds
 
-from dgsct_jax.data import clips, cut, kind, records
+from dgsct_jax.data import clips, cut, files, kind, records
 
 VERSION = '1.0.0'
 SECONDS = 10
@@ -73,12 +74,14 @@ class Read:
   """How a clip becomes a record."""
 
   rate: int  # of the stored sound
-  side: int  # of frames taken from videos: the shorter one is at most this
-  frames_per_second: int  # of which ten frames are taken, of videos
+  side: int  # maximum of the shorter side of frames taken from videos
+  frames_per_second: int  # at which videos are cut before ten frames are chosen
+  usual: int = dataclasses.field(default=0, repr=False)  # pictures in a folder
 
   def __call__(self, clip: Clip) -> records.Record:
+    """Raises ValueError or OSError if the clip cannot be used."""
     times = frame_times(self.frames_per_second)
-    frames, wave = cut.read_clip(clip.files, clip.id, times, self.rate, self.side)
+    frames, wave = cut.read_clip(clip.files, clip.id, times, self.rate, self.side, self.usual)
     return {
       'id': clip.id,
       'row': clip.row,
@@ -105,7 +108,8 @@ def recipe(
     raise ValueError(
       f'{root} has neither the folders frames and wave, nor videos in AVE, videos or itself.'
     )
-  missing = str(root / 'AVE' / '{}.mp4')  # to be named as the reason
+  usual = cut.usual_count(root / 'frames' / row.id for row in rows) if released else 0
+  missing = str(root / 'AVE' / '{}.mp4')  # the file that the error names
   clips = [
     dataclasses.replace(
       row, files=str(root if released else videos.get(row.id, missing.format(row.id)))
@@ -125,70 +129,119 @@ def recipe(
     version=VERSION,
     features=features,
     splits={name: [clips[i] for i in order] for name, order in splits(root, rows).items()},
-    read=Read(rate, side, frames_per_second),
+    read=Read(rate, side, frames_per_second, usual),
     files={'classes.txt': '\n'.join(CLASSES)},
+    remarks=repeated(rows),
   )
 
 
 def annotations(root: Path) -> list[Clip]:
   """The rows of Annotations.txt, without their files."""
-  path = root / 'Annotations.txt'
-  lines = path.read_text(encoding='utf-8').splitlines()
-  if lines and lines[0].startswith('Category&'):
-    del lines[0]
-  return [_parse(path, number, line) for number, line in enumerate(lines)]
+  rows = files.lines(root / 'Annotations.txt')
+  if rows and rows[0][1].startswith('Category&'):
+    del rows[0]
+  return [
+    _parse(root / 'Annotations.txt', line, text, row) for row, (line, text) in enumerate(rows)
+  ]
+
+
+def repeated(rows: list[Clip]) -> list[str]:
+  """Remarks on equal rows of Annotations.txt."""
+  same: dict[tuple[int, str, int, int], list[int]] = {}
+  for row in rows:
+    same.setdefault(_key(row), []).append(row.row)
+  return [
+    f'Annotations.txt has {key[1]} in the rows {", ".join(map(str, numbers))} from 0, all alike'
+    for key, numbers in same.items()
+    if len(numbers) > 1
+  ]
 
 
 def splits(root: Path, rows: list[Clip]) -> dict[str, list[int]]:
-  """The rows of each split in their order, from {}_order.h5 or {}Set.txt, which must agree."""
-  result = {}
-  numbers = {(row.event, row.id, row.start, row.end): row.row for row in rows}
+  """The rows of each split in their order, from NAME_order.h5 or NAMESet.txt, which must agree."""
+  result: dict[str, list[int]] = {}
+  numbers: dict[tuple[int, str, int, int], list[int]] = {}
+  for row in rows:
+    numbers.setdefault(_key(row), []).append(row.row)
   for name in ('train', 'val', 'test'):
     order, listed = root / f'{name}_order.h5', root / f'{name}Set.txt'
-    found = []
-    if order.exists():
-      with h5py.File(order) as file:
-        found.append(file['order'][:].tolist())
-      if outside := [i for i in found[0] if not 0 <= i < len(rows)]:
-        raise ValueError(
-          f'{order} names the rows {outside[:5]} of Annotations.txt, which has only {len(rows)}.'
-        )
-    if listed.exists():
-      lines = listed.read_text(encoding='utf-8').splitlines()
-      parsed = [_parse(listed, i, line) for i, line in enumerate(lines)]
-      keys = [(row.event, row.id, row.start, row.end) for row in parsed]
-      if unknown := [key for key in keys if key not in numbers]:
-        raise ValueError(
-          f'{listed} has {len(unknown)} clips that are not in Annotations.txt, such '
-          f'as {unknown[0][1]}.'
-        )
-      found.append([numbers[key] for key in keys])
-    if not found:
+    if not (order.exists() or listed.exists()):
       raise ValueError(f'{root} has neither {order.name} nor {listed.name}.')
-    if found[0] != found[-1]:
-      raise ValueError(f'{order} and {listed} name different clips; remove the wrong one.')
-    result[name] = found[0]
+    ordered = _read_order(order, len(rows)) if order.exists() else None
+    wanted = _read_list(listed, numbers, ordered) if listed.exists() else []
+    if ordered is not None:
+      if listed.exists() and [_key(rows[i]) for i in ordered] != [_key(rows[i]) for i in wanted]:
+        raise ValueError(f'{order} and {listed} name different clips; remove the wrong one.')
+      wanted = ordered
+    repeated = [rows[i] for i, count in collections.Counter(wanted).items() if count > 1]
+    if repeated:
+      raise ValueError(
+        f'{order if order.exists() else listed} names {len(repeated)} clips twice, first'
+        f' {repeated[0].id}, row {repeated[0].row} of Annotations.txt from 0.'
+      )
+    result[name] = wanted
   return result
 
 
-def _parse(path: Path, number: int, line: str) -> Clip:
+def _read_order(path: Path, rows: int) -> list[int]:
   try:
-    category, video, _, start, end = line.split('&')
-    return Clip(video, number, CLASSES.index(category), int(start), int(end), '')
+    with h5py.File(path) as file:
+      order = np.asarray(file['order'][:])
+  except (OSError, KeyError) as error:
+    raise ValueError(f'{path} is no HDF5 file with the field order ({error}).') from error
+  if order.dtype.kind not in 'iu' or order.ndim != 1:
+    raise ValueError(
+      f'{path} holds {order.dtype} of the shape {order.shape}; it should list rows of'
+      ' Annotations.txt by number.'
+    )
+  if outside := [int(i) for i in order if not 0 <= i < rows]:
+    raise ValueError(
+      f'{path} names the rows {outside[:5]} of Annotations.txt, which has only {rows}.'
+    )
+  return order.tolist()
+
+
+def _read_list(
+  path: Path, numbers: dict[tuple[int, str, int, int], list[int]], wanted: list[int] | None
+) -> list[int]:
+  """The rows of Annotations.txt that a list names.
+
+  Args:
+    wanted: the rows of the other file, which decide where a clip is in several rows.
+  """
+  places: list[int] = []
+  for line, text in files.lines(path):
+    key = _key(_parse(path, line, text, 0))
+    if key not in numbers:
+      raise ValueError(f'{path}, line {line}: {key[1]} is not in Annotations.txt.')
+    same, place = numbers[key], len(places)
+    meant = wanted[place] if wanted is not None and place < len(wanted) else same[0]
+    places.append(meant if meant in same else same[0])
+  return places
+
+
+def _key(row: Clip) -> tuple[int, str, int, int]:
+  return row.event, row.id, row.start, row.end
+
+
+def _parse(path: Path, line: int, text: str, row: int) -> Clip:
+  try:
+    category, video, _, start, end = text.split('&')
+    return Clip(video, row, CLASSES.index(category), int(start), int(end), '')
   except ValueError:
     raise ValueError(
-      f'{path}, row {number} from 0: {line!r} is not a known class, a video, a '
-      "quality, and two seconds, with '&' in between."
+      f'{path}, line {line}: {text!r} is not a known class, a video, a quality, and two seconds,'
+      " with '&' in between."
     ) from None
 
 
 def windows(fields: Any, length: float) -> list[clips.Window]:
-  """Ten seconds at a time, pictures as from a video that was cut into 16 a second."""
+  """Windows of ten seconds, with the pictures of a video that is cut at 16 frames per second."""
   return clips.consecutive(length, frame_times(16))
 
 
 def frame_times(frames_per_second: int) -> list[float]:
-  """When the ten pictures of a video are taken that was cut into so many, as released."""
+  """The times of the ten pictures of a video that is cut at a frame rate, as released."""
   chosen = cut.spread(SECONDS * frames_per_second, SECONDS)
   return [i / frames_per_second for i in chosen]
 

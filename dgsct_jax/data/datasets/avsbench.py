@@ -1,6 +1,6 @@
-"""What the two parts of AVSBench share: five seconds, a picture and a mask of each, and the sound.
+"""What the two parts of AVSBench share: five seconds with a picture, a mask and sound each.
 
-A mask says which pixels sound; docs/data/avsbench.md has the rules.
+A mask marks the pixels of objects that sound; docs/data/avsbench.md has the rules.
 """
 
 import dataclasses
@@ -8,6 +8,7 @@ import functools
 import io
 import os
 import pickle
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,20 +21,21 @@ from dgsct_jax.data import clips, cut, records, transforms
 
 VERSION = '1.0.0'
 SECONDS = 5
-FRAME_AT = 15 / 16  # in its second, of videos: as the authors cut them, the last of sixteen
+FRAME_AT = 15 / 16  # time of the frame in its second: the last of sixteen, as the authors cut them
 SPLITS = ('train', 'val', 'test')
+SOFT = 0.2  # share of grey pixels above which a picture is not accepted as a mask
 
 
 @dataclasses.dataclass(frozen=True)
 class Clip:
-  """A row of the list, and where its files are."""
+  """A row of the list, and the places of its files."""
 
   id: str
-  frames: tuple[str, ...]  # pictures, or none ...
-  video: str  # ... but the video
+  frames: tuple[str, ...]  # pictures; empty: take those of the video
+  video: str
   masks: tuple[str, ...]
-  waves: str  # the AVS.npy with the sound, or '': that of the video
-  sound: str  # its name in there
+  waves: str  # the AVS.npy with the sound; '': take that of the video
+  sound: str  # the name of the sound in AVS.npy
   start: float = 0.0  # of the clip in a longer video
   category: int = 0
 
@@ -43,9 +45,10 @@ class Read:
   """How a clip becomes a record."""
 
   rate: int  # of the stored sound
-  side: int  # of frames taken from videos: the shorter one is at most this
+  side: int  # maximum of the shorter side of frames taken from videos
 
   def __call__(self, clip: Clip) -> records.Record:
+    """Raises ValueError or OSError if the clip cannot be used."""
     start = cut.start_of(clip.video, clip.start, SECONDS) if clip.video else 0
     if clip.frames:
       frames = cut.read_pictures([Path(path) for path in clip.frames])
@@ -65,6 +68,9 @@ class Read:
     else:
       wave = cut.video_wave(clip.video, SECONDS, self.rate, start)
     masks = [binary_mask(path) for path in clip.masks]
+    if all(transforms.decode_image(mask).all() for mask in masks):
+      remark = 'its masks cover the whole picture in every second'
+      warnings.warn(remark, records.Remark, stacklevel=2)
     return {
       'id': clip.id,
       'frames': frames,
@@ -77,9 +83,10 @@ class Read:
 def recipe(
   name: str, clips: Mapping[str, list[Clip]], rate: int, side: int, categories: Sequence[str] = ()
 ) -> records.Recipe:
-  """Stored in the order of the files of sounds, so that each is read once, read in that of `clips`.
+  """The data set of some clips, which will be read in their order.
 
-  (The released metrics depend on the order.)
+  (The released metrics depend on the order.) They are stored in the order of the sound files, so
+  that each of those is read once.
   """
   features = {
     'id': tfds.features.Text(),
@@ -88,9 +95,9 @@ def recipe(
     'masks': records.IMAGES,  # PNG of one channel, 0 or 255
     'category': tfds.features.Scalar(np.int32),
   }
-  stored = {split: sorted(found, key=lambda clip: clip.waves) for split, found in clips.items()}
+  stored = {split: sorted(listed, key=lambda clip: clip.waves) for split, listed in clips.items()}
   files = {
-    f'{split}.order.txt': '\n'.join(clip.id for clip in found) for split, found in clips.items()
+    f'{split}.order.txt': '\n'.join(clip.id for clip in listed) for split, listed in clips.items()
   }
   if categories:
     files['classes.txt'] = '\n'.join(categories)
@@ -100,23 +107,35 @@ def recipe(
 def binary_mask(path: str | os.PathLike) -> bytes:
   """A mask file of any mode as a PNG of one channel, 0 and 255.
 
+  The mask is what is not black; in pictures of one colour, what is not transparent. Soft edges are
+  thresholded at half, with a remark.
+
   Raises:
-    ValueError: it has more than two values, so that what sounds is not clear.
+    ValueError: too many pixels are neither black nor as bright as the brightest.
   """
   try:
     with Image.open(path) as image:
-      if image.mode not in ('1', 'L', 'P', 'I', 'I;16'):
-        image = image.convert('RGB')  # less transparency
-      values = np.asarray(image)  # of a palette: its indices
+      transforms.check_size(image)
+      colours = np.asarray(image.convert('RGBA'))  # of a palette: its colours, in whatever order
   except FileNotFoundError:
     raise
-  except (OSError, ValueError, SyntaxError) as error:  # Pillow raises all three
-    raise ValueError(f'{path} is not a readable picture.') from error
-  values = values.max(-1) if values.ndim == 3 else values
-  if len(found := np.unique(values)) > 2 or (len(found) == 2 and found[0]):
-    raise ValueError(f'{path} has the values {found[:9].tolist()}; a mask has 0 and one other.')
+  except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:  # of Pillow
+    raise ValueError(f'{path} is not a readable picture ({error}).') from error
+  values, alpha = colours[..., :3].max(-1), colours[..., 3]
+  if np.ptp(alpha):  # a mask in the transparency, or beside it
+    values = alpha if not np.ptp(values) else np.where(alpha > 0, values, 0)
+  soft = (values > 0) & (values < values.max())
+  if soft.mean() > SOFT:
+    raise ValueError(
+      f'{path} has {len(np.unique(values))} shades, on {100 * soft.mean():.0f} % of its pixels; a'
+      ' mask is black and one other.'
+    )
+  if soft.any():
+    remark = f'{path} has soft edges: what is half as bright as its brightest counts'
+    warnings.warn(remark, records.Remark, stacklevel=2)
+  mask = (2 * values.astype(int) > values.max()) * np.uint8(255)
   file = io.BytesIO()
-  Image.fromarray(((values > 0) * 255).astype(np.uint8)).save(file, 'png')
+  Image.fromarray(mask).save(file, 'png')
   return file.getvalue()
 
 
@@ -135,7 +154,7 @@ def find_media(root: Path, name: str) -> tuple[Path, Mapping[str, Path]]:
 
 @functools.lru_cache(maxsize=1)
 def _stored_waves(path: str) -> Mapping[str, np.ndarray]:
-  """A dictionary of waves that np.save wrote: a pickle, of which only arrays are accepted."""
+  """A dictionary of waves that np.save wrote: a pickle, from which only arrays are loaded."""
   with open(path, 'rb') as file:
     try:
       version = np.lib.format.read_magic(file)
@@ -144,13 +163,14 @@ def _stored_waves(path: str) -> Mapping[str, np.ndarray]:
       waves = _Arrays(file).load() if dtype.hasobject else None
     except (ValueError, EOFError, KeyError, pickle.UnpicklingError) as error:
       raise ValueError(f'{path} is not a readable dictionary of waves ({error}).') from error
-  if shape != () or not isinstance(waves.item(), dict):
+  stored = waves.item() if waves is not None and shape == () else None
+  if not isinstance(stored, dict):
     raise ValueError(f'{path} holds an array of shape {shape}, not one dictionary of waves.')
-  return waves.item()
+  return stored
 
 
 class _Arrays(pickle.Unpickler):
-  """Reads pickled numpy arrays and plain containers; everything else could run code."""
+  """Loads pickled numpy arrays and plain containers only; everything else could run code."""
 
   harmless = ('_reconstruct', '_frombuffer', 'ndarray', 'dtype', 'scalar')
 
@@ -161,11 +181,11 @@ class _Arrays(pickle.Unpickler):
 
 
 def windows(fields: Any, length: float) -> list[clips.Window]:
-  """Five seconds at a time, each with its last of sixteen pictures."""
+  """Windows of five seconds, each second with the last of its sixteen pictures."""
   return clips.consecutive(length, [i + FRAME_AT for i in range(SECONDS)])
 
 
 def masks(split: str) -> tuple[transforms.DecodeMasks, ...]:
-  """As stored: S4's training split has that of the first second alone."""
+  """Decodes the stored masks: in S4's training split only that of the first second."""
   del split
   return (transforms.DecodeMasks(),)

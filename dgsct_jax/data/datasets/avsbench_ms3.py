@@ -1,14 +1,13 @@
-"""AVSBench MS3: the pixels of all things that sound, in five seconds of video.
+"""AVSBench MS3: five seconds of video with the masks of all objects that sound.
 
 Read from the folder of the AVSBench and DG-SCT releases (`ms3_meta_data.csv`, `ms3_data/
 visual_frames`, `gt_masks`, `wave`), or from the list, gt_masks and videos `<name>.mp4`.
 """
 
-import csv
 import os
 from pathlib import Path
 
-from dgsct_jax.data import cut, kind, records
+from dgsct_jax.data import cut, files, kind, records
 from dgsct_jax.data.datasets import avsbench
 
 
@@ -20,7 +19,7 @@ def recipe(source: str | os.PathLike, *, rate: int = 32000, side: int = 256) -> 
   """
   root = cut.find_root(source, 'AVSBench_data/Multi-sources', 'ms3_meta_data.csv')
   folder, videos = avsbench.find_media(root, 'ms3_data')
-  clips = {split: [] for split in avsbench.SPLITS}
+  clips: dict[str, list[avsbench.Clip]] = {split: [] for split in avsbench.SPLITS}
   for name, split in rows(root / 'ms3_meta_data.csv'):
     numbers = range(1, avsbench.SECONDS + 1)
     masks = folder / 'gt_masks' / split / name
@@ -40,12 +39,13 @@ def recipe(source: str | os.PathLike, *, rate: int = 32000, side: int = 256) -> 
 
 def rows(path: Path) -> list[tuple[str, str]]:
   """(name, split) of each clip: the first two columns."""
-  with open(path, newline='', encoding='utf-8-sig') as file:
-    _, *lines = csv.reader(file)
-  for number, line in enumerate(lines, 2):
-    if line[1] not in avsbench.SPLITS:
-      raise ValueError(f'{path}, line {number}: {line} has an unknown split.')
-  return [(line[0], line[1]) for line in lines]
+  clips = []
+  for row in files.table(path, ()):
+    name, split, *_ = (*row.fields.values(), '')
+    if split not in avsbench.SPLITS:
+      raise row.fail(f'the split {split!r} is none of {", ".join(avsbench.SPLITS)}')
+    clips.append((name, split))
+  return clips
 
 
 KIND = kind.Kind(

@@ -1,14 +1,14 @@
-"""AVSBench S4: the pixels of one thing that sounds, in five seconds of video, 23 categories.
+"""AVSBench S4: five seconds of video with the masks of one object that sounds, 23 categories.
 
 Read from the folder of the AVSBench and DG-SCT releases (`s4_meta_data.csv`, `s4_data/
 visual_frames`, `gt_masks`, `wave`), or from the list, gt_masks and videos `<name>.mp4`.
 """
 
-import csv
 import os
 from pathlib import Path
+from typing import Any
 
-from dgsct_jax.data import cut, kind, records
+from dgsct_jax.data import cut, files, kind, records
 from dgsct_jax.data.datasets import avsbench
 
 CATEGORIES = (
@@ -46,7 +46,7 @@ def recipe(source: str | os.PathLike, *, rate: int = 32000, side: int = 256) -> 
   """
   root = cut.find_root(source, 'AVSBench_data/Single-source', 's4_meta_data.csv')
   folder, videos = avsbench.find_media(root, 's4_data')
-  clips = {split: [] for split in avsbench.SPLITS}
+  clips: dict[str, list[avsbench.Clip]] = {split: [] for split in avsbench.SPLITS}
   for row in rows(root / 's4_meta_data.csv'):
     name, category, split = row['name'], row['category'], row['split']
     inside = Path(split, category, name)
@@ -70,22 +70,20 @@ def recipe(source: str | os.PathLike, *, rate: int = 32000, side: int = 256) -> 
   return avsbench.recipe('avsbench_s4', clips, rate, side, CATEGORIES)
 
 
-def rows(path: Path) -> list[dict]:
-  """name, start (seconds), category and split of each clip."""
-  with open(path, newline='', encoding='utf-8-sig') as file:
-    head, *lines = csv.reader(file)
-  category, split = (head.index(name) if name in head else None for name in ('category', 'split'))
-  if None in (category, split):
-    raise ValueError(f'{path} has the columns {head}; category and split are needed.')
-  found = []
-  for number, line in enumerate(lines, 2):
-    if line[category] not in CATEGORIES or line[split] not in avsbench.SPLITS:
-      raise ValueError(f'{path}, line {number}: {line} has an unknown category or split.')
-    start = line[1] if line[1].replace('.', '', 1).isdigit() else 0
-    found.append(
-      {'name': line[0], 'start': float(start), 'category': line[category], 'split': line[split]}
-    )
-  return found
+def rows(path: Path) -> list[dict[str, Any]]:
+  """The `name`, `start` (seconds), `category` and `split` of each clip.
+
+  Names and starts are the first two columns.
+  """
+  clips = []
+  for row in files.table(path, ('category', 'split')):
+    category, split = row.fields['category'], row.fields['split']
+    if category not in CATEGORIES or split not in avsbench.SPLITS:
+      raise row.fail(f'{category!r}, {split!r} is an unknown category or split')
+    name, text, *_ = row.fields.values()
+    start = float(text) if text.replace('.', '', 1).isdigit() else 0.0
+    clips.append({'name': name, 'start': start, 'category': category, 'split': split})
+  return clips
 
 
 KIND = kind.Kind(

@@ -1,10 +1,9 @@
-"""CREMA-D: actors who say a sentence with one of six emotions, in about three seconds.
+"""CREMA-D: actors say a sentence with one of six emotions, in about three seconds.
 
 Read from the folder of the MA-AVT and OGM-GE releases (`AudioWAV/<clip>.wav`,
 `frames/Image-01-FPS/<clip>/*.jpg`), or from that of the authors (`VideoFlash/<clip>.flv`).
 """
 
-import csv
 import dataclasses
 import os
 from pathlib import Path
@@ -12,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import tensorflow_datasets as tfds
 
-from dgsct_jax.data import clips, cut, kind, media, records
+from dgsct_jax.data import clips, cut, files, kind, media, records
 
 VERSION = '1.0.0'
 SECONDS = 3
@@ -25,9 +24,9 @@ class Clip:
 
   id: str  # actor_sentence_emotion_level
   label: int
-  video: str  # or ...
-  frames: str  # ... the folder of its pictures
-  sound: str
+  video: str  # '': use the folder of pictures
+  frames: str  # the folder of pictures; '': use the video
+  sound: str  # '': use that of the video
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,9 +34,10 @@ class Read:
   """How a clip becomes a record."""
 
   rate: int  # of the stored sound
-  side: int  # of frames taken from videos: the shorter one is at most this
+  side: int  # maximum of the shorter side of frames taken from videos
 
   def __call__(self, clip: Clip) -> records.Record:
+    """Raises ValueError or OSError if the clip cannot be used."""
     if clip.frames:
       frames = cut.first_files(clip.frames, SECONDS, 1)
     else:
@@ -55,8 +55,8 @@ def recipe(
   """The data set in a folder.
 
   Args:
-    split: 'released', that of Annotations/train.csv and test.csv, in which the same actors occur;
-      or 'actors', in which every tenth is in test alone and every tenth in val alone.
+    split: 'released', that of Annotations/train.csv and test.csv, which have the same actors; or
+      'actors', in which every tenth actor is in test only, and every tenth in val only.
 
   Raises:
     ValueError: the folder has neither layout, or the lists an unknown emotion.
@@ -81,9 +81,9 @@ def recipe(
         frames='' if videos else str(pictures / clip),
         sound=str(sounds / f'{clip}.wav') if sounds.is_dir() else '',
       )
-      for clip, label in found
+      for clip, label in rows
     ]
-    for name, found in listed.items()
+    for name, rows in listed.items()
   }
   features = {
     'id': tfds.features.Text(),
@@ -99,29 +99,27 @@ def recipe(
 
 def released_split(root: Path) -> dict[str, list[tuple[str, int]]]:
   """(clip, class) of the rows of the two lists."""
-  splits = {}
+  splits: dict[str, list[tuple[str, int]]] = {}
   for name in ('train', 'test'):
     path = root / 'Annotations' / f'{name}.csv'
     if not path.exists():
       raise ValueError(f'{path} is missing; use --split=actors, which does not need it.')
-    with open(path, newline='', encoding='utf-8-sig') as file:
-      rows = [row for row in csv.reader(file) if row]
-    if wrong := [row for row in rows if len(row) < 2 or row[1] not in CLASSES]:
-      raise ValueError(
-        f'{path} has {len(wrong)} rows such as {wrong[0]}, which are not a clip and '
-        f'one of {CLASSES}.'
-      )
-    splits[name] = [(row[0], CLASSES.index(row[1])) for row in rows]
+    splits[name] = []
+    for row in files.columns(path, 2):
+      clip, emotion = row.fields.values()
+      if emotion not in CLASSES:
+        raise row.fail(f'{emotion!r} is none of the emotions {", ".join(CLASSES)}')
+      splits[name].append((clip, CLASSES.index(emotion)))
   return splits
 
 
 def actor_split(root: Path) -> dict[str, list[tuple[str, int]]]:
-  """(clip, class) of all files, by the names that these have."""
+  """(clip, class) of all files, according to their names."""
   folder = root / 'AudioWAV' if (root / 'AudioWAV').is_dir() else root / 'VideoFlash'
   clips = sorted(path.stem for path in folder.iterdir() if path.stem.count('_') == 3)
   actors = sorted({clip.split('_')[0] for clip in clips})
   place = {actor: {0: 'test', 5: 'val'}.get(i % 10, 'train') for i, actor in enumerate(actors)}
-  splits = {'train': [], 'val': [], 'test': []}
+  splits: dict[str, list[tuple[str, int]]] = {'train': [], 'val': [], 'test': []}
   for clip in clips:
     actor, _, emotion, _ = clip.split('_')
     if emotion not in CLASSES:

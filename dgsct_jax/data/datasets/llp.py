@@ -1,11 +1,10 @@
-"""LLP (Look, Listen and Parse): ten seconds of video with the events seen and heard, 25 classes.
+"""LLP (Look, Listen and Parse): ten seconds of video with visible and audible events, 25 classes.
 
 Read from the folder of the DG-SCT release (`LLP_dataset/frame/<id>/*.jpg`, `LLP_dataset/wave/
-<id>.npy`, perhaps `LLP_dataset/feats/r2plus1d_18/<id>.npy`), or from videos `<id>.mp4`; the
-AVVP_*.csv files lie in both. docs/data/llp.md has the rules by which clips are cut.
+<id>.npy`, perhaps `LLP_dataset/feats/r2plus1d_18/<id>.npy`), or from videos `<id>.mp4`; both need
+the AVVP_*.csv files. docs/data/llp.md has the rules by which clips are cut.
 """
 
-import csv
 import dataclasses
 import os
 from collections.abc import Mapping
@@ -15,7 +14,7 @@ import numpy as np
 import tensorflow_datasets as tfds
 from jaxtyping import Float32
 
-from dgsct_jax.data import clips, cut, kind, records
+from dgsct_jax.data import clips, cut, files, kind, records
 
 VERSION = '1.0.0'
 SECONDS = 10
@@ -54,10 +53,10 @@ Spans = tuple[tuple[int, int, int], ...]  # class, first second, second after th
 
 @dataclasses.dataclass(frozen=True)
 class Clip:
-  """One row of a split's file, and what is known of its seconds."""
+  """One row of a split's file, with the labels of its seconds."""
 
   id: str  # as in the file: video, start and end
-  events: tuple[int, ...]  # classes seen or heard at some time
+  events: tuple[int, ...]  # classes that are visible or audible at some time
   heard: Spans  # val and test only
   seen: Spans
   files: str  # the video, or the released folder
@@ -65,10 +64,12 @@ class Clip:
 
   @property
   def video(self) -> str:
+    """The id of the video."""
     return self.id[:11]  # it may itself contain underscores
 
   @property
   def start(self) -> float:
+    """The second of the video at which the clip starts."""
     return float(self.id[12:].split('_')[0])
 
 
@@ -77,9 +78,10 @@ class Read:
   """How a clip becomes a record."""
 
   rate: int  # of the stored sound
-  side: int  # of frames taken from videos: the shorter one is at most this
+  side: int  # maximum of the shorter side of frames taken from videos
 
   def __call__(self, clip: Clip) -> records.Record:
+    """Raises ValueError or OSError if the clip cannot be used."""
     path = Path(clip.files)
     if path.is_dir():
       frames = cut.first_files(path / 'frame' / clip.video, SECONDS)
@@ -88,15 +90,16 @@ class Read:
       start = cut.start_of(path, clip.start, SECONDS)
       frames = cut.video_frames(path, [start + i + 0.5 for i in range(SECONDS)], self.side)
       wave = cut.video_wave(path, SECONDS, self.rate, start)
+    label = np.zeros(len(CLASSES), np.float32)
+    label[list(clip.events)] = 1
     record = {
       'id': clip.id,
       'frames': frames,
       'wave': wave,
       'audio': raster(clip.heard),
       'visual': raster(clip.seen),
-      'label': np.zeros(len(CLASSES), np.float32),
+      'label': label,
     }
-    record['label'][list(clip.events)] = 1
     if clip.motion:
       record['motion'] = _motion(path / f'feats/r2plus1d_18/{clip.video}.npy')
     return record
@@ -119,7 +122,7 @@ def recipe(source: str | os.PathLike, *, rate: int = 32000, side: int = 256) -> 
       f'{root} has neither the folders frame and wave in LLP_dataset, nor videos in '
       'video, videos, LLP_dataset/video or itself.'
     )
-  splits = {}
+  splits: dict[str, list[Clip]] = {}
   for split, listed in labels(root).items():
     splits[split] = []
     for clip in listed:
@@ -147,12 +150,12 @@ def recipe(source: str | os.PathLike, *, rate: int = 32000, side: int = 256) -> 
 def labels(root: Path) -> dict[str, list[Clip]]:
   """The clips of each split in the order of its file, without their files."""
   heard, seen = (_spans(root / f'AVVP_eval_{name}.csv') for name in ('audio', 'visual'))
-  splits = {}
+  splits: dict[str, list[Clip]] = {}
   for split, name in SPLITS.items():
     splits[split] = []
-    for row in _rows(root / name):
-      events = {_class(root / name, label) for label in row['event_labels'].split(',')}
-      clip = row['filename']
+    for row in files.table(root / name, ('filename', 'event_labels'), '\t'):
+      events = {_class(row, label) for label in row.fields['event_labels'].split(',')}
+      clip = row.fields['filename']
       known = split != 'train'
       splits[split].append(
         Clip(
@@ -168,7 +171,7 @@ def labels(root: Path) -> dict[str, list[Clip]]:
 
 
 def raster(spans: Spans) -> Float32[np.ndarray, 't c']:
-  """Which class is on in which second; spans that end before they begin say nothing."""
+  """1 for the classes of each second; spans that end before they begin are ignored."""
   on = np.zeros((SECONDS, len(CLASSES)), np.float32)
   for event, start, end in spans:
     on[start:end, event] = 1
@@ -176,32 +179,34 @@ def raster(spans: Spans) -> Float32[np.ndarray, 't c']:
 
 
 def _spans(path: Path) -> Mapping[str, Spans]:
-  found = {}
-  for row in _rows(path):
-    span = (_class(path, row['event_labels']), int(row['onset']), int(row['offset']))
-    found.setdefault(row['filename'], []).append(span)
-  return {name: tuple(spans) for name, spans in found.items()}
+  spans: dict[str, list[tuple[int, int, int]]] = {}
+  for row in files.table(path, ('filename', 'onset', 'offset', 'event_labels'), '\t'):
+    start, end = (row.whole(name, 0, SECONDS) for name in ('onset', 'offset'))
+    span = _class(row, row.fields['event_labels']), start, end
+    spans.setdefault(row.fields['filename'], []).append(span)
+  return {name: tuple(listed) for name, listed in spans.items()}
 
 
-def _rows(path: Path) -> list[dict[str, str]]:
-  if not path.exists():
-    raise ValueError(f'{path} is missing.')
-  with open(path, newline='', encoding='utf-8') as file:
-    return list(csv.DictReader(file, delimiter='\t'))
-
-
-def _class(path: Path, label: str) -> int:
-  if label not in CLASSES:
-    raise ValueError(f'{path} has the event {label!r}, which is none of {CLASSES}.')
-  return CLASSES.index(label)
+def _class(row: files.Row, label: str) -> int:
+  if label.strip() not in CLASSES:
+    raise row.fail(f'the event {label!r} is none of {", ".join(CLASSES)}')
+  return CLASSES.index(label.strip())
 
 
 def _motion(path: Path) -> Float32[np.ndarray, 't 512']:
-  features = np.load(path)
-  if features.shape != (SECONDS, MOTION) or not np.isfinite(features).all():
+  try:
+    features = np.load(path)
+  except FileNotFoundError:
+    raise FileNotFoundError(
+      f'{path} is missing, though other clips have motion features; extract it, or remove the'
+      ' folder feats/r2plus1d_18 to go without.'
+    ) from None
+  except (ValueError, EOFError) as error:
+    raise ValueError(f'{path} is not a readable array of numbers ({error}).') from error
+  shape = getattr(features, 'shape', 'no shape')
+  if shape != (SECONDS, MOTION) or not np.isfinite(features).all():
     raise cut.WrongLength(
-      f'{path} has the shape {features.shape}, or is not finite; it should '
-      f'hold {(SECONDS, MOTION)} numbers.'
+      f'{path} has the shape {shape}, or is not finite; it should hold {(SECONDS, MOTION)} numbers.'
     )
   return features.astype(np.float32)
 

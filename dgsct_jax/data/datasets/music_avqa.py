@@ -1,31 +1,32 @@
-"""MUSIC-AVQA: questions about videos of people who make music, with a word each for an answer.
+"""MUSIC-AVQA: questions about videos of musicians, with one-word answers.
 
 Read from the folder of the DG-SCT release (`json/avqa-*.json`, `frames/<id>/*.jpg`,
 `audio_wave/<id>.npy`), or from the same label files and a folder of videos `<id>.mp4`. Videos are
-stored once; `load` puts the questions to them. docs/data/music_avqa.md has the rules of cutting.
+stored once; `load` adds the questions. docs/data/music_avqa.md has the rules of cutting.
 """
 
 import dataclasses
 import json
 import os
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import tensorflow_datasets as tfds
 from absl import logging
+from jaxtyping import Float32, Int16
 
-from dgsct_jax.data import clips, cut, kind, media, questions, records
+from dgsct_jax.data import clips, cut, files, kind, media, questions, records
 
 VERSION = '1.0.0'
-SECONDS = 10  # of the sixty
+SECONDS = 10  # of the sixty of a video
 SPLITS = ('train', 'val', 'test')
-# Label files: those of the first publication, which the released systems use, and the corrected.
+# Label files: those of the first publication, which the released systems use, and corrected ones.
 ANNOTATIONS = {'original': ('json', '.'), 'update': ('json_update', 'update')}
 SUBSETS = ('all', 'real', 'synthetic')
 
-# In the order in which they first appear in the training questions, as weights are stored.
+# In the order of their first appearance in the training questions, which the weights follow.
 WORDS = tuple(
   """
 <pad> How many instruments are sounding in the video What kind of instrument is leftest musical it
@@ -95,29 +96,50 @@ class Read:
   """How a video becomes a record."""
 
   rate: int  # of the stored sound
-  side: int  # of frames taken from videos: the shorter one is at most this
-  frame_at: float  # in its second, of frames taken from videos
+  side: int  # maximum of the shorter side of frames taken from videos
+  frame_at: float  # time of a frame in its second, for frames taken from videos
+  usual: int = dataclasses.field(default=0, repr=False)  # pictures in a folder
 
   def __call__(self, clip: Clip) -> records.Record:
+    """Raises ValueError or OSError if the video cannot be used."""
     path = Path(clip.files)
     if path.is_dir():
-      frames = cut.frame_files(path / 'frames' / clip.id, SECONDS)
-      wave = cut.wave_file(path / 'audio_wave' / f'{clip.id}.npy', SECONDS, self.rate)
+      folder = path / 'frames' / clip.id
+      frames = cut.frame_files(folder, SECONDS, self.usual)
+      wave = _wave(path / 'audio_wave' / f'{clip.id}.npy', len(files.pictures(folder)), self.rate)
       return {'id': clip.id, 'frames': frames, 'wave': wave}
     sound = media.waveform(path, self.rate)
     starts = seconds(cut.length_of(path, least=SECONDS - 1) or len(sound) / self.rate)
     frames = cut.video_frames(path, [start + self.frame_at for start in starts], self.side)
-    sound = np.pad(sound, (0, self.rate))  # it may end within the last second
-    wave = np.concatenate([sound[i * self.rate : (i + 1) * self.rate] for i in starts])
-    return {
-      'id': clip.id,
-      'frames': frames,
-      'wave': cut.fit(wave, SECONDS, self.rate, f'the sound of {path}'),
-    }
+    wave = _pieces(sound, starts, self.rate, f'the sound of {path}')
+    return {'id': clip.id, 'frames': frames, 'wave': wave}
+
+
+def _wave(path: Path, pictures: int, rate: int) -> Int16[np.ndarray, 's']:
+  """A stored wave of ten seconds; or, from a wave of the whole video, the seconds of the frames.
+
+  Args:
+    pictures: the number of pictures of the whole video, evenly spread over it.
+  """
+  wave = cut.read_wave(path, SECONDS, rate)
+  if wave.size < 2 * SECONDS * rate:
+    return cut.wave_file(path, SECONDS, rate)
+  length = wave.size // rate
+  starts = [place * length // pictures for place in cut.spread(pictures, SECONDS)]
+  return _pieces(wave, starts, rate, str(path))
+
+
+def _pieces(
+  sound: Float32[np.ndarray, 'r'], starts: Sequence[int], rate: int, name: str
+) -> Int16[np.ndarray, 's']:
+  """The seconds of a sound from each of `starts` on; it may end within the last one."""
+  sound = np.pad(sound, (0, rate))
+  wave = np.concatenate([sound[i * rate : (i + 1) * rate] for i in starts])
+  return cut.fit(wave, SECONDS, rate, name)
 
 
 def seconds(length: float | int) -> tuple[int, ...]:
-  """Where the ten seconds begin that stand for a video of this length, as frames are released."""
+  """The starts of the ten seconds that represent a video of a length in seconds, as released."""
   return clips.spread(length, SECONDS).seconds
 
 
@@ -130,14 +152,16 @@ def recipe(
     ValueError: the folder has neither layout, or its training questions have another vocabulary.
   """
   root = cut.find_root(source, 'AVQA', 'json/avqa-test.json', 'avqa-test.json')
-  files = label_files(root)
-  if train := files.get('original-train.json'):
+  labels = label_files(root)
+  if train := labels.get('original-train.json'):
     if questions.vocabulary(json.loads(train)) != (list(WORDS), list(ANSWERS)):
       raise ValueError(
         f'The words or answers of avqa-train.json under {root} are not the known 93 '
-        'and 42 in their order, by which the weights of trained models are stored.'
+        'and 42 in their order, which the weights of trained models follow.'
       )
-  names = dict.fromkeys(q['video_id'] for text in files.values() for q in json.loads(text))
+  names = dict.fromkeys(
+    questions.video_name(q['video_id']) for text in labels.values() for q in json.loads(text)
+  )
   released = (root / 'frames').is_dir() and (root / 'audio_wave').is_dir()
   videos = {} if released else cut.find_videos([root, *sorted(root.glob('*[vV]ideo*'))])
   if not (released or videos):
@@ -145,7 +169,8 @@ def recipe(
       f'{root} has neither the folders frames and audio_wave, nor videos in itself '
       'or in a folder with "video" in its name.'
     )
-  missing = str(root / 'videos' / '{}.mp4')  # to be named as the reason
+  usual = cut.usual_count(root / 'frames' / name for name in names) if released else 0
+  missing = str(root / 'videos' / '{}.mp4')  # the file that the error names
   clips = [
     Clip(name, str(root if released else videos.get(name, missing.format(name)))) for name in names
   ]
@@ -155,19 +180,22 @@ def recipe(
     'wave': records.wave(SECONDS * rate),
   }
   return records.Recipe(
-    'music_avqa', VERSION, features, {'videos': clips}, Read(rate, side, frame_at), files
+    'music_avqa', VERSION, features, {'videos': clips}, Read(rate, side, frame_at, usual), labels
   )
 
 
 def label_files(root: Path) -> dict[str, str]:
-  """The texts of the label files that there are, as '<annotations>-<split>.json'."""
-  found = {}
+  """The texts of the existing label files, by names like 'original-train.json'."""
+  texts = {}
   for annotations, folders in ANNOTATIONS.items():
     for split in SPLITS:
       paths = [root / folder / f'avqa-{split}.json' for folder in folders]
       for path in [path for path in paths if path.exists() and path.stat().st_size][:1]:
-        found[f'{annotations}-{split}.json'] = path.read_text(encoding='utf-8')
-  return found
+        text = files.read_text(path)
+        if split != 'train':  # its words and answers are compared as a whole
+          questions.read(text, str(path), WORDS, ANSWERS)
+        texts[f'{annotations}-{split}.json'] = text
+  return texts
 
 
 def load(
@@ -175,14 +203,14 @@ def load(
 ) -> questions.Asked:
   """The questions of 'train', 'val' or 'test', each with its video, in the order of the file.
 
-  `clips` of the result are the videos that are asked about, each once.
+  `clips` of the result are the videos of the questions, each once.
 
   Args:
     annotations: 'original' or 'update'.
     subset: 'all', or only those about 'real' or 'synthetic' videos.
 
   Raises:
-    ValueError: the data set or the label file is not there.
+    ValueError: the data set or the label file does not exist.
   """
   videos = records.load(directory, 'music_avqa', 'videos')
   path = videos.folder / f'{annotations}-{split}.json'
@@ -190,50 +218,50 @@ def load(
     there = sorted(p.stem for p in videos.folder.glob('*-*.json'))
     raise ValueError(
       f'There are no {subset} {annotations}-{split} questions in {videos.folder}, '
-      f'only {there}, of which {SUBSETS} can be had.'
+      f'only {there}, each with the subsets {SUBSETS}.'
     )
   asked = [
     q
-    for q in json.loads(path.read_text(encoding='utf-8'))
+    for q in questions.read(path.read_text(encoding='utf-8'), str(path), WORDS, ANSWERS)
     if subset == 'all' or (subset == 'real') == q['video_id'].isdigit()
   ]
   stored = {name: i for i, name in enumerate(videos.ids)}
-  found = [q for q in asked if q['video_id'] in stored]
-  if len(found) < len(asked):
+  usable = [q for q in asked if q['video_id'] in stored]
+  if len(usable) < len(asked):
     logging.warning(
       '%d of %d %s questions are about videos that %s lacks (see skipped.json): left out.',
-      len(asked) - len(found),
+      len(asked) - len(usable),
       len(asked),
       split,
       videos.folder,
     )
-  names = list(dict.fromkeys(q['video_id'] for q in found))
+  names = list(dict.fromkeys(q['video_id'] for q in usable))
   place = {name: i for i, name in enumerate(names)}
   return questions.Asked(
     records.Selection(videos, tuple(stored[name] for name in names)),
-    found,
-    [place[q['video_id']] for q in found],
+    usable,
+    [place[q['video_id']] for q in usable],
     list(WORDS),
     list(ANSWERS),
   )
 
 
 def ask(fields: Any, split: str) -> questions.Asked:
-  """The questions of `config.data`. Raises ValueError, which names the field and a way without data."""
+  """The questions of a split of `config.data`. Raises ValueError if there are none."""
   try:
     return load(fields.dir, split, annotations=fields.annotations, subset=fields.subset)
   except ValueError as error:
     raise ValueError(
-      f'config.data.dir={fields.dir!r}: {error}\nconfigs/avqa.py:scenes needs no data: it asks'
-      ' about clips that it composes.'
+      f'config.data.dir={fields.dir!r}: {error}\nconfigs/avqa.py:scenes needs no data: it uses'
+      ' composed clips and questions.'
     ) from error
 
 
 def totals(recipe: records.Recipe, usable: Mapping[str, Collection[str]]) -> kind.Totals:
-  """The questions of each label file, and how many are about usable videos."""
+  """The numbers of questions in each label file, and of those about usable videos."""
   there, rows = set().union(*usable.values()), []
   for name, text in recipe.files.items():
-    asked = [question['video_id'] in there for question in json.loads(text)]
+    asked = [questions.video_name(question['video_id']) in there for question in json.loads(text)]
     rows.append((name.removesuffix('.json'), len(asked), sum(asked)))
   return rows
 

@@ -1,11 +1,10 @@
-"""VGGSound: ten seconds of video with a class of 309 for what is heard.
+"""VGGSound: ten seconds of video with one of 309 classes of sound.
 
 Read from the folder of the MA-AVT release (`frames/<split>/Image-01-FPS/<clip>.mp4/*.jpg`,
 `audio/<split>/<clip>.wav`), or from videos `<clip>.mp4`, where <clip> is the video's id, '_' and
-the second of its start in six digits; vggsound.csv lies in both.
+the second of its start in six digits; both need vggsound.csv.
 """
 
-import csv
 import dataclasses
 import os
 from collections.abc import Mapping
@@ -15,7 +14,7 @@ from typing import Any
 import numpy as np
 import tensorflow_datasets as tfds
 
-from dgsct_jax.data import clips, cut, kind, records
+from dgsct_jax.data import clips, cut, files, kind, records
 
 VERSION = '1.0.0'
 SECONDS = 10
@@ -28,10 +27,10 @@ class Clip:
   """A row of vggsound.csv."""
 
   id: str  # video and start
-  label: int  # place of its class in the alphabet
+  label: int  # index of its class in alphabetical order
   start: int  # seconds
-  files: str  # the video, or ...
-  frames: str  # ... the folder of its pictures
+  files: str  # the video; '': use the folder of pictures
+  frames: str  # the folder of pictures; '': use the video
   sound: str
 
 
@@ -40,9 +39,10 @@ class Read:
   """How a clip becomes a record."""
 
   rate: int  # of the stored sound
-  side: int  # of frames taken from videos: the shorter one is at most this
+  side: int  # maximum of the shorter side of frames taken from videos
 
   def __call__(self, clip: Clip) -> records.Record:
+    """Raises ValueError or OSError if the clip cannot be used."""
     if clip.frames:
       frames = cut.first_files(clip.frames, SECONDS, LEAST)
       wave = cut.sound_looped(clip.sound, SECONDS, self.rate)
@@ -59,15 +59,15 @@ def recipe(
   """The data set in a folder. Its file classes.txt has the names of the classes in their order.
 
   Args:
-    ids: a file with the names of the clips to take, one in each line; else all.
+    ids: a file with the names of the clips to use, one in each line; by default all are used.
 
   Raises:
     ValueError: the folder has neither layout, or the splits have different classes.
   """
   root = cut.find_root(source, 'vggsound', 'vggsound.csv')
   rows, classes = labels(root / 'vggsound.csv')
-  wanted = set(Path(ids).read_text(encoding='utf-8').split()) if ids else None
-  there = {row.id for found in rows.values() for row in found}
+  wanted = set(files.read_text(Path(ids)).split()) if ids else None
+  there = {row.id for listed in rows.values() for row in listed}
   if unknown := (wanted or set()) - there:
     raise ValueError(
       f'{ids} names {len(unknown)} clips that are not in vggsound.csv, such as {min(unknown)}.'
@@ -98,14 +98,13 @@ def recipe(
 
 def labels(path: Path) -> tuple[dict[str, list[Clip]], list[str]]:
   """The clips of each split, without their files, and the names of the classes."""
-  with open(path, newline='', encoding='utf-8') as file:
-    lines = [line for line in csv.reader(file) if line]
-  for number, line in enumerate(lines, 1):
-    if len(line) != 4 or not line[1].isdigit() or line[3] not in SPLITS:
-      raise ValueError(
-        f'{path}, line {number}: {line} is not a video, a second, a class and one of {SPLITS}.'
-      )
-  # The names of the full list: those of the clips that one has would number the classes anew.
+  lines = []
+  for row in files.columns(path, 4):
+    video, start, name, split = row.fields.values()
+    if not start.isdigit() or split not in SPLITS:
+      raise row.fail(f'{list(row.fields.values())} is not a video, a second, a class and a split')
+    lines.append((video, start, name, split))
+  # From the full list: a list of the available clips only would change the indices of classes.
   classes = sorted({line[2] for line in lines})
   splits = {
     split: [
@@ -134,7 +133,7 @@ def _located(clip: Clip, root: Path, split: str, videos: Mapping[str, Path] | No
 
 
 def class_names(fields: Any) -> tuple[str, ...]:
-  """The names that lie with the built data set."""
+  """The class names that are stored with the built data set."""
   return records.class_names(fields.dir, fields.name)
 
 

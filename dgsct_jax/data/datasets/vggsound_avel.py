@@ -1,11 +1,10 @@
-"""VGGSound-AVEL40k: like AVE, ten seconds with one event each, of 141 classes; for pre-training.
+"""VGGSound-AVEL40k: like AVE, ten seconds with one event of 141 classes; for pre-training.
 
 Read from the folder of the DG-SCT release (`frames/<number>/*.jpg`, `wave/<number>.npy`, numbers of
-six digits), or from videos `<number>.mp4`; vggsound-avel40k_labels.csv and
-VggsoundAVEL40kCategories.txt lie in both.
+six digits), or from videos `<number>.mp4`; both need vggsound-avel40k_labels.csv and
+VggsoundAVEL40kCategories.txt.
 """
 
-import csv
 import dataclasses
 import json
 import os
@@ -15,7 +14,7 @@ from typing import Any
 import numpy as np
 import tensorflow_datasets as tfds
 
-from dgsct_jax.data import clips, cut, kind, records
+from dgsct_jax.data import clips, cut, files, kind, records
 
 VERSION = '1.0.0'
 SECONDS = 10
@@ -38,17 +37,19 @@ class Read:
   """How a clip becomes a record."""
 
   rate: int  # of the stored sound
-  side: int  # of frames taken from videos: the shorter one is at most this
+  side: int  # maximum of the shorter side of frames taken from videos
+  usual: int = dataclasses.field(default=0, repr=False)  # pictures in a folder
 
   def __call__(self, clip: Clip) -> records.Record:
+    """Raises ValueError or OSError if the clip cannot be used."""
     times = clips.middles(SECONDS)
-    frames, wave = cut.read_clip(clip.files, clip.id, times, self.rate, self.side)
+    frames, wave = cut.read_clip(clip.files, clip.id, times, self.rate, self.side, self.usual)
     label = np.where(clip.on, clip.event, clip.background).astype(np.int32)
     return {'id': clip.id, 'frames': frames, 'wave': wave, 'event': clip.event, 'label': label}
 
 
 def recipe(source: str | os.PathLike, *, rate: int = 32000, side: int = 256) -> records.Recipe:
-  """The data set in a folder, with the splits that the labels name. Background is the last class.
+  """The data set in a folder, with the splits of the label file. Background is the last class.
 
   Raises:
     ValueError: the folder has neither layout, or a row is not understood.
@@ -62,15 +63,18 @@ def recipe(source: str | os.PathLike, *, rate: int = 32000, side: int = 256) -> 
       'a folder with "video" in its name.'
     )
   missing = str(root / 'videos' / '{}.mp4')
+  listed = labels(root)
   splits = {
     split: [
       dataclasses.replace(
         clip, files=str(root if released else videos.get(clip.id, missing.format(clip.id)))
       )
-      for clip in clips
+      for clip in rows
     ]
-    for split, clips in labels(root).items()
+    for split, rows in listed.items()
   }
+  folders = (root / 'frames' / clip.id for rows in listed.values() for clip in rows)
+  usual = cut.usual_count(folders) if released else 0
   features = {
     'id': tfds.features.Text(),
     'frames': records.IMAGES,
@@ -83,39 +87,38 @@ def recipe(source: str | os.PathLike, *, rate: int = 32000, side: int = 256) -> 
     VERSION,
     features,
     splits,
-    Read(rate, side),
+    Read(rate, side, usual),
     {'classes.txt': '\n'.join(categories(root))},
   )
 
 
 def categories(root: Path) -> list[str]:
   """The names of the 141 classes in their order."""
-  return (root / 'VggsoundAVEL40kCategories.txt').read_text(encoding='utf-8').splitlines()
+  return [name for _, name in files.lines(root / 'VggsoundAVEL40kCategories.txt')]
 
 
 def labels(root: Path) -> dict[str, list[Clip]]:
   """The clips of each split in the order of the file, without their files."""
-  classes, splits = categories(root), {}
-  with open(root / LABELS, newline='', encoding='utf-8-sig') as file:
-    for number, row in enumerate(csv.DictReader(file), 2):
-      try:
-        on = tuple(int(second) for second in json.loads(row['label']))
-        if len(on) != SECONDS or not set(on) <= {0, 1}:
-          raise ValueError
-        clip = Clip(
-          f'{int(row["video_id"]):06d}', classes.index(row['category']), on, len(classes), ''
-        )
-      except (ValueError, KeyError, TypeError):
-        raise ValueError(
-          f'{root / LABELS}, line {number}: {row} is not a split, a category of '
-          'VggsoundAVEL40kCategories.txt, a video_id and a label of ten 0 or 1.'
-        ) from None
-      splits.setdefault(row['split'], []).append(clip)
+  classes = categories(root)
+  splits: dict[str, list[Clip]] = {}
+  for row in files.table(root / LABELS, ('video_id', 'category', 'label', 'split')):
+    text, category = row.fields['label'], row.fields['category']
+    try:
+      on = tuple(int(second) for second in json.loads(text))
+    except (ValueError, TypeError):
+      on = ()
+    if len(on) != SECONDS or not set(on) <= {0, 1}:
+      raise row.fail(f'label is {text!r}; it must be a list of ten 0 or 1')
+    if category not in classes:
+      raise row.fail(f'{category!r} is no category of VggsoundAVEL40kCategories.txt')
+    name = f'{row.whole("video_id", 0, 999999):06d}'
+    clip = Clip(name, classes.index(category), on, len(classes), '')
+    splits.setdefault(row.fields['split'], []).append(clip)
   return splits
 
 
 def class_names(fields: Any) -> tuple[str, ...]:
-  """The names that lie with the built data set."""
+  """The class names that are stored with the built data set."""
   return records.class_names(fields.dir, fields.name)
 
 

@@ -1,4 +1,4 @@
-"""Audio-visual event localisation: which event, and in which seconds."""
+"""Audio-visual event localisation: which event a clip shows, and in which seconds."""
 
 from typing import Any
 
@@ -14,10 +14,9 @@ from dgsct_jax.models.temporal import TemporalAttention
 
 
 class Localizer(nn.Module):
-  """Event logit per second and class logits per clip (released `CMBS`; its unused attention is left out).
+  """Event logit per second and class logits per clip.
 
-  Returns `event_logits` [b t], `logits` [b c] and `activation_logits` [b c]: the mean over both streams of the strongest
-  `top` seconds of each class, which are also added to `logits`, `activation_weight` times.
+  (Released `CMBS`, without its unused attention.)
   """
 
   classes: int = 28
@@ -28,6 +27,11 @@ class Localizer(nn.Module):
   def __call__(
     self, visual: Float[Array, 'b t d'], audio: Float[Array, 'b t d']
   ) -> dict[str, Float[Array, '...']]:
+    """Returns `event_logits` [b t], `logits` [b c] and `activation_logits` [b c].
+
+    The activation of a class is its mean over its `top` strongest seconds and both streams;
+    `logits` include it, `activation_weight` times.
+    """
     visual_top = strongest(Dense(self.classes, name='visual_cas')(visual), self.top)
     audio_top = strongest(Dense(self.classes, name='audio_cas')(audio), self.top)
     activation = (visual_top + audio_top) / 2
@@ -42,9 +46,9 @@ class Localizer(nn.Module):
 class WeakLocalizer(nn.Module):
   """Localisation learned from the clip's class alone.
 
-  Every second has an event score, the clip has logits over the classes and background from the maximum over time, and
-  their product is a score per second and class whose maximum over time is compared with the clip's label.
-  Returns `event_logits` [b t], `logits` [b c+1] and `clip_logits` [b c+1].
+  Every second has an event score; the clip has logits of the classes and the background, from the
+  maximum over time. Their product is a score per second and class, whose maximum over time is
+  compared with the clip's label.
   """
 
   classes: int = 28
@@ -53,6 +57,7 @@ class WeakLocalizer(nn.Module):
   def __call__(
     self, visual: Float[Array, 'b t d'], audio: Float[Array, 'b t d']
   ) -> dict[str, Float[Array, '...']]:
+    """Returns `event_logits` [b t], `logits` [b c+1] and `clip_logits` [b c+1]."""
     fused = (visual + audio) / 2
     event = Dense(1, name='is_event')(fused)[..., 0]
     logits = Dense(self.classes + 1, name='event')(strongest(fused, 1))
@@ -61,10 +66,10 @@ class WeakLocalizer(nn.Module):
 
 
 def strongest(x: Float[Array, 'b t c'], count: int) -> Float[Array, 'b c']:
-  """The mean of the largest values over time.
+  """The mean of the `count` largest values over time.
 
-  Serves as the maximum, too: the gradient of `jnp.max` compares values with their maximum, and where XLA computes
-  them again with another rounding it finds none or the wrong one.
+  Also used as the maximum: the gradient of `jnp.max` looks for the values that equal their maximum,
+  and finds none or the wrong one where XLA recomputes them with another rounding.
   """
   top, _ = jax.lax.top_k(jnp.moveaxis(x, 1, -1), min(count, x.shape[1]))
   return top.mean(-1)
@@ -73,8 +78,8 @@ def strongest(x: Float[Array, 'b t c'], count: int) -> Float[Array, 'b c']:
 class AVE(nn.Module):
   """Dual encoder, temporal attention and localiser.
 
-  Takes `video` [b t h w 3] and `wave` [b t s]; returns the localiser's outputs, `gate` [b t] and the spatial attention of
-  the last exchange, `visual_map` [b t n] and `audio_map` [b t m].
+  Takes `video` [b t h w 3] and `wave` [b t s]. Returns the localiser's outputs, `gate` [b t], and
+  the spatial attention of the last exchange, `visual_map` [b t n] and `audio_map` [b t m].
   """
 
   encoder: DualEncoder
@@ -82,6 +87,7 @@ class AVE(nn.Module):
   localize: nn.Module
 
   def __call__(self, batch: dict[str, Any], train: bool = False) -> dict[str, Float[Array, '...']]:
+    """The outputs of a batch, float32 but for the maps."""
     video, wave = batch['video'], batch['wave']
     t = video.shape[1]
     encoded = self.encoder(

@@ -16,17 +16,21 @@ Outputs = dict[str, Float[Array, '...']]
 
 
 class Matching(nn.Module):
-  """Finds in pictures what a sound comes from, and judges whether it is there at all.
+  """Locates the source of a sound in pictures, and judges whether they match the sound.
 
-  Each second has p pictures: its own first, then perhaps one of another clip. Returns the feature
-  of the sound `heard` [b t d], of the pictures `seen` [b p t d], where it looks `looks` [b p t n],
-  and `match_logits` [b p t 2], whose class 1 is a match. (Released `fc_a1` to `fc4`.)
+  Each second has p pictures: its own first, then perhaps one of another clip. (Released `fc_a1` to
+  `fc4`.)
   """
 
   hidden: tuple[int, ...] = (512, 256, 128)
 
   @nn.compact
   def __call__(self, audio: Float[Array, 'b t e'], pictures: Float[Array, 'b p t n d']) -> Outputs:
+    """The features of the sound, `heard` [b t d], and of the pictures, `seen` [b p t d].
+
+    Also the spatial attention `looks` [b p t n], and `match_logits` [b p t 2], whose class 1 is a
+    match.
+    """
     d = pictures.shape[-1]
     heard = Dense(d, name='audio_fc_1')(nn.relu(Dense(d, name='audio_fc_0')(audio)))
     tokens = unit(pictures)
@@ -42,9 +46,10 @@ class Matching(nn.Module):
 
 
 class QuestionEncoder(nn.Module):
-  """A question as one feature: all its words, the padding too, are read by an LSTM.
+  """Encodes a question by an LSTM over all its words, including the padding.
 
-  forget_bias: of its initial value; the default forgets most of an early word before the padding ends.
+  forget_bias: as in `LSTM`; by default the LSTM has forgotten most of the early words by the end of
+    the padding.
   """
 
   words: int = 93
@@ -52,6 +57,7 @@ class QuestionEncoder(nn.Module):
 
   @nn.compact
   def __call__(self, question: Int[Array, 'b q l'], width: int) -> Float[Array, 'b q d']:
+    """Features of `width` channels from the l indices of words of each question."""
     embed = nn.Embed(self.words, width, embedding_init=nn.initializers.normal(1.0), name='words')
     read = jnp.tanh(embed(rearrange(question, 'b q l -> (b q) l')))
     _, out, cell = LSTM(width, forget_bias=self.forget_bias, name='lstm')(read)
@@ -60,7 +66,7 @@ class QuestionEncoder(nn.Module):
 
 
 class Recall(nn.Module):
-  """What questions want to know of the seconds of one stream, and how much of each they take."""
+  """Questions attend to the seconds of one stream."""
 
   dropout: float = 0.1
 
@@ -68,8 +74,9 @@ class Recall(nn.Module):
   def __call__(
     self, question: Float[Array, 'b q d'], memory: Float[Array, 'b t d'], train: bool
   ) -> tuple[Float[Array, 'b q d'], Float[Array, 'b q t']]:
+    """What each question reads of the memory, and its attention over the seconds."""
     drop = nn.Dropout(self.dropout, deterministic=not train)
-    # As released: the question is not added to what it asked for.
+    # As released: there is no residual from the question.
     x, weights = Attention(dropout=self.dropout, name='attn').attend(question, memory, train)
     hidden = drop(nn.relu(Dense(x.shape[-1], name='linear1')(x)))
     x = LayerNorm(name='norm')(x + drop(Dense(x.shape[-1], name='linear2')(hidden)))
@@ -77,11 +84,7 @@ class Recall(nn.Module):
 
 
 class Answerer(nn.Module):
-  """Logits of the answers from questions and what was heard and seen in each second.
-
-  Returns `logits` [b q c], and the attention over the seconds, `audio_seconds` and `visual_seconds`
-  [b q t].
-  """
+  """Logits of the answers, from questions and the features of both streams in each second."""
 
   answers: int = 42
   dropout: float = 0.1
@@ -94,6 +97,10 @@ class Answerer(nn.Module):
     seen: Float[Array, 'b t d'],
     train: bool,
   ) -> Outputs:
+    """Returns `logits` [b q c] and the attention over the seconds.
+
+    The latter are `audio_seconds` and `visual_seconds`, both [b q t].
+    """
     audio, audio_seconds = Recall(self.dropout, name='audio')(question, heard, train)
     visual, visual_seconds = Recall(self.dropout, name='visual')(question, seen, train)
     both = jnp.concatenate(
@@ -107,13 +114,14 @@ class Answerer(nn.Module):
 class AVQA(nn.Module):
   """Dual encoder, matching, question encoder and answerer.
 
-  Takes `video` [b t h w 3], `wave` [b t s], q questions about each clip, `question` [b q l], and, in
-  training, `negative`, frames of other clips, like `video`. Returns the outputs of the parts,
-  without `heard` and `seen`; `looks` [b t n] is of the clip's own frames, `audio_map` [b t m] where
-  its sound is listened to.
+  Takes `video` [b t h w 3], `wave` [b t s], q questions about each clip, `question` [b q l], and in
+  training `negative`, frames of other clips, of the shape of `video`. Returns the outputs of the
+  parts without `heard` and `seen`: `looks` [b t n] is the attention over the clip's own frames,
+  `audio_map` [b t m] that over its sound.
 
-  adapt_negatives: the frames of other clips go through the adapters, too, with the sound that they
-    do not belong to; else, as released, only the clip's own do, which tells them apart.
+  adapt_negatives: send the frames of other clips through the adapters too, with the sound that does
+    not belong to them. Otherwise, as released, only the clip's own frames go through the adapters,
+    by which the matching can tell them apart.
   """
 
   encoder: DualEncoder
@@ -123,6 +131,7 @@ class AVQA(nn.Module):
   adapt_negatives: bool = False
 
   def __call__(self, batch: dict[str, Any], train: bool = False) -> Outputs:
+    """The outputs of a batch."""
     negative = batch['negative'] if train else None
     clip = self.perceive(batch['video'], batch['wave'], negative, train)
     return self.reply(clip, batch['question'], train) | {
@@ -136,7 +145,7 @@ class AVQA(nn.Module):
     negative: Float[Array, 'b t h w 3'] | None = None,
     train: bool = False,
   ) -> Outputs:
-    """All that does not depend on the question."""
+    """The outputs that do not depend on the question."""
     adapted = [video] if negative is None or not self.adapt_negatives else [video, negative]
     p, t = len(adapted), video.shape[1]
     encoded = self.encoder(
@@ -151,22 +160,22 @@ class AVQA(nn.Module):
       other = rearrange(other, '(b t) n d -> b 1 t n d', t=t)
       pictures = jnp.concatenate([pictures, other], 1)
     # As released: a sound is pooled by the attention of the last adapter, a picture is not.
-    found = self.matching(audio[:, 0, :, 0].astype(jnp.float32), pictures.astype(jnp.float32))
+    matched = self.matching(audio[:, 0, :, 0].astype(jnp.float32), pictures.astype(jnp.float32))
     own = {
-      'seen': found['seen'][:, 0],
-      'looks': found['looks'][:, 0],
+      'seen': matched['seen'][:, 0],
+      'looks': matched['looks'][:, 0],
       'audio_map': unfold(encoded.audio_map)[:, 0, :, 0],
     }
-    return found | own
+    return matched | own
 
   def reply(self, clip: Outputs, question: Int[Array, 'b q l'], train: bool = False) -> Outputs:
-    """The answers to questions about clips of which `perceive` has told all."""
+    """The answers to questions about clips, of which `clip` has the outputs of `perceive`."""
     question = self.ask(question, clip['seen'].shape[-1])
     return self.answer(question, clip['heard'], clip['seen'], train)
 
 
 class Grounding(nn.Module):
-  """The pre-stage of AVQA: plain encoders and matching, a frame and a sound at a time.
+  """The pre-stage of AVQA: encoders without adapters and the matching, on single seconds.
 
   Takes `video` [b 2 h w 3], a frame of the sound's second and one of another clip, and `wave`
   [b 1 s]; returns `match_logits` [b 2 1 2] and `looks` [b 2 1 n].
@@ -176,14 +185,15 @@ class Grounding(nn.Module):
   matching: Matching
 
   def __call__(self, batch: dict[str, Any], train: bool = False) -> Outputs:
+    """The outputs of a batch."""
     video = rearrange(batch['video'], 'b p h w c -> (b p) h w c')
     pictures = rearrange(self.encoder.visual(video, train), '(b p) n d -> b p 1 n d', p=2)
     audio = self.encoder.audio
     sound = audio.body(audio.stem(batch['wave'][:, 0], train), train).mean(1)
-    found = self.matching(sound[:, None].astype(jnp.float32), pictures.astype(jnp.float32))
-    return {name: found[name] for name in ('match_logits', 'looks')}
+    matched = self.matching(sound[:, None].astype(jnp.float32), pictures.astype(jnp.float32))
+    return {name: matched[name] for name in ('match_logits', 'looks')}
 
 
 def unit(x: Float[Array, '... d']) -> Float[Array, '... d']:
-  """Vectors of length 1; those of no length stay."""
+  """Vectors scaled to length 1; zero vectors stay zero."""
   return x * jax.lax.rsqrt(jnp.maximum(jnp.sum(x * x, -1, keepdims=True), 1e-24))

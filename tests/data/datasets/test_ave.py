@@ -126,7 +126,7 @@ def test_a_batch_has_the_fields_that_the_task_expects(tmp_path):
     'wave': ((2, 10, RATE), 'float32'),
     'label': ((2, 10), 'int32'),
     'index': ((2,), 'int32'),
-    'mask': ((2,), 'float32'),
+    'valid': ((2,), 'float32'),
   }
 
 
@@ -181,10 +181,10 @@ def test_label_files_that_contradict_each_other_are_refused(tmp_path):
   with pytest.raises(ValueError, match='val_order.h5 and .*valSet.txt name different clips'):
     ave.recipe(root)
   (root / 'valSet.txt').write_text('Bark&zzzzzzzzzzz&good&0&10\n')
-  with pytest.raises(ValueError, match='1 clips that are not in Annotations.txt, such as zzz'):
+  with pytest.raises(ValueError, match='valSet.txt, line 1: zzzzzzzzzzz is not in Annotations.txt'):
     ave.recipe(root)
   (root / 'valSet.txt').write_text('Barking&zzzzzzzzzzz&good&0&10\n')
-  with pytest.raises(ValueError, match='valSet.txt, row 0 from 0: .*is not a known class'):
+  with pytest.raises(ValueError, match='valSet.txt, line 1: .*is not a known class'):
     ave.recipe(root)
 
 

@@ -163,7 +163,7 @@ def test_a_mask_may_be_empty_or_full_but_not_ambiguous(tmp_path):
     Image.fromarray(np.full((4, 4), value, np.uint8)).save(tmp_path / 'a.png')
     assert (decode(avsbench.binary_mask(tmp_path / 'a.png')) == expected).all()
   Image.fromarray(np.uint8([[0, 128, 255]])).save(tmp_path / 'a.png')
-  with pytest.raises(ValueError, match=r'a.png has the values \[0, 128, 255\]; a mask has'):
+  with pytest.raises(ValueError, match='a.png has 3 shades, on 33 % of its pixels; a mask is black'):
     avsbench.binary_mask(tmp_path / 'a.png')
   (tmp_path / 'a.png').write_bytes(b'x')
   with pytest.raises(ValueError, match='a.png is not a readable picture'):
@@ -203,7 +203,7 @@ def test_unknown_rows_and_missing_folders_are_said(tmp_path):
   with pytest.raises(ValueError, match="line 2: .*'sneezing'.* unknown category or split"):
     avsbench_s4.recipe(root)
   path.write_text('aa,0,helicopter,train\n')
-  with pytest.raises(ValueError, match='category and split are needed'):
+  with pytest.raises(ValueError, match='needs the columns category, split'):
     avsbench_s4.recipe(root)
   (tmp_path / 'x').mkdir()
   (tmp_path / 'x/ms3_meta_data.csv').write_text('video_id,split\naa,training\n')
@@ -211,5 +211,5 @@ def test_unknown_rows_and_missing_folders_are_said(tmp_path):
     avsbench_ms3.recipe(tmp_path / 'x')
   (tmp_path / 'x/gt_masks').mkdir()
   (tmp_path / 'x/visual_frames').mkdir()
-  with pytest.raises(ValueError, match='line 2: .*unknown split'):
+  with pytest.raises(ValueError, match='line 2: .*is none of train, val, test'):
     avsbench_ms3.recipe(tmp_path / 'x')

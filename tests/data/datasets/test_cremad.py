@@ -94,5 +94,5 @@ def test_what_is_wrong_or_missing_is_said(tmp_path):
   with pytest.raises(ValueError, match='neither the folder frames/Image-01-FPS, nor videos'):
     cremad.recipe(tmp_path)
   (tmp_path / 'Annotations/test.csv').write_text('1001_DFA_ANG_XX,JOY\n')
-  with pytest.raises(ValueError, match="test.csv has 1 rows such as .'1001_DFA_ANG_XX', 'JOY'."):
+  with pytest.raises(ValueError, match="test.csv, line 1: 'JOY' is none of the emotions"):
     cremad.recipe(tmp_path)

@@ -140,7 +140,7 @@ def test_what_is_missing_or_unknown_is_said(tmp_path):
   with pytest.raises(ValueError, match='neither the folders frame and wave in LLP_dataset, nor'):
     llp.recipe(tmp_path)
   (tmp_path / 'AVVP_val_pd.csv').write_text('filename\tevent_labels\nx\tSpeech,Sneeze\n')
-  with pytest.raises(ValueError, match="AVVP_val_pd.csv has the event 'Sneeze'"):
+  with pytest.raises(ValueError, match="AVVP_val_pd.csv, line 2: the event 'Sneeze' is none of"):
     llp.labels(tmp_path)
   (tmp_path / 'AVVP_eval_audio.csv').unlink()
   with pytest.raises(ValueError, match='AVVP_eval_audio.csv is missing'):

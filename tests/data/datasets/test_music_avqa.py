@@ -125,10 +125,10 @@ def test_a_minute_is_cut_to_ten_seconds_with_their_frames(tmp_path, minute):
 
 
 def test_videos_of_any_length_are_spread_over():
-  assert music_avqa.seconds(60.14) == [0, 6, 13, 19, 26, 32, 39, 45, 52, 59]
-  assert music_avqa.seconds(10) == list(range(10))
-  assert music_avqa.seconds(3.9) == [0, 0, 0, 0, 0, 1, 1, 1, 1, 2]
-  assert music_avqa.seconds(0.5) == [0] * 10
+  assert music_avqa.seconds(60.14) == (0, 6, 13, 19, 26, 32, 39, 45, 52, 59)
+  assert music_avqa.seconds(10) == tuple(range(10))
+  assert music_avqa.seconds(3.9) == (0, 0, 0, 0, 0, 1, 1, 1, 1, 2)
+  assert music_avqa.seconds(0.5) == (0,) * 10
 
 
 def test_all_bad_videos_are_listed_and_their_questions_left_out_on_request(tmp_path, minute):

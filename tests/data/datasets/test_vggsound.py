@@ -161,5 +161,5 @@ def test_avel_is_read_from_videos_and_wrong_rows_are_said(tmp_path, video):
   record = records.load(tmp_path / 'out', 'vggsound_avel', 'train')[0]
   assert [round(grey / 3) for grey in greys(record)] == [1 + 2 * i for i in range(10)]
   (root / 'vggsound-avel40k_labels.csv').write_text('\n'.join([*AVEL, 'test,dog,1,"[1]"']))
-  with pytest.raises(ValueError, match='line 4: .* is not a split, a category'):
+  with pytest.raises(ValueError, match='line 4: label is .*; it must be a list of ten'):
     vggsound_avel.recipe(root)
