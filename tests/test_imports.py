@@ -15,7 +15,7 @@ OURS = ('dgsct_jax', 'configs')
 LEAVES = {'numpy', 'jaxtyping', 'einops'}
 MEDIA = {'PIL', 'av', 'soundfile', 'soxr'}
 NETS = LEAVES | {'jax', 'flax', 'dgsct_jax.cubic'}
-BASICS = NETS | {'dgsct_jax.models.layers', 'dgsct_jax.models.windows', 'dgsct_jax.models.mel'}
+BASICS = NETS | {f'dgsct_jax.models.{name}' for name in ('layers', 'windows', 'mel', 'transformer')}
 TREES = LEAVES | {'jax', 'flax', 'optax', 'ml_collections', 'dgsct_jax.tree', 'dgsct_jax.sharding'}
 DATA = (
   LEAVES
@@ -39,12 +39,15 @@ ALLOWED = {
   'dgsct_jax.cubic': LEAVES,
   'dgsct_jax.data.datasets': DATA | {'dgsct_jax.scenes.dataset'},
   'dgsct_jax.data': DATA,
+  'dgsct_jax.tokenizers': LEAVES | {'tokenizers', 'dgsct_jax.tokenizers'},
   'dgsct_jax.scenes.unimodal': TASKS | TASK | {'dgsct_jax.scenes.dataset'},
   'dgsct_jax.scenes': DATA | {'dgsct_jax.scenes'},
   'dgsct_jax.tracks': LEAVES,
   'dgsct_jax.models.layers': NETS,
   'dgsct_jax.models.windows': NETS,
   'dgsct_jax.models.mel': NETS | {'dgsct_jax.models.layers'},
+  'dgsct_jax.models.transformer': NETS | {'dgsct_jax.models.layers'},
+  'dgsct_jax.models.clap': BASICS | {'dgsct_jax.models.htsat'},
   'dgsct_jax.models.lazy': NETS,
   'dgsct_jax.models.dual': BASICS | {'dgsct_jax.models.adapters'},
   'dgsct_jax.models.heads': BASICS | {'dgsct_jax.models'},

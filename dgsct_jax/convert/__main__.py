@@ -1,6 +1,7 @@
 """Converts released weights into files that `config.init` names, and trained models back.
 
   python -m dgsct_jax.convert SOURCE CHECKPOINT OUT.safetensors
+  python -m dgsct_jax.convert dgsct-matching CHECKPOINT OUT.safetensors --original CLAP
   python -m dgsct_jax.convert run WORKDIR OUT.safetensors [--part encoder/visual]
   python -m dgsct_jax.convert --export SOURCE OURS.safetensors OUT.pt [--original RELEASED.pt]
 
@@ -16,7 +17,21 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from dgsct_jax.convert import avqa, avs, avvp, dgsct, htsat, read, release, run, swin_v2, table
+from dgsct_jax.convert import (
+  avqa,
+  avs,
+  avvp,
+  clap,
+  clip,
+  dgsct,
+  htsat,
+  matching,
+  read,
+  release,
+  run,
+  swin_v2,
+  table,
+)
 
 
 class Source(NamedTuple):
@@ -25,17 +40,22 @@ class Source(NamedTuple):
   plan: recognises it; its second argument is the file's name.
   export: writes a model of ours under its names, which then get the `prefix`; without it the
     original can be had. rows: of its table; those without a place here are what is left unread.
+  borrow: what a checkpoint lacks, from the file that was there before it.
   """
 
   plan: Callable[[table.State, str], table.Plan]
   export: Callable[[table.State], table.State] | None = None
   rows: table.Table = ()
   prefix: str = ''
+  borrow: Callable[[table.State], table.State] | None = None
 
 
 SOURCES = {
   'swin_v2': Source(swin_v2.plan),
   'htsat': Source(htsat.plan),
+  'clip': Source(clip.plan),
+  'clip-visual': Source(clip.plan_vision),
+  'clap': Source(clap.plan),
   'dgsct-ave': Source(dgsct.plan_ave, release.export_ave, dgsct.AVE),
   'dgsct-avqa': Source(avqa.plan, release.export_avqa, avqa.AVQA, 'module.'),
   'dgsct-grounding': Source(
@@ -44,17 +64,30 @@ SOURCES = {
   'dgsct-avvp': Source(avvp.plan, release.export_avvp, avvp.AVVP),
   # What S4 drops besides, MS3 reads; where ours lacks it, it comes from the original.
   'dgsct-avs': Source(avs.plan, release.export_avs, avs.TABLES['ms3']),
+  'dgsct-matching': Source(
+    matching.plan, matching.export, matching.MATCHING, borrow=matching.borrow
+  ),
 }
 
 
-def convert(source: str, checkpoint: str, out: Path) -> str:
+def convert(source: str, checkpoint: str, out: Path, original: str | None = None) -> str:
   """Writes our file of a checkpoint whole or not at all, and says what it found in it.
 
   Raises:
     ValueError: with the file, the tensors and what to do.
   """
+  borrow = SOURCES[source].borrow
+  if bool(original) != bool(borrow):
+    raise ValueError(
+      f'{source} needs --original: the CLAP file, which alone has the factor of its scores.'
+      if borrow
+      else f'{source} takes nothing from --original.'
+    )
   path = read.fetch(checkpoint)
-  plan, tensors = _converted(source, path, read.read(path), checkpoint)
+  state = read.read(path)
+  if borrow:
+    state = table.unwrap(state) | borrow(read.read(read.fetch(original)))
+  plan, tensors = _converted(source, path, state, checkpoint)
   sha256 = read.sha256(path)
   read.write(
     out,
@@ -122,7 +155,9 @@ def main(argv: Sequence[str] | None = None) -> int:
   )
   parser.add_argument('--export', action='store_true', help='from our names to the released ones')
   parser.add_argument(
-    '--original', help='with --export: take the weights that the model never reads from this file'
+    '--original',
+    help='take from this file, with --export, the weights that the model never reads; with'
+    ' dgsct-matching, those that only CLAP has',
   )
   parser.add_argument(
     '--part', default='', help='with run: only what lies below this path of the model'
@@ -153,7 +188,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     elif args.export:
       said = export(args.source, args.checkpoint, out, args.original)
     else:
-      said = convert(args.source, args.checkpoint, out)
+      said = convert(args.source, args.checkpoint, out, args.original)
   except ValueError as error:
     print(_printable(f'{error}'), file=sys.stderr)
     return 1

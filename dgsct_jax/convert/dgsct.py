@@ -80,6 +80,15 @@ UNUSED: dict[str, Table] = {  # what the adapters of a task carry without need
 
 def encoder(task: str) -> Table:
   """Both backbones and the adapters between them."""
+  return (
+    nest(swin_source.TABLE, 'swin.', 'visual/')
+    + nest(htsat_source.TABLE, 'htsat.', 'audio/')
+    + exchanges(task)
+  )
+
+
+def exchanges(task: str) -> Table:
+  """The adapters between the backbones."""
   adapter = ADAPTER + UNUSED[task]
   lists = (
     ('audio_adapter_blocks_p1', 'exchange_attn_#/audio'),
@@ -87,11 +96,7 @@ def encoder(task: str) -> Table:
     ('audio_adapter_blocks_p2', 'exchange_mlp_#/audio'),
     ('vis_adapter_blocks_p2', 'exchange_mlp_#/visual'),
   )
-  return (
-    nest(swin_source.TABLE, 'swin.', 'visual/')
-    + nest(htsat_source.TABLE, 'htsat.', 'audio/')
-    + sum((nest(adapter, f'{theirs}.#.', f'{ours}/') for theirs, ours in lists), ())
-  )
+  return sum((nest(adapter, f'{theirs}.#.', f'{ours}/') for theirs, ours in lists), ())
 
 
 def _stream(theirs: str, ours: str) -> Table:

@@ -242,7 +242,8 @@ def export(ours: State, table: Table) -> State:
     names, layout = _sources(leaves, target)
     if not names:
       raise ValueError(f'{target}: no row of the table gives it a name.')
-    state.update(zip(names, np.split(layout.give(y), len(names))))
+    theirs = layout.give(y)
+    state.update(zip(names, np.split(theirs, len(names)) if len(names) > 1 else [theirs]))
   return state
 
 

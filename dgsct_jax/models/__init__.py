@@ -13,10 +13,10 @@ import jax.numpy as jnp
 import ml_collections
 from flax import linen as nn
 
-from dgsct_jax.models import adapters, htsat, swin_v2
+from dgsct_jax.models import adapters, clip, htsat, swin_v2
 from dgsct_jax.models.dual import DualEncoder
 
-VISUAL = {'swin_v2': swin_v2.build}
+VISUAL = {'swin_v2': swin_v2.build, 'clip': clip.build_vision}
 AUDIO = {'htsat': htsat.build}
 ADAPTERS = {'dgsct': adapters.DGSCTAdapter}
 

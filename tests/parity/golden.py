@@ -63,6 +63,8 @@ class Case:
       return (
         'ave' if 'is_event_scores' in self.outputs else 'ave_train' if self.training else 'ave_grad'
       )
+    if 'prompt_learner.ctx' in self.shapes:
+      return 'matching'
     if 'fc_gl.weight' in self.shapes:
       stage = 'avqa' if 'fc_ans.weight' in self.shapes else 'avqa_grounding'
       part = '' if any(name.startswith('swin.') for name in self.shapes) else '_head'

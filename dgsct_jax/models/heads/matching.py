@@ -1,0 +1,190 @@
+"""Matching pictures and sounds with words: CLIP and CLAP with an exchange, for classes known by name alone."""
+
+from collections.abc import Callable, Sequence
+from typing import Any, Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from einops import rearrange
+from flax import linen as nn
+from jaxtyping import Array, Float, Int
+
+from dgsct_jax.models.adapters import NoExchange
+from dgsct_jax.models.clap import CLAP, PADDING
+from dgsct_jax.models.clip import CLIP
+from dgsct_jax.models.dual import DualEncoder
+from dgsct_jax.models.heads.avqa import unit
+from dgsct_jax.models.layers import Dense
+
+Outputs = dict[str, Float[Array, '...']]
+Rows = tuple[tuple[int, ...], ...]
+
+
+class Classes(NamedTuple):
+  """The classes as the text towers read them: constants of a model.
+
+  clip: ids of prompts such as 'X X X X dog.'; the learned words take the places after the start.
+  lengths: of each name in `clip`, in tokens. clap: ids such as 'The sounds of dog'.
+  """
+
+  clip: Rows
+  lengths: tuple[int, ...]
+  clap: Rows
+
+
+class Prompts(nn.Module):
+  """Learned words around the names of classes, the same for all (CoOp, Zhou et al. 2022; released `PromptLearner`).
+
+  words: how many. name_at: the name follows them, stands in their midst, or before them.
+  start: 'random' values take the place of the prompt's own words, whatever they are, as released; 'words' learns what is
+    added to these, from nothing.
+  """
+
+  words: int = 4
+  name_at: Literal['end', 'middle', 'front'] = 'end'
+  start: Literal['random', 'words'] = 'random'
+
+  @nn.compact
+  def __call__(self, x: Float[Array, 'c l d'], lengths: Sequence[int]) -> Float[Array, 'c l d']:
+    """Prompts from embedded ones: a start token, `words` places, the name, the rest."""
+    fresh = self.start == 'random'
+    init = nn.initializers.normal(0.02) if fresh else nn.initializers.zeros
+    context = self.param('context', init, (self.words, x.shape[-1])).astype(x.dtype)
+    places = slice(1, 1 + self.words)
+    x = x.at[:, places].set(context) if fresh else x.at[:, places].add(context)
+    if self.name_at == 'end':
+      return x
+    order = np.stack([self.order(length, x.shape[1]) for length in lengths])
+    return jnp.take_along_axis(x, order[..., None], 1)
+
+  @nn.nowrap
+  def order(self, name: int, length: int) -> Int[np.ndarray, 'l']:
+    """Where the tokens of a prompt with a name of so many come from."""
+    words, rest = np.arange(1, 1 + self.words), np.arange(1 + self.words + name, length)
+    names = np.arange(1 + self.words, 1 + self.words + name)
+    before = {'middle': self.words // 2, 'front': 0}[self.name_at]
+    return np.concatenate([[0], words[:before], names, words[before:], rest])
+
+
+class FeatureAdapter(nn.Module):
+  """Blends a feature with what a bottleneck makes of it (CLIP-Adapter, Gao et al. 2021)."""
+
+  share: float = 0.2
+  reduction: int = 4
+
+  @nn.compact
+  def __call__(self, x: Float[Array, '... e']) -> Float[Array, '... e']:
+    e = x.shape[-1]
+    hidden = nn.relu(Dense(e // self.reduction, use_bias=False, name='down')(x))
+    made = nn.relu(Dense(e, use_bias=False, name='up')(hidden))
+    return self.share * made + (1 - self.share) * x
+
+
+def merge(
+  visual: Float[Array, '*n c'],
+  audio: Float[Array, '*n c'],
+  how: Literal['sum', 'released', 'fixed'],
+) -> Float[Array, '*n c']:
+  """One score per class from those of both streams.
+
+  sum: 2v + 2a, of the few-shot release. released: v·v/(v+a) + a·a/(v+a), of its pre-training and zero-shot evaluation;
+  it has a pole where v = −a, and while a < 0.41 v a better match of the sound *lowers* it. fixed: the mean, which lies
+  between both and never falls where one of them rises.
+  """
+  match how:
+    case 'sum':
+      return 2 * visual + 2 * audio
+    case 'released':
+      return (jnp.square(visual) + jnp.square(audio)) / (visual + audio)
+    case 'fixed':
+      return (visual + audio) / 2
+  raise ValueError(f"Scores cannot be merged by {how!r}; choose 'sum', 'released' or 'fixed'.")
+
+
+class Matching(nn.Module):
+  """CLIP and CLAP that hear and see each other; every second is compared with the names of classes.
+
+  Takes `video` [b t h w 3] and `wave` [b t s]. Returns `logits` [b t c]; those of the streams alone, `visual_logits` and
+  `audio_logits` [b t c]; `contrast` [b b], scaled cosines of each clip's sound (rows) with each clip's pictures; and the
+  spatial attention of the last exchange, `visual_map` [b t n] and `audio_map` [b t m].
+
+  prompts: makes the learned prompts; None leaves them as they are written.
+  share: of the adapters of CLIP's features; 0: there are none.
+  merge: see there. exp_audio_scale: CLAP's factor of cosines is the exponential of what it stores, as CLAP was trained;
+    else, as released, what it stores, so that a sound counts some 20 times less than a picture.
+  """
+
+  clip: CLIP
+  clap: CLAP
+  classes: Classes
+  exchange: Callable[[], nn.Module] = NoExchange
+  prompts: Callable[[], nn.Module] | None = Prompts
+  share: float = 0.2
+  merge: Literal['sum', 'released', 'fixed'] = 'sum'
+  exp_audio_scale: bool = False
+
+  def setup(self):
+    self.encoder = DualEncoder(self.clip.visual, self.clap.audio, self.exchange, read='after')
+    if self.prompts:
+      self.prompt = self.prompts()
+    if self.share:
+      self.visual_adapter = FeatureAdapter(self.share)
+      self.text_adapter = FeatureAdapter(self.share)
+    self.contrast = Dense(self.clap.features)
+
+  def __call__(self, batch: dict[str, Any], train: bool = False) -> Outputs:
+    return self.compare(self.perceive(batch['video'], batch['wave'], train), self.read(train))
+
+  def perceive(
+    self, video: Float[Array, 'b t h w 3'], wave: Float[Array, 'b t s'], train: bool = False
+  ) -> Outputs:
+    """Features `visual` and `audio` [b t e], not of unit length, and the maps."""
+    t = video.shape[1]
+    encoded = self.encoder(
+      rearrange(video, 'b t h w c -> (b t) h w c'), rearrange(wave, 'b t s -> (b t) s'), train
+    )
+    visual, audio = self.clip.visual.project(encoded.visual), self.clap.project(encoded.audio)
+    unfold = lambda x: rearrange(x, '(b t) ... -> b t ...', t=t)
+    return {
+      'visual': unfold(visual).astype(jnp.float32),
+      'audio': unfold(audio).astype(jnp.float32),
+      'visual_map': unfold(encoded.visual_map[:, 0]),
+      'audio_map': unfold(encoded.audio_map[:, 0]),
+    }
+
+  def read(self, train: bool = False) -> Outputs:
+    """Features of the classes, `visual` and `audio` [c e], not of unit length. They depend on no clip."""
+    ids = np.asarray(self.classes.clip)
+    end = ids.argmax(1)
+    x = self.clip.text.embed(ids[:, : end.max() + 1])
+    if self.prompts:
+      x = self.prompt(x, self.classes.lengths)
+    visual = self.clip.text.encode(x, end)
+    ids = np.asarray(self.classes.clap)
+    audio = self.clap.read(ids[:, : (ids != PADDING).sum(1).max()], train)
+    return {'visual': visual.astype(jnp.float32), 'audio': audio.astype(jnp.float32)}
+
+  def compare(self, clip: Outputs, text: Outputs) -> Outputs:
+    """The outputs, from what `perceive` and `read` give."""
+    seen, read = clip['visual'], text['visual']
+    if self.share:
+      seen, read = self.visual_adapter(seen), self.text_adapter(read)
+    scale = jnp.exp(self.clip.logit_scale)
+    # As released: what CLAP stores is a logarithm, and it is taken as it is.
+    audio_scale = self.clap.logit_scale_a
+    if self.exp_audio_scale:
+      audio_scale = jnp.exp(audio_scale)
+    visual = scale * unit(seen) @ unit(read).T
+    audio = audio_scale * unit(clip['audio']) @ unit(text['audio']).T
+    heard = unit(self.contrast(clip['audio']).mean(1))
+    # As released: the factor was taken when the model was made and never learns.
+    contrast = jax.lax.stop_gradient(scale) * heard @ unit(clip['visual'].mean(1)).T
+    return {
+      'logits': merge(visual, audio, self.merge),
+      'visual_logits': visual,
+      'audio_logits': audio,
+      'contrast': contrast,
+      'visual_map': clip['visual_map'],
+      'audio_map': clip['audio_map'],
+    }

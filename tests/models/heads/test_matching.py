@@ -1,0 +1,222 @@
+"""Matching with words: prompts, merged scores, and what in the model depends on what."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from dgsct_jax import tree
+from dgsct_jax.models import clap, clip
+from dgsct_jax.models.adapters import DGSCTAdapter, Exchange, NoExchange
+from dgsct_jax.models.heads.matching import Classes, FeatureAdapter, Matching, Prompts, merge
+from tests.models import filled, tiny
+
+B, T = 2, 3
+CLASSES = Classes(
+  clip=((17, 1, 1, 5, 6, 3, 18, 0, 0, 0), (17, 1, 1, 7, 3, 18, 0, 0, 0, 0)),
+  lengths=(2, 1),
+  clap=((0, 5, 6, 2, 1, 1), (0, 7, 2, 1, 1, 1)),
+)
+
+
+def model(exchange=NoExchange, classes=CLASSES, **fields):
+  visual = dict(image=16, patch=8, width=8, depths=(1, 1), heads=2, mlp_ratio=2.0, features=6)
+  text = dict(vocabulary=19, context=10, width=8, depth=1, heads=2, mlp_ratio=2.0, features=6)
+  return Matching(
+    clip.build('custom', visual, text),
+    clap.CLAP(tiny.htsat(depths=(1, 1)), clap.Roberta(20, 9, 8, 1, 2, 2.0), 6),
+    classes,
+    exchange,
+    **dict(prompts=functools.partial(Prompts, 2)) | fields,
+  )
+
+
+def dgsct():
+  adapter = functools.partial(
+    DGSCTAdapter, alpha=0.2, beta=0.05, gamma=0.01, reduction=2, groups=2, tokens=2
+  )
+  return functools.partial(Exchange, adapter)
+
+
+def batch():
+  rng = np.random.default_rng(0)
+  video = rng.normal(size=(B, T, 16, 16, 3)).astype(np.float32)
+  return {'video': video, 'wave': rng.uniform(-1, 1, (B, T, 512)).astype(np.float32)}
+
+
+@pytest.fixture(scope='module')
+def variables():
+  return filled.variables(model(dgsct()), batch(), train=False)
+
+
+@pytest.fixture(scope='module')
+def outputs(variables):
+  return jax.jit(model(dgsct()).apply)(variables, batch())
+
+
+def test_towers_lie_below_clip_and_clap_and_adapters_below_the_encoder(variables):
+  tops = {'/'.join(path.split('/')[:2]) for path in tree.flatten(variables['params'])}
+  assert tops == {
+    'clip/visual',
+    'clip/text',
+    'clip/logit_scale',
+    'clap/audio',
+    'clap/text',
+    'clap/audio_projection',
+    'clap/text_projection',
+    'clap/logit_scale_a',
+    'clap/logit_scale_t',
+    'encoder/exchange_attn_0',
+    'encoder/exchange_attn_1',
+    'encoder/exchange_mlp_0',
+    'encoder/exchange_mlp_1',
+    'prompt/context',
+    'visual_adapter/down',
+    'visual_adapter/up',
+    'text_adapter/down',
+    'text_adapter/up',
+    'contrast/kernel',
+    'contrast/bias',
+  }
+
+
+def test_every_output_leads_with_clips(outputs):
+  shapes = {name: x.shape for name, x in outputs.items()}
+  assert shapes == {
+    'logits': (B, T, 2),
+    'visual_logits': (B, T, 2),
+    'audio_logits': (B, T, 2),
+    'contrast': (B, B),
+    'visual_map': (B, T, 5),
+    'audio_map': (B, T, 16),
+  }
+  np.testing.assert_allclose(
+    outputs['logits'], 2 * outputs['visual_logits'] + 2 * outputs['audio_logits'], rtol=1e-5
+  )
+
+
+def test_a_plain_model_is_clip_beside_clap(variables):
+  plain = model(prompts=None, share=0.0)
+  given = batch()
+
+  @jax.jit
+  def run(params):
+    got = plain.apply({'params': params, 'batch_stats': variables['batch_stats']}, given)
+    seen = plain.clip.apply(
+      {'params': params['clip']}, given['video'].reshape(-1, 16, 16, 3), np.array(CLASSES.clip)
+    )
+    heard = plain.clap.apply(
+      {'params': params['clap'], 'batch_stats': variables['batch_stats']['clap']},
+      given['wave'].reshape(-1, 512),
+      np.array(CLASSES.clap),
+    )
+    return got, seen, heard
+
+  params = variables['params']
+  got, seen, heard = run(params)
+  unit = lambda x: np.asarray(x) / np.linalg.norm(x, axis=-1, keepdims=True)
+  scales = np.exp(params['clip']['logit_scale']), params['clap']['logit_scale_a']
+  for name, pair, scale in zip(('visual_logits', 'audio_logits'), (seen, heard), scales):
+    want = scale * unit(pair[0]) @ unit(pair[1]).T
+    np.testing.assert_allclose(got[name].reshape(B * T, 2), want, rtol=1e-4, atol=1e-5)
+
+
+# Prompts.
+
+
+def embedded(rows=2, length=9):
+  return jnp.asarray(np.random.default_rng(1).normal(size=(rows, length, 3)), jnp.float32)
+
+
+def prompts(x, lengths, **fields):
+  module = Prompts(**fields)
+  params = {'context': np.arange(100, 112, dtype=np.float32).reshape(4, 3)}
+  return np.asarray(module.apply({'params': params}, x, lengths)), params['context']
+
+
+def test_learned_words_take_the_place_of_the_written_ones_or_are_added_to_them():
+  x = embedded()
+  out, context = prompts(x, (2, 1))
+  np.testing.assert_array_equal(out[:, 1:5], np.broadcast_to(context, (2, 4, 3)))
+  np.testing.assert_array_equal(out[:, [0, 5, 6, 7, 8]], x[:, np.array([0, 5, 6, 7, 8])])
+  added, _ = prompts(x, (2, 1), start='words')
+  np.testing.assert_allclose(added[:, 1:5], x[:, 1:5] + context)
+
+
+def test_prompts_that_start_from_words_change_nothing_at_first():
+  x, module = embedded(), Prompts(start='words')
+  params = module.init(jax.random.key(0), x, (2, 1))
+  np.testing.assert_array_equal(module.apply(params, x, (2, 1)), x)
+
+
+@pytest.mark.parametrize(
+  'name_at, want', [('middle', [0, 1, 2, 5, 6, 3, 4, 7, 8]), ('front', [0, 5, 6, 1, 2, 3, 4, 7, 8])]
+)
+def test_a_name_may_stand_within_or_before_the_learned_words(name_at, want):
+  x = embedded()
+  end, _ = prompts(x, (2, 1))
+  out, _ = prompts(x, (2, 1), name_at=name_at)
+  np.testing.assert_array_equal(out[0], end[0][want])
+
+
+# Scores.
+
+V, A = np.float32([30.0, 20.0, -3.0]), np.float32([4.0, -4.0, 5.0])
+
+
+def test_the_released_merge_weighs_each_score_by_itself():
+  np.testing.assert_allclose(merge(V, A, 'released'), V * V / (V + A) + A * A / (V + A), rtol=1e-6)
+  assert not np.isfinite(merge(V[:1], -V[:1], 'released')).any()
+
+
+def test_a_better_sound_lowers_the_released_score_and_raises_the_fixed_one():
+  slope = lambda how: jax.vmap(jax.grad(lambda a, v: merge(v, a, how)))(A[:2], V[:2])
+  assert (slope('released') < 0).all() and (slope('fixed') == 0.5).all()
+
+
+def test_the_fixed_merge_lies_between_both():
+  fixed = np.asarray(merge(V, A, 'fixed'))
+  assert ((np.minimum(V, A) <= fixed) & (fixed <= np.maximum(V, A))).all()
+  with pytest.raises(ValueError, match="merged by 'other'; choose"):
+    merge(V, A, 'other')
+
+
+def test_a_feature_adapter_blends():
+  x = embedded()
+  module = FeatureAdapter(0.25, 3)
+  variables = filled.variables(module, x)
+  params = variables['params']
+  made = np.maximum(np.maximum(x @ params['down']['kernel'], 0) @ params['up']['kernel'], 0)
+  np.testing.assert_allclose(
+    module.apply(variables, x), 0.25 * made + 0.75 * np.asarray(x), rtol=1e-5, atol=1e-6
+  )
+
+
+def test_the_factor_of_the_contrast_does_not_learn_and_that_of_the_scores_would(variables):
+  rng, maps = np.random.default_rng(2), {'visual_map': 0, 'audio_map': 0}
+  clip_, text = ({k: rng.normal(size=(2, *n, 6)) for k in ('visual', 'audio')} for n in ((T,), ()))
+
+  @jax.jit
+  @functools.partial(jax.grad, has_aux=True)
+  def slope(params, of):
+    run = functools.partial(model(dgsct()).apply, {'params': params}, method='compare')
+    out = run(clip_ | maps, text)
+    return sum(jnp.sum(jnp.square(out[name])) * of[name] for name in of), out
+
+  of = lambda **given: {name: given.get(name, 0.0) for name in ('contrast', 'visual_logits')}
+  contrast, _ = slope(variables['params'], of(contrast=1.0))
+  scores, _ = slope(variables['params'], of(visual_logits=1.0))
+  assert contrast['clip']['logit_scale'] == 0 and contrast['contrast']['kernel'].any()
+  assert scores['clip']['logit_scale'] != 0 and not scores['contrast']['kernel'].any()
+
+
+def test_one_class_alone_can_be_asked_for(variables):
+  one = Classes(*(rows[:1] for rows in CLASSES))
+  read = jax.jit(
+    lambda classes, v: model(dgsct(), classes).apply(v, method='read'), static_argnums=0
+  )
+  alone, both = read(one, variables), read(CLASSES, variables)
+  for name in ('visual', 'audio'):
+    np.testing.assert_allclose(alone[name][0], both[name][0], rtol=1e-4, atol=1e-5)
