@@ -78,9 +78,7 @@ RESERVED = {
   'dgsct_jax.main': set(),
 }
 # Packages of which only registries know: what else is to know of them goes by a name in a config.
-BEHIND_REGISTRIES = {
-  'dgsct_jax.scenes': {'dgsct_jax.data.datasets', 'dgsct_jax.tasks.registry'},
-}
+BEHIND_REGISTRIES = {'dgsct_jax.scenes': {'dgsct_jax.data.datasets', 'dgsct_jax.tasks.registry'}}
 
 
 def name_of(path: Path) -> str:

@@ -23,7 +23,10 @@ def test_a_batch_as_the_task_says_passes():
 @pytest.mark.parametrize(
   'change, message',
   [
-    ({'wave': np.zeros((4, 3, 8), np.float32)}, r'wave: \(\(3, 8\), \'float32\'\) in the data, \(\(2, 8'),
+    (
+      {'wave': np.zeros((4, 3, 8), np.float32)},
+      r'wave: \(\(3, 8\), \'float32\'\) in the data, \(\(2, 8',
+    ),
     ({'wave': np.zeros((4, 2, 8))}, r"wave: .*'float64'\) in the data, .*'float32'\) in the task"),
     ({'more': np.zeros(4)}, r'more: .* in the data, nothing in the task'),
     ({'label': None}, r'label: nothing in the data, .* in the task'),
