@@ -1,4 +1,4 @@
-"""A score is of the clips, whatever the batches; released numbers that are not go by other names."""
+"""A score is of the clips, whatever the batches; released numbers that are not have other names."""
 
 import json
 
@@ -206,19 +206,20 @@ def test_records_of_hosts_are_put_in_the_order_of_the_data(monkeypatch):
 
 def test_two_processes_compose_clips_once_and_write_one_file_of_predictions(tmp_path):
   changes = {'data.dir': str(tmp_path / 'data'), 'data.clips.test': 5, 'mesh': (1, -1)}
-  both = processes.train('tests.tiny:quickstart', tmp_path / 'run', hosts=2, **changes)
+  run = tmp_path / 'run'
+  both = processes.train('tests.tiny:quickstart', run, hosts=2, variant='none', **changes)
   assert [process.returncode for process in both] == [0, 0], both[1].stderr[-3000:]
   said = ''.join(process.stderr for process in both)
   for split, count in {'train': 6, 'val': 2, 'test': 5}.items():
     assert said.count(f'{split}: clips 1-{count} of {count}: ') == 1
   assert not list((tmp_path / 'data').rglob('*incomplete*'))
-  lines = (tmp_path / 'run/predictions.jsonl').read_text().splitlines()
+  lines = (run / 'predictions.jsonl').read_text().splitlines()
   rows = [json.loads(line) for line in lines]
   assert [(row['index'], row['id']) for row in rows] == [(i, f'test_{i:06d}') for i in range(5)]
-  assert not list((tmp_path / 'run').glob('predictions_*'))
+  assert not list(run.glob('predictions_*'))
   seconds = [second for row in rows for second in row['timeline']]
   right = [second['event'] == second['true'] for second in seconds]
-  found = json.loads((tmp_path / 'run/metrics.json').read_text())['test']
+  found = json.loads((run / 'metrics.json').read_text())['test']
   assert len(right) == 5 * 3 and found['accuracy'] == pytest.approx(100 * np.mean(right))
-  drawn = sorted(path.name for path in (tmp_path / 'run/figures').glob('clip_*.png'))
+  drawn = sorted(path.name for path in (run / 'figures').glob('clip_*.png'))
   assert len(drawn) == 3  # of the first process, which has clips 0, 1 and 4

@@ -30,8 +30,9 @@ def perception(t=4, seed=0):
   return Frames('frames', frames), Spectrum('sound', wave)
 
 
-def heat(weights, frame=np.zeros((8, 8, 3), np.uint8)):
-  return Heat('looks at', weights, Frames('frames', frame[None].repeat(len(weights), 0)))
+def heat(weights):
+  frames = np.zeros((len(weights), 8, 8, 3), np.uint8)
+  return Heat('looks at', weights, Frames('frames', frames))
 
 
 def lay_over(track, frame, second=0):

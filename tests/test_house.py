@@ -1,9 +1,10 @@
 """The house holds a task that it does not know: which seconds of a clip sound.
 
-A task of the package is these files: `models/heads/NAME.py` (here `Ear`), `tasks/NAME.py` (`build` and
-what is below it), one line in `tasks/registry.py`, `configs/NAME.py` (`get_config`); with data of its
-own also `data/datasets/NAME.py` (`Clips`, `KIND`) and one line in `data/datasets/__init__.py`. Nothing
-else: here the two lines are `register`, and the package is as it was.
+A task of the package is these files: `models/heads/NAME.py` (here `Ear`), `tasks/NAME.py` (`build`
+and what is below it), one line in `tasks/registry.py`, `configs/NAME.py` (`get_config`); with data
+of its own also `data/datasets/NAME.py` (`Clips`, `KIND`) and one line in
+`data/datasets/__init__.py`. Nothing else: here the two lines are `register`, and the package is as
+it was.
 """
 
 import dataclasses

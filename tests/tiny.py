@@ -47,11 +47,12 @@ def ave(**changes: Any) -> tuple[Task, Any]:
   return dataclasses.replace(registry.build(config), data=lambda split: Dataset(source)), config
 
 
-def quickstart(**changes: Any) -> tuple[Task, Any]:
+def quickstart(variant: str = '', **changes: Any) -> tuple[Task, Any]:
   """(task, config) of configs/quickstart.py with tiny random encoders and few, short clips."""
-  config = quickstart_config.get_config()
+  config = quickstart_config.get_config(variant)
   composed.make_tiny(config)
-  config.model.adapter.update(tokens=2, reduction=2)
+  if config.model.adapter.name != 'none':
+    config.model.adapter.update(tokens=2, reduction=2)
   config.model.head.width = 16
   config.update_from_flattened_dict(changes)
   return registry.build(config), config

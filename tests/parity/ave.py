@@ -131,7 +131,8 @@ def losses(loss: Any, parts: dict[str, Any]) -> dict[str, Any]:
 def run_gradients(case: Case, roundings: int = 40) -> Iterator[dict[str, Any]]:
   """Loss and gradients of what is trained, for several roundings of the inputs.
 
-  In training mode the new running statistics, too, and the losses of four Adam steps, for the inputs as given.
+  In training mode the new running statistics, too, and the losses of four Adam steps, for the
+  inputs as given.
   """
   config = configure(case)
   task, variables, train = registry.build(config), weights(case), case.training

@@ -1,4 +1,4 @@
-"""Every case of the golden folder through the converter and the real modules, or named as one to come."""
+"""Every case of the golden folder runs through the real modules, or is named as one to come."""
 
 from collections.abc import Iterator
 
@@ -33,8 +33,8 @@ RUNNERS = {
   'matching': matching.run_matching,
 }
 
-# Cases that have no runner yet, by name: a case of a kind that is not recognised is a failure unless
-# it stands here, so that a renamed field cannot turn a case that ran into one that is skipped.
+# Cases that have no runner yet, by name: a case of a kind that is not recognised is a failure
+# unless it stands here, so that a renamed field cannot turn a case that ran into one that is skipped.
 TO_COME = {
   *('lavish_adapter', 'lavish_adapter_gated', 'lavish_adapter_train'),
   *('lavish_ave_full', 'lavish_ave_small'),
@@ -62,8 +62,8 @@ def is_slow(case: golden.Case) -> bool:
 def test_golden_case_is_reproduced(case):
   if case.kind not in RUNNERS:
     assert case.name in TO_COME, (
-      f'{case.name} is of the kind {case.kind!r}, which has no runner: mend Case.kind, or give the kind'
-      ' a runner.'
+      f'{case.name} is of the kind {case.kind!r}, which has no runner: mend Case.kind, or give the'
+      ' kind a runner.'
     )
     pytest.skip(f'golden case of a kind without a runner yet: {case.json["what"][:70]}')
   with jax.default_matmul_precision('highest'):
