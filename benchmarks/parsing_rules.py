@@ -63,7 +63,7 @@ def score(clips: list[llp.Clip], rule: str) -> dict[str, float]:
   outputs = {f'{stream}_probability': on for stream, on in found.items()}
   outputs['logits'] = np.ones((len(clips), len(llp.CLASSES)))
   scored = avvp.metrics(outputs, truth(clips))
-  return avvp.summarize({name: float(np.average(x, weights=w)) for name, (x, w) in scored.items()})
+  return avvp.summarize({name: np.average(x, weights=w) for name, (x, w) in scored.items()})
 
 
 if __name__ == '__main__':

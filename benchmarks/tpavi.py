@@ -56,7 +56,7 @@ def main(argv: list[str]) -> None:
   }
   with torch.inference_mode():
     difference = np.abs(runs['matrix']() - runs['associativity']()).max()  # warms up both
-    times = {name: [] for name in runs}
+    times: dict[str, list[float]] = {name: [] for name in runs}
     for _ in range(REPEATS.value):
       for name, run in runs.items():
         times[name].append(seconds(run))

@@ -3,6 +3,7 @@
 import math
 import os
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import av
 import numpy as np
@@ -89,18 +90,18 @@ def _sound(
   source: str | os.PathLike, output: av.container.OutputContainer, copy: bool
 ) -> Iterator[av.Packet]:
   """The sound of a file for the film: its own packets, or encoded anew."""
-  index = media.tracks(source).audio.index
+  index = media.tracks(source).audio.stream
   if index is None:
     return iter(())
   with media.reading(source) as container:
-    track = container.streams[index]
+    track: Any = container.streams[index]
     if copy and track.codec.canonical_name in COPIED:
       return _copied(source, index, output.add_stream_from_template(track))
   stream = output.add_stream('aac', rate=SOUND, layout='mono')
   return _encoded(media.waveform(source, SOUND), stream)
 
 
-def _copied(source: str | os.PathLike, index: int, stream: av.AudioStream) -> Iterator[av.Packet]:
+def _copied(source: str | os.PathLike, index: int, stream: Any) -> Iterator[av.Packet]:
   with media.reading(source) as container:
     late = media.start(container)
     for packet in media.packets(container, [index]):
@@ -112,7 +113,7 @@ def _copied(source: str | os.PathLike, index: int, stream: av.AudioStream) -> It
       yield packet
 
 
-def _encoded(wave: Float[np.ndarray, 's'], stream: av.AudioStream) -> Iterator[av.Packet]:
+def _encoded(wave: Float[np.ndarray, 's'], stream: Any) -> Iterator[av.Packet]:
   for start in range(0, len(wave), 1024):
     piece = np.ascontiguousarray(wave[None, start : start + 1024], np.float32)
     frame = av.AudioFrame.from_ndarray(piece, format='fltp', layout='mono')

@@ -162,7 +162,7 @@ def open_file(path: str | os.PathLike, rate: int, windows: Callable[[float], lis
   wave = np.pad(wave, (0, max(0, padded * rate - len(wave))))
   wave = cut.fit(wave, padded, rate, f'the sound of {path}').reshape(padded, rate)
   silent = np.sqrt(np.square(wave[:seconds] / 32768.0).mean(1)) < SILENT
-  if read.audio.index is not None and silent.any():
+  if read.audio.stream is not None and silent.any():
     notes.append(
       'the audio track is silent'
       if silent.all()
@@ -177,11 +177,11 @@ def measure(path: str | os.PathLike) -> Length:
   """Reads a file to its end without decoding it. Raises MediaError; OSError if it is not there."""
   read = media.tracks(path)
   with media.reading(path) as container:
-    video = None if read.video.index is None else container.streams[read.video.index]
+    video = None if read.video.stream is None else container.streams[read.video.stream]
     end, pictures = 0.0, 0
     start = media.start(container)
     rate = Fraction(video.average_rate or 25) if video else Fraction(25)
-    for packet in media.packets(container, [t.index for t in read if t.index is not None]):
+    for packet in media.packets(container, [t.stream for t in read if t.stream is not None]):
       stamp = packet.dts if packet.pts is None else packet.pts
       if packet.stream.type == 'video':
         pictures += 1
@@ -208,5 +208,5 @@ def thumbnail(picture: UInt8[np.ndarray, 'y x 3']) -> UInt8[np.ndarray, 'h w 3']
   size = [max(1, round(side * scale)) for side in (width, height)]
   image = Image.fromarray(picture).resize(size, Image.Resampling.BILINEAR)
   canvas = Image.new('RGB', (max(size[0], THUMBNAIL // WIDEST), THUMBNAIL))
-  canvas.paste(image, [(whole - side) // 2 for whole, side in zip(canvas.size, size)])
+  canvas.paste(image, ((canvas.width - size[0]) // 2, (canvas.height - size[1]) // 2))
   return np.asarray(canvas)

@@ -69,7 +69,7 @@ def probe(path: str | os.PathLike) -> Info:
   with reading(path) as container:
     lengths = [s.duration * s.time_base for s in container.streams if s.duration]
     duration = container.duration / av.time_base if container.duration else max(lengths, default=0)
-  return Info(float(duration) or None, read.video.index is not None, read.audio.index is not None)
+  return Info(float(duration) or None, read.video.stream is not None, read.audio.stream is not None)
 
 
 def frames(path: str | os.PathLike, times: Sequence[float | int]) -> UInt8[np.ndarray, 'n h w 3']:
@@ -91,10 +91,10 @@ def each_frame(
   if list(times) != sorted(times):
     raise ValueError(f'The times of frames must ascend: {list(times)}.')
   track = tracks(path).video
-  if track.index is None:
+  if track.stream is None:
     raise NoVideoTrack(f'{path} has no video track{f" ({track.note})" if track.note else ""}.')
   with reading(path) as container:
-    stream = container.streams[track.index]
+    stream = container.streams[track.stream]
     stream.thread_type = 'AUTO'
     period = 1 / float(stream.average_rate or 25)
     shown, size, left = None, None, list(times)
@@ -133,13 +133,13 @@ def sound(path: str | os.PathLike, rate: int) -> Sound:
     NoAudioTrack, MediaError: no sound, or none that can be decoded.
   """
   track = tracks(path).audio
-  if track.index is None:
+  if track.stream is None:
     raise NoAudioTrack(f'{path} has no audio track{f" ({track.note})" if track.note else ""}.')
-  mixed = _mixed(path, track.index, lambda heard: heard.mean(0, dtype=np.float32))
+  mixed = _mixed(path, track.stream, lambda heard: heard.mean(0, dtype=np.float32))
   power, note = mixed.channels, ''
   if power.mean() > SILENT**2 and mixed.mean < CANCELLED * power.mean():
     channel = int(np.flatnonzero(power > power.max() / 2)[0])
-    mixed = _mixed(path, track.index, lambda heard: heard[min(channel, len(heard) - 1)])
+    mixed = _mixed(path, track.stream, lambda heard: heard[min(channel, len(heard) - 1)])
     note = (
       f'the {len(power)} channels cancel each other, their mean is all but silent: channel '
       f'{channel + 1} is read alone'

@@ -8,7 +8,7 @@ import itertools
 import os
 import stat
 from collections.abc import Callable, Iterator, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import av
 import numpy as np
@@ -36,7 +36,7 @@ class NoAudioTrack(MediaError):
 class Track(NamedTuple):
   """The stream that is read."""
 
-  index: int | None  # in `container.streams`; None: there is none
+  stream: int | None  # its place in `container.streams`; None: there is none
   note: str  # what a user should know of it, or ''
 
 
@@ -74,9 +74,9 @@ def reading(path: str | os.PathLike) -> Iterator[av.container.InputContainer]:
     raise MediaError(f'{path!r} is no name of a file ({error}).') from error
   if not stat.S_ISREG(mode):  # to open a pipe would wait for what comes
     raise MediaError(f'{path} is {_kind(mode)}; give a video or sound file.')
-  lenient = {'metadata_errors': 'replace'} if PYAV < 19 else {}  # 19 always is
+  lenient: dict[str, Any] = {'metadata_errors': 'replace'} if PYAV < 19 else {}  # 19 always is
   try:
-    container = av.open(f'file:{path}', **lenient)  # else `12:30.mp4` has a protocol
+    container = av.open(f'file:{path}', 'r', **lenient)  # else `12:30.mp4` has a protocol
   except (av.error.FFmpegError, OSError, ValueError) as error:
     why = getattr(error, 'strerror', None) or error  # without the path once more
     raise MediaError(f'{path} cannot be read as video or sound ({why}).') from error
@@ -107,7 +107,7 @@ def tracks(path: str | os.PathLike) -> Tracks:
     _choose('video', video, full, lambda index: _moves(path, index)),
     _choose('audio', audio, full, lambda index: _sounds(path, index)),
   )
-  if found.video.index is None and found.audio.index is None:
+  if found.video.stream is None and found.audio.stream is None:
     empty = f' ({" and ".join(found.notes)})' if found.notes else ''
     raise MediaError(f'{path} has neither sound nor picture{empty}.')
   return found
@@ -115,7 +115,7 @@ def tracks(path: str | os.PathLike) -> Tracks:
 
 def _full(container: av.container.InputContainer, indices: set[int]) -> set[int]:
   """Those of some streams that have a packet; the file is read on until all have one."""
-  found = set()
+  found: set[int] = set()
   if not indices:
     return found
   packets = container.demux([container.streams[index] for index in indices])
@@ -214,7 +214,7 @@ def _next(packets: Iterator[av.Packet]) -> av.Packet | None:
 
 def channels(frame: av.AudioFrame) -> Float32[np.ndarray, 'c n']:
   """Samples of all channels, full scale 1, however they are stored."""
-  samples = frame.to_ndarray()
+  samples: Any = frame.to_ndarray()
   if not frame.format.is_planar:
     samples = samples.reshape(-1, len(frame.layout.channels)).T
   if samples.dtype == np.uint8:

@@ -22,7 +22,7 @@ def quick_gelu(x: Float[Array, '...']) -> Float[Array, '...']:
   return x * nn.sigmoid(1.702 * x)
 
 
-ACTIVATIONS = {'quick_gelu': quick_gelu, 'gelu': gelu}
+ACTIVATIONS: dict[str, Any] = {'quick_gelu': quick_gelu, 'gelu': gelu}
 
 
 class FeedForward(nn.Module):
@@ -58,7 +58,9 @@ class CLIPBlock(nn.Module):
   def attend(
     self, x: Float[Array, 'b n d'], train: bool, mask: Bool[np.ndarray, '1 n n'] | None = None
   ) -> Float[Array, 'b n d']:
-    return x + self.drop(self.attn(self.norm1(x), train, mask), train)
+    return x + self.drop(
+      self.attn(self.norm1(x), train, None if mask is None else jnp.asarray(mask)), train
+    )
 
   def feed_forward(self, x: Float[Array, 'b n d'], train: bool) -> Float[Array, 'b n d']:
     return x + self.drop(self.mlp(self.norm2(x)), train)

@@ -141,14 +141,14 @@ def metrics(outputs: Outputs, batch: Batch) -> dict[str, Weighted]:
   """
   masks = np.asarray(batch['masks'], np.float32)
   logits = np.asarray(outputs['mask_logits'], np.float32)[:, : masks.shape[1]]
-  overlap, empty = iou(logits, masks), ~masks.any((2, 3))
+  overlap, empty = iou(logits, masks), np.asarray(~masks.any((2, 3)))
   ones = np.full(len(masks), masks.shape[1], float)
   return {
     'miou': (100 * overlap.mean(1), ones),
-    'sounding_miou': mean_where(100 * overlap, ~empty),
-    'f_curve': mean_where(100 * f_curves(logits, masks), ~empty),
+    'sounding_miou': mean_where(100 * overlap, np.logical_not(empty)),
+    'f_curve': mean_where(100 * f_curves(logits, masks), np.logical_not(empty)),
     'empty_frames': (100 * empty.mean(1), ones),
-    'empty_right': share(~(logits > 0).any((2, 3)), empty),
+    'empty_right': share(np.asarray(~(logits > 0).any((2, 3))), empty),
   }
 
 
@@ -274,7 +274,8 @@ def show(clip: Clip, outputs: Outputs, *, encoder: DualEncoder) -> View:
   frames, looks, sound, listens = views.perception(
     clip, encoder, *(clip.join(outputs[name]) for name in ('visual_map', 'audio_map'))
   )
-  title, true = ' · '.join([clip.title, *clip.notes]), ()
+  title = ' · '.join([clip.title, *clip.notes])
+  true: tuple[Mask, ...] = ()
   if 'masks' in clip.known:
     masks = np.asarray(clip.known['masks'], np.float32)
     logits = np.asarray(outputs['mask_logits'], np.float32)[:, : len(masks)]

@@ -33,9 +33,10 @@ from dgsct_jax.tasks.task import (
 )
 from dgsct_jax.tracks import Bars
 
-LEVELS = ('segment', 'event')
 EMPTY = '_skip_empty'  # ends the names of scores in which clips without any event do not count
 CALLED = {'audio': 'heard', 'visual': 'seen', 'both': 'both'}
+Level = Literal['segment', 'event']
+LEVELS: tuple[Level, ...] = ('segment', 'event')
 Seconds = Bool[np.ndarray, 'b t c']
 Counts = tuple[Int[np.ndarray, 'b c'], Int[np.ndarray, 'b c'], Int[np.ndarray, 'b c']]
 
@@ -205,7 +206,7 @@ def summarize(means: Means) -> Scalars:
 
 
 def f_scores(
-  predicted: dict[str, Seconds], true: dict[str, Seconds], level: Literal['segment', 'event']
+  predicted: dict[str, Seconds], true: dict[str, Seconds], level: Level
 ) -> dict[str, tuple[Float[np.ndarray, 'b'], Bool[np.ndarray, 'b']]]:
   """Mean F of the classes of each clip, and whether there is any class, else F is 1.
 
@@ -215,7 +216,8 @@ def f_scores(
   both = lambda on: on['audio'] & on['visual']
   counts = {stream: count(predicted[stream], true[stream], level) for stream in STREAMS}
   counts['audio_visual'] = count(both(predicted), both(true), level)
-  counts['event'] = tuple(a + v for a, v in zip(counts['audio'], counts['visual']))
+  hits, false, missed = (a + v for a, v in zip(counts['audio'], counts['visual']))
+  counts['event'] = hits, false, missed
   return {name: f_score(*found) for name, found in counts.items()}
 
 
@@ -229,14 +231,15 @@ def f_score(
   return np.where(classes > 0, mean, 1.0), classes > 0
 
 
-def count(predicted: Seconds, true: Seconds, level: Literal['segment', 'event']) -> Counts:
+def count(predicted: Seconds, true: Seconds, level: Level) -> Counts:
   """Per clip and class: hits, false alarms, misses; of seconds or of events."""
   if level == 'segment':
     return (predicted & true).sum(1), (predicted & ~true).sum(1), (~predicted & true).sum(1)
   counts = np.zeros((3, len(true), true.shape[-1]), int)
   for i, c in zip(*np.nonzero((predicted | true).any(1))):
     counts[:, i, c] = count_events(predicted[i, :, c], true[i, :, c])
-  return tuple(counts)
+  hits, false, missed = counts
+  return hits, false, missed
 
 
 def count_events(

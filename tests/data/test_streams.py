@@ -110,7 +110,7 @@ def test_a_file_whose_only_track_has_no_decoder_says_so(tmp_path):
 )
 def test_files_that_users_brought(name, video, audio, note):
   found = media.tracks(field.path(name))
-  assert (found.video.index, found.audio.index) == (video, audio)
+  assert (found.video.stream, found.audio.stream) == (video, audio)
   assert found.notes == ([note] if note else [])
   red = media.frames(field.path(name), [0, 2])[:, 2, -3 if name == 'mirrored.mp4' else 2]
   assert (red[:, 0] > 240).all() and (red[:, 1:] < 15).all()

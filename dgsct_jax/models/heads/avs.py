@@ -121,7 +121,7 @@ class Segmenter(nn.Module):
     return {
       'mask_logits': logits,
       'seen': jnp.stack(seen, 2),
-      'heard': jnp.stack([heard for _, heard in found], 2),
+      'heard': jnp.stack([heard for _, heard in found if heard is not None], 2),
     }
 
 
@@ -130,7 +130,7 @@ def under(x: Float[Array, 'b t h w d'], logits: Float[Array, 'b t y x']) -> Floa
 
   As released, it is the mean over the frame: what is small weighs little.
   """
-  mask = nn.sigmoid(average(logits[..., None], x.shape[2:4]))
+  mask = nn.sigmoid(average(logits[..., None], (x.shape[2], x.shape[3])))
   return (x * mask).mean((2, 3))
 
 

@@ -26,7 +26,7 @@ class Decoder(nn.Module):
     """Logits of the mask, of this size; the maps go from fine to coarse."""
     d = maps[0].shape[-1]
     half = (-(-size[0] // 2), -(-size[1] // 2))
-    sizes = [half, *(finer.shape[2:4] for finer in maps[:-1])]
+    sizes = [half, *((finer.shape[2], finer.shape[3]) for finer in maps[:-1])]
     x = None
     for i in reversed(range(len(maps))):
       x = Fusion(self.dtype, name=f'fuse_{i}')(maps[i], x, sizes[i])

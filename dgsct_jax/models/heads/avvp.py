@@ -123,7 +123,7 @@ class ClassGroups(nn.Module):
       x = Block(self.heads, self.drop_path, name=f'blocks_{i}')(x, train)
     seconds, tokens = x[:, :t], x[:, t:]
     x = seconds
-    if self.other_assign != 'none':
+    if other is not None and self.other_assign != 'none':
       # As released: what is read below as second i of this stream is what the i-th second of the
       # other one has gathered, after an MLP has mixed those seconds over time.
       x = Grouping(self.other_assign, self.heads, name='other')(x, other, train).features

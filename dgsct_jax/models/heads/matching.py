@@ -157,12 +157,12 @@ class Matching(nn.Module):
     """Features of the classes, `visual` and `audio` [c e], not of unit length. They depend on no clip."""
     ids = np.asarray(self.classes.clip)
     end = ids.argmax(1)
-    x = self.clip.text.embed(ids[:, : end.max() + 1])
+    x = self.clip.text.embed(jnp.asarray(ids[:, : end.max() + 1]))
     if self.prompts:
       x = self.prompt(x, self.classes.lengths)
     visual = self.clip.text.encode(x, end)
     ids = np.asarray(self.classes.clap)
-    audio = self.clap.read(ids[:, : (ids != PADDING).sum(1).max()], train)
+    audio = self.clap.read(jnp.asarray(ids[:, : (ids != PADDING).sum(1).max()]), train)
     return {'visual': visual.astype(jnp.float32), 'audio': audio.astype(jnp.float32)}
 
   def compare(self, clip: Outputs, text: Outputs) -> Outputs:
