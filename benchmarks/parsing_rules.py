@@ -21,6 +21,7 @@ NAMES = ('audio', 'visual', 'audio_visual', 'type', 'event')
 
 
 def main(argv: list[str]) -> None:
+  """Prints the scores of every rule."""
   del argv
   clips = llp.labels(Path(ANNOTATIONS.value))[SPLIT.value]
   print(f'{len(clips)} clips of {SPLIT.value}\n')

@@ -113,8 +113,8 @@ def _converted(
     return plan, table.convert(plan.state, plan.table, plan.targets)
   except ValueError as error:
     raise ValueError(
-      f'{path} cannot be read as {source}: {error}\nGive the file as it was released, or the SOURCE '
-      'that it is of.'
+      f'{path} cannot be read as {source}: {error}\nGive the file as it was released, or the'
+      ' SOURCE that it is of.'
     ) from error
 
 
@@ -148,6 +148,7 @@ def export(source: str, checkpoint: str, out: Path, original: str | None) -> str
 
 
 def main(argv: Sequence[str] | None = None) -> int:
+  """Runs the command; returns its exit status."""
   parser = argparse.ArgumentParser(
     prog='python -m dgsct_jax.convert',
     description=__doc__,

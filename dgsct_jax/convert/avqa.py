@@ -102,5 +102,6 @@ def matching_shapes(state: State) -> dict[str, tuple[int, ...]]:
 
 
 def matching(state: State) -> avqa.Matching:
+  """The matching head with the sizes of a state dict."""
   hidden = zip(('fc1', 'fc2', 'fc3'), (512, 256, 128))
   return avqa.Matching(tuple(side(state, width, (f'{name}.bias', 0, 1)) for name, width in hidden))

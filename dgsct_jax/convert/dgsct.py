@@ -42,7 +42,8 @@ ADAPTER: Table = (
   ('fc', 'channel_map', DENSE),
   ('my_tokens', 'tokens', RAW),
   ('gate_av', 'tokens_gate', RAW),
-  # In the released names 'video' is always the adapted stream and 'audio' the guiding one, in audio adapters too.
+  # In the released names 'video' is always the adapted stream and 'audio' the guiding one, in audio
+  # adapters too.
   ('fc_affine_video_1', 'channel_own', DENSE),
   ('fc_affine_audio_1', 'channel_guide', DENSE),
   ('fc_affine_bottleneck', 'channel_bottleneck', DENSE),
@@ -163,8 +164,8 @@ def recognise(state: State, task: str, *names: str) -> State:
   state = unwrap(state)
   if missing := [name for name in names if name not in state]:
     raise ValueError(
-      f'No released {task} checkpoint: {", ".join(missing)} missing among {len(state)} tensors such as '
-      f'{", ".join(sorted(state)[:3])}.'
+      f'No released {task} checkpoint: {", ".join(missing)} missing among {len(state)} tensors such as'
+      f' {", ".join(sorted(state)[:3])}.'
     )
   return state
 

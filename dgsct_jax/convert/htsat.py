@@ -1,4 +1,7 @@
-"""HTS-AT checkpoints: the original Lightning files, LAION CLAP's audio branch, and transformers' ClapAudioModel."""
+"""HTS-AT checkpoints.
+
+The original Lightning files, LAION CLAP's audio branch, and transformers' ClapAudioModel.
+"""
 
 import math
 
@@ -128,9 +131,12 @@ def front_end(
   fmin: float = 50.0,
   fmax: float = 14000.0,
 ) -> State:
-  """What torchlibrosa stores of STFT and mel filters: constants that transformers leaves to a feature extractor.
+  """What torchlibrosa stores of STFT and mel filters.
 
-  The filters are those that LAION's files hold (Slaney's), for fused models too, whose own extractor has others.
+  Constants that transformers leaves to a feature extractor.
+
+  The filters are those that LAION's files hold (Slaney's), for fused models too, whose own
+  extractor has others.
   """
   real, imag = mel.stft_kernels(n_fft)
   return {

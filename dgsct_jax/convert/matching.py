@@ -1,4 +1,7 @@
-"""Checkpoints of the released few-shot and pre-training models: CLIP, CLAP and the adapters between them."""
+"""Checkpoints of the released few-shot and pre-training models.
+
+CLIP, CLAP and the adapters between them.
+"""
 
 import functools
 
@@ -59,7 +62,7 @@ MATCHING: Table = (
 
 
 def borrow(state: State) -> State:
-  """What a checkpoint lacks, from the CLAP file that its audio tower came from. Raises ValueError."""
+  """What a checkpoint lacks, from the CLAP file of its audio tower. Raises ValueError."""
   state = unwrap(state)
   if missing := [name for name, _, _ in clap.SCALES if name not in state]:
     raise ValueError(f'No CLAP: {", ".join(missing)} missing among {len(state)} tensors.')
@@ -114,8 +117,8 @@ def model(state: State) -> Matching:
 def export(ours: State) -> State:
   """The released names of all that the model has; the release loads them with `strict=False`.
 
-  Names of classes and what is never called are not among them, nor CLAP's factors, which its code takes from CLAP's own
-  file.
+  Names of classes and what is never called are not among them, nor CLAP's factors, which its code
+  takes from CLAP's own file.
   """
   state = export_table(ours, MATCHING)
   return {name: x for name, x in state.items() if not name.startswith('logit_scale_')}

@@ -19,7 +19,7 @@ NESTED = ('state_dict', 'model')  # where Lightning, LAION and Microsoft keep th
 
 
 def fetch(checkpoint: str) -> Path:
-  """A local file for a path or `hf://owner/name[/file]`, which huggingface_hub keeps in its cache."""
+  """A local file for a path or `hf://owner/name[/file]`; huggingface_hub caches the latter."""
   if not checkpoint.startswith('hf://'):
     path = Path(os.path.expanduser(checkpoint))
     if not os.path.isfile(path):  # False, not an error, for any name
@@ -45,8 +45,8 @@ def fetch(checkpoint: str) -> Path:
       file = next((f for f in ('model.safetensors', 'pytorch_model.bin') if f in files), '')
       if not file:
         raise ValueError(
-          f'{checkpoint} has neither model.safetensors nor pytorch_model.bin but {", ".join(files)}; '
-          f'write hf://{owner}/{name}/FILE.'
+          f'{checkpoint} has neither model.safetensors nor pytorch_model.bin but'
+          f' {", ".join(files)}; write hf://{owner}/{name}/FILE.'
         )
     return Path(huggingface_hub.hf_hub_download(f'{owner}/{name}', file))
   except (
@@ -99,8 +99,8 @@ def _read_torch(path: Path) -> State:
     tensors = dict(value) if isinstance(value, Mapping) else {}
   except torch_file.ForeignName as error:
     raise ValueError(
-      f'{path} is no PyTorch file of tensors alone: to load it would run {error}. Nothing of it was '
-      'run. Fetch it again, or ask where it was made for torch.save(model.state_dict(), FILE).'
+      f'{path} is no PyTorch file of tensors alone: to load it would run {error}. Nothing of it was'
+      ' run. Fetch it again, or ask where it was made for torch.save(model.state_dict(), FILE).'
     ) from error
   except Exception as error:  # A damaged pickle raises anything.
     raise ValueError(
@@ -147,6 +147,7 @@ def _why(error: Exception) -> str:
 
 
 def sha256(path: Path) -> str:
+  """The hash of a file."""
   with path.open('rb') as file:
     return hashlib.file_digest(file, 'sha256').hexdigest()
 

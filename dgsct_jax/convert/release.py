@@ -1,4 +1,4 @@
-"""The way back: a trained model under the released names, whole enough for `load_state_dict(strict=True)`."""
+"""The way back: a trained model under the released names, for `load_state_dict(strict=True)`."""
 
 import numpy as np
 
@@ -12,9 +12,10 @@ def export_ave(
 ) -> State:
   """State dict of the released AVE model from our tensors.
 
-  Names that the released network holds and never reads get stand-ins: layer templates and skipped attention are copies
-  of the layers in use, the classifiers of both backbones and the other dead weights are 0, dead norms and gates are as
-  initialised, counters are 0. `window`: of the visual backbone, which no shape tells.
+  Names that the released network holds and never reads get stand-ins: layer templates and skipped
+  attention are copies of the layers in use, the classifiers of both backbones and the other dead
+  weights are 0, dead norms and gates are as initialised, counters are 0. `window`: of the visual
+  backbone, which no shape tells.
   """
   state = export(ours, dgsct.AVE)
   return (
@@ -29,9 +30,12 @@ def export_ave(
 def export_avqa(
   ours: State, window: int = 12, image_classes: int = 21841, sound_classes: int = 527
 ) -> State:
-  """State dict of the released AVQA model from our tensors, but for the prefix 'module.'; see `export_ave`.
+  """State dict of the released AVQA model from our tensors, but for the prefix 'module.'.
 
-  The second copy of the layers over sounds, which starts like the first and is never read, is as the first is now.
+  See `export_ave`.
+
+  The second copy of the layers over sounds, which starts like the first and is never read, is as
+  the first is now.
   """
   state = export(ours, avqa.AVQA)
   copies = {
@@ -72,15 +76,15 @@ def export_avvp(
 
 
 def export_grounding(ours: State) -> State:
-  """The 14 tensors that the released AVQA training takes from its pre-stage, but for the prefix 'module.'."""
+  """The 14 tensors that the released AVQA training takes from its pre-stage, without 'module.'."""
   return export(ours, avqa.MATCHING)
 
 
 def export_avs(ours: State) -> State:
   """What the released AVS networks, S4's and MS3's, read of their state dict.
 
-  They hold a PVT and convolutions besides, which they never read and whose shapes nothing here tells:
-  load it with `strict=False`, or take them from a released file (`--original`).
+  They hold a PVT and convolutions besides, which they never read and whose shapes nothing here
+  tells: load it with `strict=False`, or take them from a released file (`--original`).
   """
   return export(ours, avs.TABLES['ms3'])
 
@@ -93,7 +97,8 @@ def _buffers(state: State, window: int) -> State:
     if name.endswith('.running_mean')
   }
   audio_window = htsat.sizes(below(state, 'htsat.'))['window']
-  for backbone, side, window in zip(('swin', 'htsat'), dgsct.grids(state), (window, audio_window)):
+  windows_of = (window, audio_window)
+  for backbone, side, width in zip(('swin', 'htsat'), dgsct.grids(state), windows_of):
     blocks = [
       name.split('.')
       for name in state
@@ -101,7 +106,7 @@ def _buffers(state: State, window: int) -> State:
     ]
     for _, _, i, _, j, *_ in blocks:
       block, grid = f'{backbone}.layers.{i}.blocks.{j}.', (side // 2 ** int(i),) * 2
-      size, shift = windows.clamp(grid, window, window // 2 * (int(j) % 2))
+      size, shift = windows.clamp(grid, width, width // 2 * (int(j) % 2))
       if any(shift):
         extra[block + 'attn_mask'] = windows.shift_mask(grid, size, shift)
       if backbone == 'htsat':

@@ -1,4 +1,4 @@
-"""The model of a finished run, or a part of it, as one file of our own names: what `config.init` and --export take."""
+"""The model of a finished run, or a part of it, as one file for `config.init` and --export."""
 
 from pathlib import Path
 
@@ -13,11 +13,12 @@ from dgsct_jax.tasks import registry
 
 
 def convert(workdir: Path, out: Path, part: str = '', dtype: str = 'float32') -> str:
-  """Writes the best checkpoint and the frozen weights of a run, or what lies below `part`, such as 'encoder/visual'.
+  """Writes the best checkpoint and the frozen weights of a run, or what lies below `part`.
 
   dtype: what the values are stored as; they are computed with as float32 again.
 
-  Raises ValueError where the folder is no run, frozen weights were random or have moved, or nothing lies below `part`.
+  Raises ValueError where the folder is no run, frozen weights were random or have moved, or nothing
+  lies below `part`.
   """
   manager = checkpoint.find(workdir, '')
   run = checkpoint.read_run(manager, manager.latest_step())
@@ -40,7 +41,8 @@ def convert(workdir: Path, out: Path, part: str = '', dtype: str = 'float32') ->
       f'--part={part}: nothing of the run lies below it; there are {", ".join(tops[:9])}.'
     )
   read.write(out, kept, {'source': 'run', 'variant': 'custom', 'step': str(step), 'table': VERSION})
-  return f'{out}: {len(kept)} tensors, {sum(x.size for x in kept.values()):,} values of step {step} of {workdir}'
+  values = sum(x.size for x in kept.values())
+  return f'{out}: {len(kept)} tensors, {values:,} values of step {step} of {workdir}'
 
 
 def _frozen(config: ml_collections.ConfigDict) -> dict[str, np.ndarray]:

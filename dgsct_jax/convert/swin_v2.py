@@ -1,4 +1,7 @@
-"""Swin V2 checkpoints: timm 0.6.12, timm 0.9 and later, Microsoft's own, and transformers' Swinv2Model."""
+"""Swin V2 checkpoints.
+
+Of timm 0.6.12, timm 0.9 and later, Microsoft, and transformers (Swinv2Model).
+"""
 
 import math
 import re
@@ -179,7 +182,10 @@ def window(state: State) -> int:
 
 
 def variant(fields: dict[str, object], window: int, hint: str) -> str:
-  """timm's name without 'swinv2_'; its first word where the window stays open; 'custom' for other sizes."""
+  """The name in timm without 'swinv2_'; 'custom' for other sizes.
+
+  Where the window stays open it is the first word alone.
+  """
 
   def agrees(known):
     return all(known[name] == fields[name] for name in ('width', 'depths', 'heads')) and window in (
@@ -195,7 +201,10 @@ def variant(fields: dict[str, object], window: int, hint: str) -> str:
 
 
 def shapes(fields: dict[str, object]) -> dict[str, tuple[int, ...]]:
-  """Targets of a Swin V2; parameters depend on neither window nor image, so the smallest image will do."""
+  """Targets of a Swin V2.
+
+  Parameters depend on neither window nor image, so the smallest image will do.
+  """
   image = fields['patch'] * 2 ** (len(fields['depths']) - 1)
   model = swin_v2.build('custom', image=image, window=image, **fields)
   return targets(model, jax.ShapeDtypeStruct((1, image, image, 3), float))

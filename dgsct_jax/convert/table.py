@@ -1,7 +1,8 @@
 """The engine of weight conversion: tables of rows by module, read in both directions.
 
-A row is (their module, our module, kind). '#' stands for a number, the same ones in the same order on both sides.
-A kind says which tensors such a module has and how their layouts differ. A row that drops names says why.
+A row is (their module, our module, kind). '#' stands for a number, the same ones in the same order
+on both sides. A kind says which tensors such a module has and how their layouts differ. A row that
+drops names says why.
 """
 
 import collections
@@ -32,7 +33,10 @@ class Layout(NamedTuple):
 
 
 class Leaf(NamedTuple):
-  """One tensor of a module: suffixes of its names. Several of theirs are parts stacked along their first axis."""
+  """One tensor of a module: suffixes of its names.
+
+  Several of theirs are parts stacked along their first axis.
+  """
 
   theirs: tuple[str, ...]
   ours: str
@@ -235,7 +239,10 @@ def convert(state: State, table: Table, targets: Shapes) -> State:
 
 
 def export(ours: State, table: Table) -> State:
-  """Their state dict from our tensors: the inverse of `convert`, without the names that the table drops."""
+  """Their state dict from our tensors.
+
+  The inverse of `convert`, without the names that the table drops.
+  """
   leaves = _leaves(table)
   state = {}
   for target, y in ours.items():

@@ -19,7 +19,10 @@ KEYS = Path(__file__).with_name(
 
 
 def released():
-  """A state dict of every released name; each tensor has one value, so that the whole takes no memory."""
+  """A state dict of every released name.
+
+  Each tensor has one value, so that the whole takes no memory.
+  """
   state = {}
   for i, (name, shape, dtype, _) in enumerate(csv.reader(KEYS.open(), delimiter='\t')):
     state[name] = np.broadcast_to(

@@ -152,7 +152,8 @@ def test_our_htsat_is_the_audio_encoder_of_transformers_clap(fusion):
     )
   ).eval()
   state = {name: x.numpy() for name, x in oracle.state_dict().items()}
-  # The running statistics of this batch norm are those of decibels; fill.py knows it by another name.
+  # The running statistics of this batch norm are those of decibels; fill.py knows it by another
+  # name.
   rename = lambda name: (
     name.replace('batch_norm', 'bn0') if 'audio_encoder.batch_norm' in name else name
   )
@@ -188,7 +189,8 @@ def test_our_htsat_is_the_audio_encoder_of_transformers_clap(fusion):
   tokens = tokens * scale + bias
   features = torch.from_numpy(np.array(decibels)[:, None])
   with torch.no_grad():
-    # Fused clips carry three crops besides; a clip that is not longer than 10 s uses the first picture alone.
+    # Fused clips carry three crops besides; a clip that is not longer than 10 s uses the first
+    # picture alone.
     features = features.expand(-1, 4, -1, -1) if fusion else features
     want = oracle(features, is_longer=torch.zeros(2, 1, dtype=torch.bool)).pooler_output.numpy()
   assert golden.rms(tokens.mean(1) - want) < 3e-5 * golden.rms(want)

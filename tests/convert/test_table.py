@@ -1,4 +1,7 @@
-"""The engine: every name used or dropped, every target filled, all faults at once, and the way back."""
+"""The engine: every name used or dropped, every target filled, all faults at once.
+
+And the way back.
+"""
 
 import numpy as np
 import pytest

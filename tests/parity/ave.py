@@ -238,7 +238,10 @@ def run_ave_head(case: Case) -> dict[str, Any]:
 
 
 def run_ave_metrics(case: Case) -> dict[str, Any]:
-  """Accuracy and losses of random scores; every second clip set has its true classes lifted first."""
+  """Accuracy and losses of random scores.
+
+  Every second clip set has its true classes lifted first.
+  """
   inputs, got = case.inputs(), {}
   for i in range(sum(name.startswith('accuracy_') for name in case.outputs)):
     fg, event = inputs[f'fg_{i}'], inputs[f'class_{i}']

@@ -1,6 +1,7 @@
 """Golden cases: what the released PyTorch code computed, and how close ours has to come.
 
-A case is `NAME.json` (settings, tables of weights and inputs, outputs) and `NAME.npz` in the folder $GOLDEN_DIR.
+A case is `NAME.json` (settings, tables of weights and inputs, outputs) and `NAME.npz` in the folder
+$GOLDEN_DIR.
 Weights and inputs are not stored: the folder's `fill.py` derives them from names.
 """
 
@@ -29,7 +30,10 @@ def fill() -> Any:
 
 
 class Case:
-  """One case; `kind` is read off its fields, so that other seeds, sizes and names of the same kinds are recognised."""
+  """One case; `kind` is read off its fields, so that other seeds.
+
+  Sizes and names of the same kinds are recognised.
+  """
 
   def __init__(self, path: Path):
     self.json = json.loads(path.read_text())
@@ -105,7 +109,10 @@ class Case:
     return fill().weights(self.shapes, self.seed)
 
   def inputs(self, rounding: int = 0) -> dict[str, np.ndarray]:
-    """The inputs; with `rounding`, the floating ones moved at random by at most one unit of float32."""
+    """The inputs; with `rounding`.
+
+    The floating ones moved at random by at most one unit of float32.
+    """
     arrays = {
       i['name']: fill().array(i['name'], tuple(i['shape']), i['seed'], i['kind'])
       for i in self.json['inputs']
@@ -121,7 +128,10 @@ class Case:
     }
 
   def wanted(self) -> dict[str, np.ndarray]:
-    """The stored outputs; large ones are thinned as `thin` does, single numbers stand in the JSON."""
+    """The stored outputs.
+
+    Large ones are thinned as `thin` does, single numbers stand in the JSON.
+    """
     with np.load(FOLDER / f'{self.name}.npz') as stored:
       arrays = dict(stored)
     return {
@@ -143,11 +153,13 @@ def rms(x: np.ndarray) -> float:
 
 
 def compare(case: Case, got: dict[str, Any], relative: float = 1e-5) -> str:
-  """Compares every output of a case; raises AssertionError with all that are too far, else tells the worst.
+  """Compares every output of a case.
 
-  The rms of the difference may be 10 times what the reference itself loses to float32, or `relative` of the wanted rms
-  where the case does not say. A single number's own loss is one draw, at times far below what float32 can hold; there
-  the folder's README allows 1e-5 of the number.
+  Raises AssertionError with all that are too far, else tells the worst.
+
+  The rms of the difference may be 10 times what the reference itself loses to float32, or
+  `relative` of the wanted rms where the case does not say. A single number's own loss is one draw,
+  at times far below what float32 can hold; there the folder's README allows 1e-5 of the number.
   """
   wanted, lines, failed = case.wanted(), [], []
   for name, output in case.outputs.items():
@@ -167,7 +179,8 @@ def compare(case: Case, got: dict[str, Any], relative: float = 1e-5) -> str:
     if stated is not None and want.size == 1:
       limit = max(limit, 1e-5 * rms(want))
     error = rms(ours.astype(np.float64) - want)
-    line = f'{name}: rms of the difference {error:.2g}, {limit:.2g} allowed, rms of the output {rms(want):.3g}'
+    line = f'{name}: rms of the difference {error:.2g}, {limit:.2g} allowed, '
+    line += f'rms of the output {rms(want):.3g}'
     lines.append((error / max(limit, 1e-300), line))
     if not error <= limit:
       failed.append(line)
@@ -180,8 +193,8 @@ def compare(case: Case, got: dict[str, Any], relative: float = 1e-5) -> str:
 def compare_first(case: Case, attempts: Iterable[dict[str, Any]], relative: float) -> str:
   """`compare` for gradients, which jump where a ReLU's input crosses 0.
 
-  Rounding decides the side for inputs that near 0. So a case holds if some rounding of its inputs gives all of its
-  outputs within the limits that `compare` sets.
+  Rounding decides the side for inputs that near 0. So a case holds if some rounding of its inputs
+  gives all of its outputs within the limits that `compare` sets.
   """
   failures = []
   for attempt, got in enumerate(attempts):

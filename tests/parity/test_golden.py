@@ -34,7 +34,8 @@ RUNNERS = {
 }
 
 # Cases that have no runner yet, by name: a case of a kind that is not recognised is a failure
-# unless it stands here, so that a renamed field cannot turn a case that ran into one that is skipped.
+# unless it stands here, so that a renamed field cannot turn a case that ran into one that is
+# skipped.
 TO_COME = {
   *('lavish_adapter', 'lavish_adapter_gated', 'lavish_adapter_train'),
   *('lavish_ave_full', 'lavish_ave_small'),

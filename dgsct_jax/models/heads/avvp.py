@@ -29,6 +29,7 @@ class Mlp(nn.Module):
 
   @nn.compact
   def __call__(self, x: Float[Array, '... d']) -> Float[Array, '... d']:
+    """New features."""
     return Linear(x.shape[-1], name='fc2')(gelu(Linear(self.hidden, name='fc1')(x)))
 
 
@@ -40,6 +41,7 @@ class Block(nn.Module):
 
   @nn.compact
   def __call__(self, x: Float[Array, 'b n d'], train: bool) -> Float[Array, 'b n d']:
+    """New tokens."""
     drop = DropPath(self.drop_path)
     y = LayerNorm(name='norm1')(x)
     x = x + drop(Attention(self.heads, 0.0, INIT, name='attn')(y, y, train), train)
@@ -69,6 +71,7 @@ class Grouping(nn.Module):
   def __call__(
     self, x: Float[Array, 'b t d'], groups: Float[Array, 'b g d'], train: bool
   ) -> Groups:
+    """What the groups gather, and which second chooses which."""
     d = x.shape[-1]
     groups, x = LayerNorm(name='norm_groups')(groups), LayerNorm(name='norm_x')(x)
     mixed = Mlp(d // 2, name='mix')(rearrange(groups, 'b g d -> b d g'))
@@ -144,6 +147,7 @@ class TemporalGate(nn.Module):
   def __call__(
     self, x: Float[Array, 'b t d'], guide: Float[Array, 'b t d'], train: bool
   ) -> Float[Array, 'b t d']:
+    """The seconds, weighed by those of the other stream."""
     read = BiLSTM(self.width, name='rnn')(guide)
     memory = TemporalEncoder(self.width, name='encoder')(read, train)
     return x * (1 + self.gamma * nn.sigmoid(Dense(1, name='gate')(memory)))
@@ -195,6 +199,7 @@ class Parser(nn.Module):
     motion: Float[Array, 'b t 512'] | None,
     train: bool,
   ) -> Outputs:
+    """Probabilities of the clip and of each second."""
     audio = Linear(self.width, name='audio_fc')(audio)
     visual = Linear(self.width, name='visual_fc')(visual)
     visual = TemporalGate(self.gamma, self.gate_width, name='temporal')(visual, audio, train)
@@ -263,6 +268,7 @@ class AVVP(nn.Module):
   parse: Parser
 
   def __call__(self, batch: dict[str, Any], train: bool = False) -> Outputs:
+    """The outputs of the parser, and where the encoder looks and listens."""
     video, wave = batch['video'], batch['wave']
     t = video.shape[1]
     encoded = self.encoder(
@@ -278,6 +284,7 @@ class AVVP(nn.Module):
     return self.parse(visual, audio, self.motion_of(batch), train) | maps
 
   def motion_of(self, batch: dict[str, Any]) -> Float[Array, 'b t 512'] | None:
+    """The motion features of a batch, or None where the model takes none."""
     if self.parse.motion == 'none':
       return None
     if 'motion' not in batch:
