@@ -228,7 +228,7 @@ def _depth(state: State, blocks: str) -> int:
 
 
 def stages(depth: int) -> tuple[int, ...]:
-  """The stages that a transformer of so many blocks takes from HTS-AT; one where they do not fit."""
+  """The stages that so many blocks take from HTS-AT; one stage where they do not fit."""
   partner = (2, 2, 6, 2)
   times, rest = divmod(depth, sum(partner))
   return (depth,) if rest else tuple(times * blocks for blocks in partner)

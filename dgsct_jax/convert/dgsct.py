@@ -164,8 +164,8 @@ def recognise(state: State, task: str, *names: str) -> State:
   state = unwrap(state)
   if missing := [name for name in names if name not in state]:
     raise ValueError(
-      f'No released {task} checkpoint: {", ".join(missing)} missing among {len(state)} tensors such as'
-      f' {", ".join(sorted(state)[:3])}.'
+      f'No released {task} checkpoint: {", ".join(missing)} missing among {len(state)} tensors'
+      f' such as {", ".join(sorted(state)[:3])}.'
     )
   return state
 

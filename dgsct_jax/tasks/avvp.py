@@ -194,7 +194,7 @@ def metrics(outputs: Outputs, batch: Batch) -> dict[str, Weighted]:
 
 
 def summarize(means: Means) -> Scalars:
-  """With Type@AV, the mean of what is heard, seen and both. (`event` is Event@AV.)"""
+  """With Type@AV, the mean of what is heard, seen and both; `event` is Event@AV."""
   types = {
     f'{level}_type{rule}': float(
       np.mean([means[f'{level}_{name}{rule}'] for name in (*STREAMS, 'audio_visual')])
