@@ -27,6 +27,7 @@ ALLOWED = {
   'dgsct_jax.models.windows': NETS,
   'dgsct_jax.models.mel': NETS | {'dgsct_jax.models.layers'},
   'dgsct_jax.models.lazy': NETS,
+  'dgsct_jax.models.kaldi': NETS,
   'dgsct_jax.models.dual': BASICS | {'dgsct_jax.models.adapters'},
   'dgsct_jax.models.heads': BASICS | {'dgsct_jax.models'},
   'dgsct_jax.models.': BASICS,

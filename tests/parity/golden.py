@@ -75,6 +75,8 @@ class Case:
       return 'front_end'
     if {'variant', 'tokens_in'} <= settings.keys() and 'conv_adapter.weight' in self.shapes:
       return 'dgsct_adapter'
+    if 'preemphasis' in settings:
+      return 'kaldi'
     if {'is_event_0', 'event_0', 'fg_0'} <= inputs and 'accuracy_0' in self.outputs:
       return 'ave_metrics'
     return 'unknown'

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import jax
 import pytest
 
-from tests.parity import adapters, ave, avqa, backbones, golden
+from tests.parity import adapters, ave, avqa, backbones, golden, lavish
 
 RUNNERS = {
   'swin_v2': backbones.run_swin_v2,
@@ -22,6 +22,7 @@ RUNNERS = {
   'avqa_head_grad': avqa.run_head_gradients,
   'avqa_grounding': avqa.run_grounding,
   'avqa_grounding_head': avqa.run_grounding_head,
+  'kaldi': lavish.run_front_end,
 }
 
 
