@@ -77,18 +77,22 @@ UNUSED: dict[str, Table] = {  # what the adapters of a task carry without need
 
 def encoder(task: str) -> Table:
   """Both backbones and the adapters between them."""
-  adapter = ADAPTER + UNUSED[task]
+  return (
+    nest(swin_source.TABLE, 'swin.', 'visual/')
+    + nest(htsat_source.TABLE, 'htsat.', 'audio/')
+    + exchanges(ADAPTER + UNUSED[task])
+  )
+
+
+def exchanges(adapter: Table) -> Table:
+  """The adapters of all exchanges."""
   lists = (
     ('audio_adapter_blocks_p1', 'exchange_attn_#/audio'),
     ('vis_adapter_blocks_p1', 'exchange_attn_#/visual'),
     ('audio_adapter_blocks_p2', 'exchange_mlp_#/audio'),
     ('vis_adapter_blocks_p2', 'exchange_mlp_#/visual'),
   )
-  return (
-    nest(swin_source.TABLE, 'swin.', 'visual/')
-    + nest(htsat_source.TABLE, 'htsat.', 'audio/')
-    + sum((nest(adapter, f'{theirs}.#.', f'{ours}/') for theirs, ours in lists), ())
-  )
+  return sum((nest(adapter, f'{theirs}.#.', f'{ours}/') for theirs, ours in lists), ())
 
 
 def _stream(theirs: str, ours: str) -> Table:

@@ -13,7 +13,7 @@ class Encoded(NamedTuple):
   """What the dual encoder knows of a batch of segments."""
 
   visual: Float[Array, 'b n d']  # tokens after the visual backbone's final norm
-  audio: Float[Array, 'b m e']  # tokens of the last audio block, not normalised
+  audio: Float[Array, 'b m e']  # tokens of the last audio block; see `norm_audio`
   visual_map: Float[Array, 'b 1 n']  # pooling weights of the last exchange
   audio_map: Float[Array, 'b 1 m']
   visual_pyramid: tuple[
@@ -41,7 +41,9 @@ class DualEncoder(nn.Module):
   with its own residual, `stages[i].downsample(x)` and `norm`; nothing more is asked.
 
   read: whether the adapters read the streams before or after the half of the block they are added to.
-  split_audio: the audio block's halves are met one by one; else, as released, the audio block runs whole in the first.
+  split_audio: the audio block's halves are met one by one (LAVISH); else, as released with DG-SCT, the audio block
+  runs whole in the first.
+  norm_audio: the audio backbone's final norm is applied, too (LAVISH); DG-SCT leaves it out.
   """
 
   visual: nn.Module
@@ -49,6 +51,7 @@ class DualEncoder(nn.Module):
   exchange: Callable[[], nn.Module] = NoExchange
   read: Literal['before', 'after'] = 'before'
   split_audio: bool = False
+  norm_audio: bool = False
 
   def setup(self):
     if len(self.visual.depths) != len(self.audio.depths):
@@ -83,6 +86,8 @@ class DualEncoder(nn.Module):
       audio_pyramid.append(a)
       v, a = v_stage.downsample(v), a_stage.downsample(a)
     visual_pyramid[-1] = v = self.visual.norm(v)
+    if self.norm_audio:
+      audio_pyramid[-1] = a = self.audio.norm(a)
     return Encoded(v, a, *maps, tuple(visual_pyramid), tuple(audio_pyramid))
 
   def meet(

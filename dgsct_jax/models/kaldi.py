@@ -1,5 +1,6 @@
 """Kaldi's log-mel filter banks as pictures, on the device: what LAVISH and MA-AVT hear."""
 
+import dataclasses
 import functools
 from typing import Any
 
@@ -20,7 +21,7 @@ class Fbank(nn.Module):
   since the mean of each frame is subtracted anyway.
 
   shift: milliseconds from frame to frame, cut to whole samples. mean, std: the result is
-  (x − mean) / (2·std). seconds: of sound that a segment holds.
+  (x − mean) / (2·std). seconds: of sound that a segment holds, for `place`.
   """
 
   sample_rate: int = 16000
@@ -43,6 +44,18 @@ class Fbank(nn.Module):
     x = jnp.pad(x, ((0, 0), (0, max(0, self.frames - x.shape[1])), (0, 0)))
     return x[:, : self.frames].astype(self.dtype)
 
+  @nn.nowrap
+  def place(self, picture: Float[np.ndarray, 't y x']) -> Float[np.ndarray, 't x y']:
+    """What lies over the picture, over frequency, from low to high, and time in the segment.
+
+    Padding is left out; moments after the last frame are nan.
+    """
+    parts = picture.shape[1]
+    frame = (np.arange(parts) + 0.5) / parts * self.seconds * self.sample_rate / self.hop
+    row = (frame / self.frames * parts).astype(int)
+    found = picture[:, row.clip(0, parts - 1)].swapaxes(1, 2)
+    return np.where(row < parts, found, np.nan)
+
 
 LAVISH_AVQA = dict(shift=10.0, mean=-5.385333061218262, std=3.5928637981414795, seconds=1.95)
 LAVISH_AVS = dict(shift=10.0, mean=-5.210531711578369, std=3.5918314456939697)
@@ -54,6 +67,18 @@ VARIANTS = {  # `Fbank` of each data set
   'lavish_avs': LAVISH_AVS,
   'ma_avt_ave': MA_AVT_AVE,
 }
+
+
+def build(variant: str = 'lavish_ave', **fields: Any) -> Fbank:
+  """The filter banks of a data set, with any field replaced."""
+  if variant not in VARIANTS:
+    raise ValueError(f'Unknown filter banks {variant!r}; choose one of {", ".join(VARIANTS)}.')
+  known = {field.name for field in dataclasses.fields(Fbank)} - {'parent', 'name'}
+  if unknown := set(fields) - known:
+    raise ValueError(
+      f'Fbank has no field {", ".join(sorted(unknown))}; it has {", ".join(sorted(known))}.'
+    )
+  return Fbank(**VARIANTS[variant] | fields)
 
 
 def fbank(
@@ -100,7 +125,7 @@ def frame_kernels(
 def mel_filters(
   sample_rate: int, n_fft: int, mel_bins: int, fmin: float = 20.0
 ) -> Float32[np.ndarray, 'bins mel']:
-  """Kaldi's triangular filters from `fmin` to Nyquist, straight on the mel scale 1127·ln(1 + f/700).
+  """Kaldi's triangular filters from `fmin` to Nyquist, straight on its scale 1127·ln(1 + f/700).
 
   As released: filters narrower than a step of the Fourier transform are empty, and such a bin is
   always at the floor.

@@ -18,7 +18,7 @@ class LogMagnitude(nn.Module):
   a periodic Hann window. The lowest frequency is the first row. As released: frequency runs down
   the rows here and along the columns in `kaldi.Fbank`.
 
-  seconds: of sound that a segment holds.
+  seconds: of sound that a segment holds; the picture shows all of it.
   """
 
   sample_rate: int = 16000
@@ -40,6 +40,11 @@ class LogMagnitude(nn.Module):
     for _ in range(2):
       x -= x.mean((1, 2), keepdims=True)
     return (x / (x.std((1, 2), keepdims=True) + 1e-9)).astype(self.dtype)
+
+  @nn.nowrap
+  def place(self, picture: Float[np.ndarray, 't y x']) -> Float[np.ndarray, 't y x']:
+    """What lies over the picture, over frequency, from low to high, and time in the segment."""
+    return picture
 
 
 VARIANTS = {  # `LogMagnitude` of each data set
