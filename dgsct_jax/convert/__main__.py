@@ -4,7 +4,8 @@
   python -m dgsct_jax.convert run WORKDIR OUT.safetensors [--part encoder/visual]
   python -m dgsct_jax.convert --export SOURCE OURS.safetensors OUT.pt [--original RELEASED.pt]
 
-CHECKPOINT is a .safetensors, a PyTorch file that holds nothing but tensors, or hf://owner/name[/file].
+CHECKPOINT is a .safetensors, an .npz, a PyTorch file that holds nothing but tensors, or
+hf://owner/name[/file].
 `run` writes the whole model of a finished run, or a part of it, which --export then takes.
 """
 
@@ -15,7 +16,19 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from dgsct_jax.convert import avqa, dgsct, htsat, read, release, run, swin_v2, table
+from dgsct_jax.convert import (
+  avqa,
+  dgsct,
+  htsat,
+  lavish,
+  ma_avt,
+  read,
+  release,
+  run,
+  swin_v2,
+  table,
+  vit,
+)
 
 
 class Source(NamedTuple):
@@ -35,16 +48,20 @@ class Source(NamedTuple):
 SOURCES = {
   'swin_v2': Source(swin_v2.plan),
   'htsat': Source(htsat.plan),
+  'vit': Source(vit.plan),
   'dgsct-ave': Source(dgsct.plan_ave, release.export_ave, dgsct.AVE),
   'dgsct-avqa': Source(avqa.plan, release.export_avqa, avqa.AVQA, 'module.'),
   'dgsct-grounding': Source(
     avqa.plan_grounding, release.export_grounding, avqa.MATCHING, 'module.'
   ),
+  'lavish-ave': Source(lavish.plan_ave),
+  'ma-avt': Source(ma_avt.plan, ma_avt.export, ma_avt.TABLE, 'module.'),
+  'ma-avt-folded': Source(ma_avt.plan, ma_avt.export_folded, ma_avt.TABLE, 'module.'),
 }
 
 
 def convert(source: str, checkpoint: str, out: Path) -> str:
-  """Writes our file of a checkpoint whole or not at all, and says what it found in it. Raises ValueError."""
+  """Writes our file of a checkpoint, whole or not at all; says what it held. Raises ValueError."""
   path = read.fetch(checkpoint)
   plan = SOURCES[source].plan(read.read(path), checkpoint)
   tensors = table.convert(plan.state, plan.table, plan.targets)

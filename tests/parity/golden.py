@@ -75,6 +75,12 @@ class Case:
       return 'front_end'
     if {'variant', 'tokens_in'} <= settings.keys() and 'conv_adapter.weight' in self.shapes:
       return 'dgsct_adapter'
+    if 'shared_tokens' in self.shapes:
+      return 'ma_avt'
+    if 'mlp_class.weight' in self.shapes:
+      return 'lavish_ave'
+    if 'my_tokens' in self.shapes:
+      return 'lavish_adapter'
     if 'preemphasis' in settings:
       return 'kaldi'
     if {'is_event_0', 'event_0', 'fg_0'} <= inputs and 'accuracy_0' in self.outputs:

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import jax
 import pytest
 
-from tests.parity import adapters, ave, avqa, backbones, golden, lavish
+from tests.parity import adapters, ave, avqa, backbones, golden, lavish, ma_avt
 
 RUNNERS = {
   'swin_v2': backbones.run_swin_v2,
@@ -23,6 +23,9 @@ RUNNERS = {
   'avqa_grounding': avqa.run_grounding,
   'avqa_grounding_head': avqa.run_grounding_head,
   'kaldi': lavish.run_front_end,
+  'lavish_adapter': lavish.run_adapter,
+  'lavish_ave': lavish.run_ave,
+  'ma_avt': ma_avt.run,
 }
 
 
