@@ -5,7 +5,8 @@
   python -m dgsct_jax.convert run WORKDIR OUT.safetensors [--part encoder/visual]
   python -m dgsct_jax.convert --export SOURCE OURS.safetensors OUT.pt [--original RELEASED.pt]
 
-CHECKPOINT is a .safetensors, a PyTorch file that holds nothing but tensors, or hf://owner/name[/file].
+CHECKPOINT is a .safetensors, an .npz, a PyTorch file that holds nothing but tensors, or
+hf://owner/name[/file].
 `run` writes the whole model of a finished run, or a part of it, which --export then takes.
 """
 
@@ -25,12 +26,15 @@ from dgsct_jax.convert import (
   clip,
   dgsct,
   htsat,
+  lavish,
+  ma_avt,
   matching,
   read,
   release,
   run,
   swin_v2,
   table,
+  vit,
 )
 
 
@@ -56,6 +60,7 @@ SOURCES = {
   'clip': Source(clip.plan),
   'clip-visual': Source(clip.plan_vision),
   'clap': Source(clap.plan),
+  'vit': Source(vit.plan),
   'dgsct-ave': Source(dgsct.plan_ave, release.export_ave, dgsct.AVE),
   'dgsct-avqa': Source(avqa.plan, release.export_avqa, avqa.AVQA, 'module.'),
   'dgsct-grounding': Source(
@@ -67,6 +72,9 @@ SOURCES = {
   'dgsct-matching': Source(
     matching.plan, matching.export, matching.MATCHING, borrow=matching.borrow
   ),
+  'lavish-ave': Source(lavish.plan_ave),
+  'ma-avt': Source(ma_avt.plan, ma_avt.export, ma_avt.TABLE, 'module.'),
+  'ma-avt-folded': Source(ma_avt.plan, ma_avt.export_folded, ma_avt.TABLE, 'module.'),
 }
 
 

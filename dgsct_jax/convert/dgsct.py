@@ -84,13 +84,12 @@ def encoder(task: str) -> Table:
   return (
     nest(swin_source.TABLE, 'swin.', 'visual/')
     + nest(htsat_source.TABLE, 'htsat.', 'audio/')
-    + exchanges(task)
+    + exchanges(ADAPTER + UNUSED[task])
   )
 
 
-def exchanges(task: str) -> Table:
-  """The adapters between the backbones."""
-  adapter = ADAPTER + UNUSED[task]
+def exchanges(adapter: Table) -> Table:
+  """The adapters of all exchanges."""
   lists = (
     ('audio_adapter_blocks_p1', 'exchange_attn_#/audio'),
     ('vis_adapter_blocks_p1', 'exchange_attn_#/visual'),

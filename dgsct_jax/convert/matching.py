@@ -43,7 +43,7 @@ MATCHING: Table = (
     clap.projection(('0', '2'), 'text_projection'), 'clap_text_encoder.text_projection.', 'clap/'
   )
   + nest(clap.SCALES, '', 'clap/')
-  + nest(dgsct.exchanges('fewshot'), '', 'encoder/')
+  + nest(dgsct.exchanges(dgsct.ADAPTER + dgsct.UNUSED['fewshot']), '', 'encoder/')
   + (
     ('clip_adapter.fc.0', 'visual_adapter/down', DENSE),
     ('clip_adapter.fc.2', 'visual_adapter/up', DENSE),

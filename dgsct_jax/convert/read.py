@@ -15,6 +15,7 @@ from dgsct_jax.convert.table import State, one_line
 
 SAFETENSORS = 'BOOL U8 I8 U16 I16 U32 I32 U64 I64 F16 BF16 F32 F64 C64'.split()  # plain values
 TORCH = ('.pth', '.pt', '.ckpt', '.bin')
+SUFFIXES = ('.safetensors', *TORCH, '.npz')
 NESTED = ('state_dict', 'model')  # where Lightning, LAION and Microsoft keep the tensors
 
 
@@ -24,7 +25,7 @@ def fetch(checkpoint: str) -> Path:
     path = Path(os.path.expanduser(checkpoint))
     if not os.path.isfile(path):  # False, not an error, for any name
       raise ValueError(
-        f'{path} is not a file; give a {", ".join((".safetensors", *TORCH))} or hf://owner/name[/file].'
+        f'{path} is not a file; give a {", ".join(SUFFIXES)} or hf://owner/name[/file].'
       )
     return path
   try:
@@ -67,8 +68,10 @@ def read(path: Path) -> State:
     return _read_safetensors(path)
   if path.suffix in TORCH:
     return _read_torch(path)
+  if path.suffix == '.npz':
+    return _read_npz(path)
   raise ValueError(
-    f'{path} is no checkpoint by its name; its suffix must be .safetensors, {", ".join(TORCH)}.'
+    f'{path} is no checkpoint by its name; its suffix must be {", ".join(SUFFIXES)}.'
   )
 
 
@@ -82,6 +85,14 @@ def _read_safetensors(path: Path) -> State:
   except (safetensors.SafetensorError, OSError) as error:
     raise ValueError(f'{path} is not a whole safetensors file: {error}') from error
   return {name: _widen(x) for name, x in tensors.items()}
+
+
+def _read_npz(path: Path) -> State:
+  try:
+    with np.load(path, allow_pickle=False) as file:
+      return {name: _widen(file[name]) for name in file.files}
+  except (zipfile.BadZipFile, OSError, ValueError, TypeError) as error:
+    raise ValueError(f'{path} is not a whole .npz of plain arrays: {error}') from error
 
 
 def _widen(x: np.ndarray) -> np.ndarray:

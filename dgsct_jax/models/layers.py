@@ -171,7 +171,7 @@ class Stage(nn.Module):
 
 
 def run_stages(
-  stages: Sequence[Stage], x: Float[Array, 'b n d'], train: bool
+  stages: Sequence[Any], x: Float[Array, 'b n d'], train: bool
 ) -> Float[Array, 'b last_n last_d']:
   """All blocks and mergings of a backbone, one after another."""
   for stage in stages:

@@ -90,6 +90,14 @@ class Case:
       return 'avs_tpavi'
     if {'logits_0', 'mask_0'} <= inputs and 'metric_0' in self.outputs:
       return 'avs_metrics'
+    if 'shared_tokens' in self.shapes:
+      return 'ma_avt'
+    if 'mlp_class.weight' in self.shapes:
+      return 'lavish_ave'
+    if 'my_tokens' in self.shapes:
+      return 'lavish_adapter'
+    if 'preemphasis' in settings:
+      return 'kaldi'
     if {'is_event_0', 'event_0', 'fg_0'} <= inputs and 'accuracy_0' in self.outputs:
       return 'ave_metrics'
     if {'true_audio_0', 'true_visual_0'} <= inputs and 'event_iou' in settings:
