@@ -187,7 +187,7 @@ def sound_looped(
   path: str | os.PathLike, seconds: int, rate: int, start: float | int = 0
 ) -> Int16[np.ndarray, 's']:
   """The sound of a file from `start` on, repeated if it is too short."""
-  wave = _sound(path, rate)[round(start * rate) :]
+  wave = sound_of(path, rate)[round(start * rate) :]
   if not len(wave):
     raise WrongLength(f'the sound of {path} ends before {start:g} s.')
   return fit(np.resize(wave, max(len(wave), seconds * rate)), seconds, rate, f'the sound of {path}')
@@ -221,11 +221,12 @@ def video_wave(
   path: str | os.PathLike, seconds: int, rate: int, start: float | int = 0
 ) -> Int16[np.ndarray, 's']:
   """The sound of a video from `start` on."""
-  wave = _sound(path, rate)[round(start * rate) :]
+  wave = sound_of(path, rate)[round(start * rate) :]
   return fit(wave, seconds, rate, f'the sound of {path}')
 
 
-def _sound(path: str | os.PathLike, rate: int) -> Float32[np.ndarray, 's']:
+def sound_of(path: str | os.PathLike, rate: int) -> Float32[np.ndarray, 's']:
+  """The whole sound of a file; what is odd about it is a remark."""
   sound = media.sound(path, rate)
   _remark(path, media.tracks(path).audio.note)
   _remark(path, sound.note)

@@ -28,7 +28,7 @@ class LogMagnitude(nn.Module):
   dtype: Any = jnp.float32
 
   def __call__(self, wave: Float[Array, 'b s']) -> Float[Array, 'b frequencies frames']:
-    """Magnitudes, or their logarithm."""
+    """Log magnitudes, standardised over each clip."""
     half = self.n_fft // 2
     wave = jnp.pad(jnp.clip(wave.astype(jnp.float32), -1, 1), ((0, 0), (half, half)))
     starts = np.arange(0, wave.shape[-1] - self.n_fft + 1, self.hop)
