@@ -35,7 +35,7 @@ def test_a_batch_as_the_task_says_passes():
 )
 def test_every_difference_between_clips_and_task_is_named(change, message):
   batch = {name: x for name, x in (BATCH | change).items() if x is not None}
-  with pytest.raises(ValueError, match=f'Clips are not as the task says: {message}'):
+  with pytest.raises(ValueError, match=f'Clips differ from `inputs.spec` of the task: {message}'):
     task.check_fields(batch, SPEC)
 
 
