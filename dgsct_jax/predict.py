@@ -9,7 +9,8 @@ RUN/predictions/clip.mp4:
   timeline.png  frames, sound, attention and prediction on one time axis
   film.mp4      the video with its sound, the visual attention drawn over it
 
-A model that answers questions needs --question or --questions. Files may have any length: the model
+A model that answers questions needs --question or --questions; one of segmentation writes its masks
+with --masks DIR. Files may have any length: the model
 gets windows as long as its training clips, cut by the same rule; beyond the end of a file they are
 filled up with its last picture and silence.
 """
@@ -117,7 +118,7 @@ def write(file: clips.File, view: View, folder: Path, about: dict[str, Any]) -> 
 
 
 def write_masks(file: clips.File, view: View, folder: Path) -> None:
-  """Writes a PNG of 0 and 255 for every second, of the size of the video: NAME_0.png, NAME_1.png, ...
+  """Writes PNGs of 0 and 255, one for every second, of the size of the video: NAME_0.png and so on.
 
   Raises:
     ValueError: the model makes no masks, or the file has no pictures.
