@@ -37,8 +37,8 @@ OF_TRAINING = {
   *('select_on', 'log_steps', 'eval_epochs', 'save_steps', 'keep', 'profile'),
   'optim.patience',
 }
-# Fields that a config has because another one needs them: all of composed clips have `segments`, and
-# the pre-stage has the fields of the model that it is for.
+# Fields that a config has because another one needs them: all of composed clips have `segments`,
+# and the pre-stage has the fields of the model that it is for.
 OF_ANOTHER = {
   'unimodal': {'data.segments'},
   'avqa_grounding': {
