@@ -93,7 +93,7 @@ def convert(source: str, checkpoint: str, out: Path, original: str | None = None
     )
   path = read.fetch(checkpoint)
   state = read.read(path)
-  if borrow:
+  if borrow and original:
     state = table.unwrap(state) | borrow(read.read(read.fetch(original)))
   plan, tensors = _converted(source, path, state, checkpoint)
   sha256 = read.sha256(path)
@@ -140,6 +140,7 @@ def export(source: str, checkpoint: str, out: Path, original: str | None) -> str
   except ValueError as error:
     raise ValueError(f'{path} is no file of ours of {source}: {error}') from error
   _converted(source, path, released)  # for what is missing
+  assert kind.export is not None  # `main` has refused the others
   state = kind.export(ours)
   if original:
     kept = table.unwrap(read.read(read.fetch(original)))

@@ -225,7 +225,8 @@ def grids(state: State) -> tuple[int, int]:
     ValueError: one is over 128, which no image of a release gives and which would cost gigabytes.
   """
   names = [f'{stream}_adapter_blocks_p1.0.conv_adapter.bias' for stream in ('vis', 'audio')]
-  sides = tuple(math.isqrt(side(state, n**2, (name, 0, 1))) for name, n in zip(names, (48, 64)))
+  seen, heard = (math.isqrt(side(state, n**2, (name, 0, 1))) for name, n in zip(names, (48, 64)))
+  sides = seen, heard
   if max(sides) > 128:
     raise ValueError(f'{names[sides.index(max(sides))]}: too long for a grid of tokens.')
   return sides

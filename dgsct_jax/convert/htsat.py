@@ -4,6 +4,7 @@ The original Lightning files, LAION CLAP's audio branch, and transformers' ClapA
 """
 
 import math
+from typing import Any
 
 import jax
 import numpy as np
@@ -146,7 +147,7 @@ def front_end(
   }
 
 
-def sizes(state: State) -> dict[str, object]:
+def sizes(state: State) -> dict[str, Any]:
   """The fields of `HTSAT` that shapes tell, for either layout."""
   patch_embed, bn0 = 'patch_embed.proj.weight', [f'{name}.bias' for name in ('bn0', 'batch_norm')]
   melw, stft = 'logmel_extractor.melW', 'spectrogram_extractor.stft.conv_{}.weight'
@@ -185,7 +186,7 @@ def sizes(state: State) -> dict[str, object]:
   )
 
 
-def shapes(fields: dict[str, object], tagging: bool = False) -> dict[str, tuple[int, ...]]:
+def shapes(fields: dict[str, Any], tagging: bool = False) -> dict[str, tuple[int, ...]]:
   """Targets of an HTS-AT encoder, or of the whole tagger."""
   model = htsat.build('audioset', **fields)
   method = htsat.HTSAT.tag if tagging else lambda model, wave: model.body(model.stem(wave))

@@ -1,6 +1,7 @@
 """Checkpoints of the released LAVISH on AVE: one Swin V2, adapters and head in one state dict."""
 
 import functools
+from typing import Any
 
 import jax
 import numpy as np
@@ -56,7 +57,7 @@ def adapter(state: State, stream: str) -> functools.partial[LavishAdapter]:
   return functools.partial(LavishAdapter, **fields(below(state, f'{stream}_adapter_blocks_p1.0.')))
 
 
-def fields(first: State) -> dict[str, int | bool]:
+def fields(first: State) -> dict[str, Any]:
   """What the tensors of an adapter tell of it."""
   width = first['my_tokens'].shape[1]
   return dict(

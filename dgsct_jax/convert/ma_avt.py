@@ -58,7 +58,7 @@ def plan(state: State, hint: str = '') -> Plan:
   return Plan('ma-avt', vit_source.variant(sizes(state)), state, rows, shapes(state))
 
 
-def sizes(state: State) -> dict[str, object]:
+def sizes(state: State) -> dict[str, Any]:
   """The fields of `ViT` that shapes tell."""
   return vit_source.sizes(below(state, 'ViT.v.'))
 
@@ -70,11 +70,12 @@ def model(state: State, listen: Callable[[Any], Any], **fields: Any) -> ma_avt.M
     listen: its front end, of which no shape tells.
     fields: of `MAAVT`, that change no variable.
   """
-  exchange, own = NoExchange, sizes(state)
+  own = sizes(state)
+  exchange: Any = NoExchange
   if 'audio_adapter_blocks_p1.0.my_tokens' in state:
     exchange = functools.partial(Exchange, adapter(state, 'vis'), adapter(state, 'audio'))
   projections = {'blocks': 'audio_proj.0.bias', 'final': 'audio_proj.bias'}
-  contrast = next((name for name, bias in projections.items() if bias in state), 'none')
+  contrast: Any = next((name for name, bias in projections.items() if bias in state), 'none')
   return ma_avt.MAAVT(
     vit.build('custom', heads=max(own['width'] // 64, 1), **own),
     listen,
@@ -115,7 +116,9 @@ def export(ours: State) -> State:
   state = table.export(ours, (ONE if one else EACH) + REST)
   temperature = np.float32(math.log(1 / 0.07))
   scales = [name for name in state if name.startswith('audio_proj.') and name.endswith('.bias')]
-  unread = {name.replace('audio_proj', 'logit_scale')[:-5]: temperature for name in scales}
+  unread: dict[str, Any] = {
+    name.replace('audio_proj', 'logit_scale')[:-5]: temperature for name in scales
+  }
   if one:
     unread = {'logit_scale': temperature}
   head = np.zeros((IMAGE_CLASSES, ours['params/vit/cls_token'].shape[1]), np.float32)

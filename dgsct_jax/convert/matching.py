@@ -100,7 +100,7 @@ def model(state: State) -> Matching:
     for source, prefix in ((htsat, 'htsat.'), (clap, 'clap_text_encoder.text_branch.'))
   )
   grid = int(len(state['audio_adapter_blocks_p1.0.conv_adapter.bias']) ** 0.5)
-  gated = (
+  visual, heard = (
     functools.partial(dgsct.adapter(state, stream), gamma=1.0) for stream in ('vis', 'audio')
   )
   return Matching(
@@ -109,7 +109,7 @@ def model(state: State) -> Matching:
       audio | {'size': grid * audio['patch']}, text, len(state['audio_projection.2.bias'])
     ),
     Classes(((0, *[0] * words, 1, 2),), (1,), ((0, 3, 2),)),
-    functools.partial(Exchange, *gated),
+    functools.partial(Exchange, visual, heard),
     functools.partial(Prompts, words),
   )
 

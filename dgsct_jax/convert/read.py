@@ -3,6 +3,7 @@
 import contextlib
 import hashlib
 import os
+import zipfile
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
@@ -124,8 +125,8 @@ def _read_torch(path: Path) -> State:
       f'{path} has keys that are no names: {_list(map(repr, strange))}. Save the state dict of the '
       'whole model: torch.save(model.state_dict(), FILE).'
     )
-  if strange := {name: x.kind for name, x in tensors.items() if isinstance(x, torch_file.Other)}:
-    raise ValueError(_unusable(path, strange))
+  if others := {name: x.kind for name, x in tensors.items() if isinstance(x, torch_file.Other)}:
+    raise ValueError(_unusable(path, others))
   if strange := [name for name, x in tensors.items() if not isinstance(x, torch_file.Tensor)]:
     raise ValueError(f'{path} holds more than tensors beside its weights: {_list(strange)}.')
   state = {}

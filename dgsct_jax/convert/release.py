@@ -122,7 +122,7 @@ def _copies(state: State) -> State:
   def copy(names, old, new):
     return {new + name: x for name, x in below(names, old).items()}
 
-  extra = {}
+  extra: State = {}
   for stream in ('video', 'audio'):
     encoder, decoder = f'temporal_attn.{stream}_encoder.', f'temporal_attn.{stream}_decoder.'
     extra |= copy(state, encoder + 'encoder.layers.0.', encoder + 'encoder_layer.')
@@ -149,7 +149,8 @@ def _unread_ave(state: State) -> State:
 
 def _unheard_gate(state: State) -> State:
   """The half of the AVVP model's temporal attention that gates its sound, and layer templates."""
-  extra, rnn = {}, 'audio_visual_rnn_layer'
+  extra: State = {}
+  rnn = 'audio_visual_rnn_layer'
   for heard, seen in (
     ('audio_encoder', 'video_encoder'),
     ('audio_gated', 'video_gated'),

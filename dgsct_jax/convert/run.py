@@ -25,6 +25,7 @@ def convert(workdir: Path, out: Path, part: str = '', dtype: str = 'float32') ->
   config = checkpoint.config_of(run)
   manager = checkpoint.find(workdir, registry.build(config).primary)
   step, _ = checkpoint.best(manager)
+  assert step is not None  # `find` has seen one
   trained = checkpoint.read_model(manager, step)
   tensors = _frozen(config) | {
     name: np.asarray(leaf) for name, leaf in tree.flatten(trained).items()
@@ -47,7 +48,7 @@ def convert(workdir: Path, out: Path, part: str = '', dtype: str = 'float32') ->
 
 def _frozen(config: ml_collections.ConfigDict) -> dict[str, np.ndarray]:
   """What the files of `config.init` gave the run."""
-  tensors = {}
+  tensors: dict[str, np.ndarray] = {}
   parts = {'all': ''} if config.init.all else config.parts
   for name, prefix in parts.items():
     given = config.init[name]

@@ -5,6 +5,7 @@ Of timm 0.6.12, timm 0.9 and later, Microsoft, and transformers (Swinv2Model).
 
 import math
 import re
+from typing import Any
 
 import jax
 
@@ -132,7 +133,7 @@ def _plain_names(state: State) -> tuple[State, str]:
   return (renamed, ', features_only') if renamed.keys() != state.keys() else (state, '')
 
 
-def sizes(state: State) -> dict[str, object]:
+def sizes(state: State) -> dict[str, Any]:
   """The fields of `SwinV2` that shapes tell; window and image are not among them."""
   theirs = any(name.startswith('encoder.layers.') for name in state)
   stages = 'encoder.layers' if theirs else 'layers'
@@ -181,7 +182,7 @@ def window(state: State) -> int:
   return 0
 
 
-def variant(fields: dict[str, object], window: int, hint: str) -> str:
+def variant(fields: dict[str, Any], window: int, hint: str) -> str:
   """The name in timm without 'swinv2_'; 'custom' for other sizes.
 
   Where the window stays open it is the first word alone.
@@ -200,7 +201,7 @@ def variant(fields: dict[str, object], window: int, hint: str) -> str:
   return known[0] if len(known) == 1 else known[0].split('_')[0] if known else 'custom'
 
 
-def shapes(fields: dict[str, object]) -> dict[str, tuple[int, ...]]:
+def shapes(fields: dict[str, Any]) -> dict[str, tuple[int, ...]]:
   """Targets of a Swin V2.
 
   Parameters depend on neither window nor image, so the smallest image will do.

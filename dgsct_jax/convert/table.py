@@ -160,7 +160,7 @@ def side(state: State, default: int, *axes: tuple[str, int, int]) -> int:
     for name, axis, rank in axes
     if name in state and state[name].ndim == rank and state[name].shape[axis]
   )
-  return max(lengths, key=lengths.get, default=default)  # the first of those
+  return max(lengths, key=lambda length: lengths[length], default=default)  # the first of those
 
 
 def depths(state: State, stages: str = 'layers') -> tuple[int, ...]:
@@ -207,7 +207,9 @@ def convert(state: State, table: Table, targets: Shapes) -> State:
       type, a value that is not finite in float32. All of them at once, from both sides.
   """
   leaves = _leaves(table)
-  filled, used, faults = {}, set(), []
+  filled: State = {}
+  used: set[str] = set()
+  faults: list[str] = []
   for target, shape in targets.items():
     names, layout = _sources(leaves, target)
     used.update(names)
@@ -244,7 +246,7 @@ def export(ours: State, table: Table) -> State:
   The inverse of `convert`, without the names that the table drops.
   """
   leaves = _leaves(table)
-  state = {}
+  state: State = {}
   for target, y in ours.items():
     names, layout = _sources(leaves, target)
     if not names:

@@ -2,6 +2,7 @@
 
 import math
 import re
+from typing import Any
 
 import jax
 import numpy as np
@@ -151,7 +152,7 @@ def _augreg_block(state: State) -> State:
   }
 
 
-def sizes(state: State, table: Table = TABLE) -> dict[str, object]:
+def sizes(state: State, table: Table = TABLE) -> dict[str, Any]:
   """The fields of `ViT` that shapes tell; the number of heads is not among them."""
   theirs = {ours: name for name, ours, _ in table if ours}
   patch = state[theirs['patch_embed'] + '.weight'].shape
@@ -168,7 +169,7 @@ def sizes(state: State, table: Table = TABLE) -> dict[str, object]:
   )
 
 
-def variant(fields: dict[str, object]) -> str:
+def variant(fields: dict[str, Any]) -> str:
   """Timm's name without 'vit_', 'custom' for other sizes."""
 
   def agrees(name: str) -> bool:
@@ -179,7 +180,7 @@ def variant(fields: dict[str, object]) -> str:
   return next((name for name in vit.VARIANTS if agrees(name)), 'custom')
 
 
-def shapes(fields: dict[str, object]) -> dict[str, tuple[int, ...]]:
+def shapes(fields: dict[str, Any]) -> dict[str, tuple[int, ...]]:
   """Targets of a ViT."""
   model = vit.build('custom', heads=1, **fields)
   return targets(model, jax.ShapeDtypeStruct((1, model.image, model.image, 3), float))

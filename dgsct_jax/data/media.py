@@ -8,11 +8,12 @@ import dataclasses
 import io
 import os
 from collections.abc import Callable, Iterator, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import av
 import numpy as np
 import soxr
+from av.sidedata.sidedata import Type as SideData
 from jaxtyping import Float32, Int, Int16, UInt8
 from PIL import ExifTags, Image, ImageOps
 
@@ -67,7 +68,7 @@ def probe(path: str | os.PathLike) -> Info:
   """Reads the header of a file. Raises MediaError, or OSError if it is not there."""
   read = tracks(path)
   with reading(path) as container:
-    lengths = [s.duration * s.time_base for s in container.streams if s.duration]
+    lengths = [s.duration * s.time_base for s in container.streams if s.duration and s.time_base]
     duration = container.duration / av.time_base if container.duration else max(lengths, default=0)
   return Info(float(duration) or None, read.video.stream is not None, read.audio.stream is not None)
 
@@ -94,15 +95,16 @@ def each_frame(
   if track.stream is None:
     raise NoVideoTrack(f'{path} has no video track{f" ({track.note})" if track.note else ""}.')
   with reading(path) as container:
-    stream = container.streams[track.stream]
+    stream: Any = container.streams[track.stream]
     stream.thread_type = 'AUTO'
     period = 1 / float(stream.average_rate or 25)
-    shown, size, left = None, None, list(times)
+    shown, left = None, list(times)
+    size: tuple[int, int] = (0, 0)
     time = -period
     for frame in decode(container, stream):
       # Some containers leave time stamps out.
       time = time + period if frame.time is None else frame.time - start(container)
-      size = size or (frame.width, frame.height)
+      size = size if any(size) else (frame.width, frame.height)
       if frame.width * frame.height > LARGEST:
         raise MediaError(
           f'{path} has pictures of {frame.width}×{frame.height}; scale them to 8192×8192 or less.'
@@ -183,7 +185,7 @@ def _mixed(
           piece = piece[-late:]
       pieces.append(piece)
       length += len(piece)
-  if not samples:
+  if own_rate is None:
     raise MediaError(f'{path}: no sound of its audio track can be decoded.')
   return _Mixed(np.concatenate(pieces), own_rate, mean / samples, power / samples)
 
@@ -218,7 +220,7 @@ def letterbox(
   whole = [max(least, side) for side in size]
   canvas = Image.new('RGB', whole)
   image = Image.fromarray(pixels).resize(size, Image.Resampling.BILINEAR)
-  canvas.paste(image, [(outer - side) // 2 for outer, side in zip(whole, size)])
+  canvas.paste(image, ((whole[0] - size[0]) // 2, (whole[1] - size[1]) // 2))
   return np.asarray(canvas)
 
 
@@ -232,7 +234,8 @@ def _pixels(
 ) -> UInt8[np.ndarray, 'h w 3']:
   pixels = frame.to_ndarray(format='rgb24', width=size[0], height=size[1])
   try:
-    matrix = frame.side_data.get(av.sidedata.sidedata.Type.DISPLAYMATRIX)
+    side_data: Any = frame.side_data  # whose stubs lack the kinds as keys
+    matrix = side_data.get(SideData.DISPLAYMATRIX)
   except ValueError:  # PyAV 18 fails on EXIF, which photographs have
     return _as_exif_says(path, pixels, round(frame.rotation / 90))
   if matrix is not None:
