@@ -33,7 +33,7 @@ def ours(task: str) -> table.State:
   """The variables of a small model in four stages, as the release has them."""
   config = CONFIGS[task].get_config('released,tiny')
   for stream in (config.model.visual, config.model.audio):
-    stream.update(depths=(1,) * 4, heads=(1,) * 4, window=2)
+    stream.update(depths=(1,) * 4, heads=(1,) * 4, window=2, width=16)
   config.model.visual.update(image=64, patch=4)
   config.model.audio.update(size=64, mel_bins=16, patch=4)
   config.model.adapter.reduction = {'s4': 8, 'ms3': 2}[task]
