@@ -139,14 +139,14 @@ def scenes(config, source='shapes'):
       'source': source,
       'media': '',  # stamps: the folder into which the Debian packages were unpacked
       'knobs': dict(LLP),
-      'clips': {'train': 1500, 'val': 100, 'test': 300},
+      'clips': {'train': 1200, 'val': 100, 'test': 300},
       'seed': 4,
     }
   )
-  config.optim.lr = 2e-3
+  config.optim.lr = 1e-3
   config.optim.schedule = 'cosine'
   config.optim.clip_norm = 1.0
-  config.optim.epochs = 3
+  config.optim.epochs = 6
 
 
 def stamps(config):
