@@ -115,7 +115,7 @@ def released(config):
 
 
 def scenes(config, source='shapes'):
-  clips = {'train': 1500, 'val': 100, 'test': 300}
+  clips = {'train': 1200, 'val': 100, 'test': 300}
   composed.use(config, source, 'parsing', LLP, clips, seed=4)
   config.model.adapter.update(tokens=8, reduction=4, groups=2)
   config.model.head.update(
@@ -128,10 +128,10 @@ def scenes(config, source='shapes'):
     seconds='own',
     motion='none',
   )
-  config.optim.lr = 2e-3
+  config.optim.lr = 1e-3
   config.optim.schedule = 'cosine'
   config.optim.clip_norm = 1.0
-  config.optim.epochs = 3
+  config.optim.epochs = 6
 
 
 def alone(config, blank):
