@@ -121,7 +121,7 @@ def shapes(state: State, task: str) -> dict[str, tuple[int, ...]]:
   """Targets of the AVS model whose sizes a state dict tells."""
   encoder, image = dgsct.model(state, **ADAPTERS[task])
   return targets(
-    avs.AVS(encoder, avs.Segmenter(width=side(state, 256, ('x1_linear_.bias', 0)))),
+    avs.AVS(encoder, avs.Segmenter(width=side(state, 256, ('x1_linear_.bias', 0, 1)))),
     {
       'video': jax.ShapeDtypeStruct((1, 2, image, image, 3), np.float32),
       'wave': jax.ShapeDtypeStruct((1, 2, 32000), np.float32),
