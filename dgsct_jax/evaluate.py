@@ -14,7 +14,7 @@ from dgsct_jax import checkpoint, figures, report, sharding, trained, writer
 from dgsct_jax import state as states
 from dgsct_jax.data import clips, pipeline
 from dgsct_jax.tasks import registry
-from dgsct_jax.tasks.task import Batch, Outputs, Task, View
+from dgsct_jax.tasks.task import Batch, Means, Outputs, Task, View
 from dgsct_jax.trained import Trained
 
 FIGURES = 8  # clips that are drawn
@@ -131,9 +131,9 @@ def batches(task: Task, split: str, config: ml_collections.ConfigDict) -> pipeli
   )
 
 
-def _means(sums: Sequence[Sums]) -> dict[str, np.ndarray]:
+def _means(sums: Sequence[Sums]) -> Means:
   """The mean of each metric over some batches; nan where nothing was counted."""
-  means = {}
+  means: Means = {}
   for name in sums[0]:
     total = sum((batch_sums[name][0] for batch_sums in sums), np.zeros(()))
     weight = sum(batch_sums[name][1] for batch_sums in sums)

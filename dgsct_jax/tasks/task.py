@@ -20,7 +20,7 @@ Batch: TypeAlias = dict[str, Any]
 Outputs: TypeAlias = dict[str, Any]
 Scalars: TypeAlias = dict[str, float]
 Weighted: TypeAlias = tuple[Float[np.ndarray, 'b *v'], Float[np.ndarray, 'b']]
-Means: TypeAlias = dict[str, Float[np.ndarray, '*v']]
+Means: TypeAlias = dict[str, Float[np.ndarray, '*v'] | float]
 
 
 class Inputs(NamedTuple):
