@@ -47,7 +47,7 @@ ONE = SEVERAL | {
 
 
 def get_config(variant: str = 'visual,shapes'):
-  given = set(variant.split(','))
+  given = variant.split(',')
   stream = 'audio' if 'audio' in given else 'visual'
   source = 'stamps' if 'stamps' in given else 'shapes'
   single = 'single' in given

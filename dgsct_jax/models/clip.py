@@ -194,7 +194,7 @@ class CLIPText(nn.Module):
     """The tokens of texts, without positions."""
     return self.words(ids)
 
-  def encode(self, x: Float[Array, 'c l d'], end: Int[Array, 'c']) -> Float[Array, 'c e']:
+  def encode(self, x: Float[Array, 'c l d'], end: Int[Any, 'c']) -> Float[Array, 'c e']:
     """Features of embedded texts from the position of each one's end, not of unit length.
 
     What follows the end is never looked at, so `l` need not be the whole context.

@@ -133,7 +133,7 @@ class MAAVT(nn.Module):
       outputs |= self.compare(features[:, -1:] if self.contrast == 'final' else features)
     return {name: rearrange(x, '(b t) ... -> b t ...', b=b) for name, x in outputs.items()}
 
-  def pictures(self, batch: dict[str, Any]) -> Float[Array, 'two*b*t h w 3']:
+  def pictures(self, batch: dict[str, Any]) -> Float[Array, '_ h w 3']:
     """All frames, then all spectrograms."""
     frames = rearrange(batch['video'], 'b t h w c -> (b t) h w c')
     sounds = self.listen(rearrange(batch['wave'], 'b t ... -> (b t) ...'))

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float, Int, Num
 
 from dgsct_jax.tasks.task import Batch, Outputs, Weighted, share
 
@@ -45,13 +45,13 @@ def loss(
   return jnp.sum(jnp.stack(list(parts.values()))), parts
 
 
-def mean(x: Float[Array, '*b'], weight: Float[Array, '*b']) -> Float[Array, '']:
+def mean(x: Float[Any, '*b'], weight: Num[Any, '*b']) -> Float[Array, '']:
   """Over what has weight 1; 0 where nothing has."""
   return jnp.sum(x * weight) / jnp.maximum(jnp.sum(weight), 1)
 
 
 def contrast(
-  visual: Float[Array, 'm k p'], audio: Float[Array, 'm k p'], weight: Float[Array, 'm']
+  visual: Float[Any, 'm k p'], audio: Float[Any, 'm k p'], weight: Float[Any, 'm']
 ) -> Float[Array, '']:
   """Symmetric InfoNCE between the streams of m pairs, the mean over k blocks.
 
@@ -62,7 +62,7 @@ def contrast(
   logits = jnp.einsum('mkp,nkp->kmn', visual, audio) / TEMPERATURE
   own = jnp.diagonal(logits, axis1=1, axis2=2)
 
-  def one_way(logits: Float[Array, 'k m n']) -> Float[Array, '']:
+  def one_way(logits: Float[Array, 'k m n']) -> Float[Array, 'k m']:
     logits = jnp.where(weight > 0, logits, -jnp.inf)
     # A pair without weight is its own only column, or with none at all the row would be empty.
     logits = jnp.where(jnp.eye(len(weight), dtype=bool), own[:, None], logits)
@@ -92,9 +92,9 @@ def metrics(outputs: Outputs, batch: Batch, classes: int) -> dict[str, Weighted]
 
 
 def modulation(
-  unimodal_logits: Float[Array, 'b t 2 c'],
-  label: Int[Array, 'b t'],
-  valid: Float[Array, 'b'],
+  unimodal_logits: Float[Any, 'b t 2 c'],
+  label: Int[Any, 'b t'],
+  valid: Float[Any, 'b'],
   strength: float = 0.1,
 ) -> Float[Array, '2']:
   """By what the gradients of the visual and the audio stream are scaled: the stronger one by less.
@@ -111,9 +111,7 @@ def modulation(
   return jnp.where(ratio > 1, 1 - jnp.tanh(strength * ratio), 1.0)
 
 
-def modulate(
-  gradients: Any, coefficients: Float[Array, '2'], key: Array, noise: bool = True
-) -> Any:
+def modulate(gradients: Any, coefficients: Float[Any, '2'], key: Array, noise: bool = True) -> Any:
   """The gradients of what belongs to one stream alone, scaled by that stream's coefficient.
 
   That is prompts, their attention, projections and adapters. noise: as released, something random

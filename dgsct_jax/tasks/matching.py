@@ -1,16 +1,18 @@
 """Matching with words: the losses of its training, and what of the model learns."""
 
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Num
 
 from dgsct_jax.models.heads.matching import Classes
 from dgsct_jax.tasks.task import Batch, Outputs
 from dgsct_jax.tokenizers import clip, roberta
+
+Loss = Float[Array, ''] | float
 
 # For config.trainable: as released, both CLIP and CLAP are frozen, their factors and projections,
 # too.
@@ -72,24 +74,24 @@ def loss_parts(outputs: Outputs, batch: Batch) -> dict[str, Float[Array, 'b']]:
   }
 
 
-def cross_entropy(logits: Float[Array, '*n c'], target: Float[Array, '*n c']) -> Float[Array, '*n']:
+def cross_entropy(logits: Float[Any, '*n c'], target: Float[Any, '*n c']) -> Float[Array, '*n']:
   """−Σ target · log softmax; a target of zeros has no loss, as released."""
   return -jnp.sum(target * jax.nn.log_softmax(logits.astype(jnp.float32)), -1)
 
 
-def own_is_found(logits: Float[Array, 'b b'], valid: Float[Array, 'b']) -> Float[Array, 'b']:
+def own_is_found(logits: Float[Any, 'b b'], valid: Float[Any, 'b']) -> Float[Array, 'b']:
   """Cross entropy of finding the own one among all of a batch; padding is not among them."""
   logits = jnp.where(valid[None] > 0, logits, jnp.finfo(jnp.float32).min)
   return cross_entropy(logits, jnp.eye(len(logits))) * valid
 
 
 def total_loss(
-  event: Float[Array, ''],
-  audio: Float[Array, ''],
-  visual: Float[Array, ''],
-  epoch: Float[Array, ''],
+  event: Loss,
+  audio: Loss,
+  visual: Loss,
+  epoch: Num[Any, ''] | int,
   weights: Literal['fixed', 'shares', 'shares_released'] = 'shares',
-) -> Float[Array, '']:
+) -> Loss:
   """The mean losses of a batch as one.
 
   fixed: 500 event + 2 audio + 1.5 visual, from epoch 11 on 5 event (few-shot AVE).

@@ -36,7 +36,7 @@ def softmax(logits: Float[Any, '*b c']) -> Float[np.ndarray, '*b c']:
 
 def sigmoid(logits: Float[Any, '*b']) -> Float[np.ndarray, '*b']:
   """In double precision."""
-  return 1 / (1 + np.exp(-np.asarray(logits, np.float64)))
+  return np.asarray(1 / (1 + np.exp(-np.asarray(logits, np.float64))))
 
 
 def clock(second: int) -> str:

@@ -31,5 +31,7 @@ def test_of_k_classes_those_among_the_k_likeliest_are_right():
 
 
 def test_unknown_variants_are_refused():
-  with pytest.raises(ValueError, match="no variant 'visual'; choose from visual,shapes,single"):
-    unimodal.get_config('visual')
+  with pytest.raises(ValueError, match='no variant .*; choose from visual,shapes,single'):
+    unimodal.get_config('audio,shapes,single')
+  with pytest.raises(ValueError, match=r"unknown words \['boxes'\]"):
+    unimodal.get_config('visual,boxes')

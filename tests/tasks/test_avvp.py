@@ -2,7 +2,6 @@
 
 import itertools
 import json
-from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
@@ -17,6 +16,7 @@ from dgsct_jax.data.clips import Clip
 from dgsct_jax.data.datasets import llp
 from dgsct_jax.data.motion import Motion
 from dgsct_jax.data.pseudo import PseudoLabels
+from dgsct_jax.models.dual import DualEncoder
 from dgsct_jax.tasks import avvp, registry
 from tests import annotations
 from tests.models import tiny
@@ -243,7 +243,7 @@ def test_a_view_has_the_spans_of_what_is_heard_seen_and_both():
   clip = Clip(
     'a.mp4', (0, 1, 2, 3, 4), np.zeros((5, 8, 8, 3), np.uint8), np.zeros((5, 100), np.float32)
   )
-  encoder = SimpleNamespace(visual=tiny.swin(), audio=tiny.htsat())
+  encoder = DualEncoder(tiny.swin(), tiny.htsat())
   view = avvp.show(clip, outputs, names=('Dog', 'Cat'), encoder=encoder)
   assert view.record == {
     'heard': cat((0, 2), (3, 4)),
