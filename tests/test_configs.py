@@ -37,10 +37,11 @@ OF_TRAINING = {
   *('select_on', 'log_steps', 'eval_epochs', 'save_steps', 'keep', 'profile'),
   'optim.patience',
 }
-# Fields that a config has because another one needs them: all of composed clips have `segments`,
-# and the pre-stage has the fields of the model that it is for.
+# Fields that a config has because another one needs them: all of composed clips have `segments`;
+# `spec_augment` counts where `backbone_mode` is 'eval'; the pre-stage has the fields of the model
+# that it is for.
 OF_ANOTHER = {
-  'unimodal': {'data.segments'},
+  'unimodal': {'data.segments', 'model.spec_augment'},
   'avqa_grounding': {
     *('data.annotations', 'data.blank', 'data.negatives', 'data.questions_at_once', 'data.subset'),
     *(
@@ -212,9 +213,10 @@ def read(tmp_path_factory):
       config = small(name, folder)
       with noted(config, patch) as names:
         losses = two_steps(config)
-      seen = set(names)
+      own, seen = set(), set(names)
       for variant in variants(name):  # Some fields count in some variants only.
         other = get_config(name, *filter(None, [variant]))
+        own |= fields(other)
         other.data.dir = str(folder / 'nowhere')
         with noted(other, patch) as names:
           task = registry.build(other)
@@ -222,7 +224,7 @@ def read(tmp_path_factory):
             with pytest.raises(ValueError):
               task.data('train')
         seen |= names
-      found[name] = fields(config), seen, losses
+      found[name] = own, seen, losses
   return found
 
 
