@@ -101,8 +101,7 @@ def test_what_is_never_read_is_dropped_with_a_reason(task):
   assert not any(name in gone for name in release.export_avs(ours(task)))
 
 
-@pytest.mark.parametrize('task', CONFIGS)
-def test_the_command_line_converts_and_fills_up_from_the_original(task, tmp_path):
+def test_the_command_line_converts_and_fills_up_from_the_original(tmp_path, task='s4'):
   released, out, again = (tmp_path / name for name in ('released.pt', 'ours.safetensors', 'new.pt'))
   read.write(released, theirs(task), {})
   assert convert.main(['dgsct-avs', str(released), str(out)]) == 0
