@@ -83,7 +83,7 @@ def _row(track: Track, strips: Sequence[range], every: int) -> _Row:
     case Bars(name, labels, names):
       inches = SECOND / every
       return _Row(name, 0.27, lambda axes, span: _bars(axes, labels, names, span, inches))
-  raise TypeError(f'{track!r} is not a track.')
+  raise TypeError(f'{track!r} is no track.')
 
 
 def over(track: Heat | Mask, second: int, shape: tuple[int, int]) -> Callable[[Picture], Picture]:

@@ -3,6 +3,7 @@
 import math
 import os
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import av
 import numpy as np
@@ -63,7 +64,7 @@ def _write(
     sound = _sound(source, container, copy)
     packet, drawn = next(sound, None), -1
     for i, (time, picture) in enumerate(zip(times, media.each_frame(source, times))):
-      picture = _fit(picture)
+      picture = media.letterbox(picture, LONGER)  # h264 needs even sides
       if not i:
         video.height, video.width = picture.shape[:2]
       if overlay and (second := nearest[int(time)]) != drawn:
@@ -89,20 +90,21 @@ def _sound(
   source: str | os.PathLike, output: av.container.OutputContainer, copy: bool
 ) -> Iterator[av.Packet]:
   """The sound of a file for the film: its own packets, or encoded anew."""
-  if not media.probe(source).has_audio:
+  index = media.tracks(source).audio.stream
+  if index is None:
     return iter(())
   with media.reading(source) as container:
-    track = container.streams.audio[0]
+    track: Any = container.streams[index]
     if copy and track.codec.canonical_name in COPIED:
-      return _copied(source, output.add_stream_from_template(track))
+      return _copied(source, index, output.add_stream_from_template(track))
   stream = output.add_stream('aac', rate=SOUND, layout='mono')
   return _encoded(media.waveform(source, SOUND), stream)
 
 
-def _copied(source: str | os.PathLike, stream: av.AudioStream) -> Iterator[av.Packet]:
+def _copied(source: str | os.PathLike, index: int, stream: Any) -> Iterator[av.Packet]:
   with media.reading(source) as container:
-    late = (container.start_time or 0) / av.time_base
-    for packet in media.packets(container, [container.streams.audio[0]]):
+    late = media.start(container)
+    for packet in media.packets(container, [index]):
       if packet.pts is None or packet.dts is None:
         continue
       packet.pts -= round(late / packet.time_base)
@@ -111,7 +113,7 @@ def _copied(source: str | os.PathLike, stream: av.AudioStream) -> Iterator[av.Pa
       yield packet
 
 
-def _encoded(wave: Float[np.ndarray, 's'], stream: av.AudioStream) -> Iterator[av.Packet]:
+def _encoded(wave: Float[np.ndarray, 's'], stream: Any) -> Iterator[av.Packet]:
   for start in range(0, len(wave), 1024):
     piece = np.ascontiguousarray(wave[None, start : start + 1024], np.float32)
     frame = av.AudioFrame.from_ndarray(piece, format='fltp', layout='mono')
@@ -123,14 +125,6 @@ def _encoded(wave: Float[np.ndarray, 's'], stream: av.AudioStream) -> Iterator[a
 def _time(packet: av.Packet) -> float:
   assert packet.pts is not None  # `_copied` skips those without, encoders set it
   return float(packet.pts * packet.time_base)
-
-
-def _fit(picture: UInt8[np.ndarray, 'y x 3']) -> UInt8[np.ndarray, 'h w 3']:
-  """Scaled down to the size of a film; h264 needs even sides."""
-  height, width = picture.shape[:2]
-  scale = min(1, LONGER / max(height, width))
-  size = [max(2, round(side * scale / 2) * 2) for side in (width, height)]
-  return np.asarray(Image.fromarray(picture).resize(size, Image.Resampling.BILINEAR))
 
 
 def _caption(picture: UInt8[np.ndarray, 'h w 3'], text: str) -> UInt8[np.ndarray, 'h w 3']:

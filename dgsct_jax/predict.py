@@ -9,7 +9,8 @@ RUN/predictions/clip.mp4:
   timeline.png  frames, sound, attention and prediction on one time axis
   film.mp4      the video with its sound, the visual attention drawn over it
 
-A model that answers questions needs --question or --questions. Files may have any length: the model
+A model that answers questions needs --question or --questions; one of segmentation writes its masks
+with --masks DIR. Files may have any length: the model
 gets windows as long as its training clips, cut by the same rule; beyond the end of a file they are
 filled up with its last picture and silence.
 """
@@ -23,12 +24,14 @@ from typing import Any
 
 import av
 import numpy as np
+from PIL import Image
 
 from dgsct_jax import figures, film, trained
-from dgsct_jax.data import clips
+from dgsct_jax.data import clips, media
 from dgsct_jax.data.transforms import Example
 from dgsct_jax.tasks import registry
 from dgsct_jax.tasks.task import Task, View
+from dgsct_jax.tracks import Mask
 from dgsct_jax.trained import Trained
 
 
@@ -101,13 +104,34 @@ def write(file: clips.File, view: View, folder: Path, about: dict[str, Any]) -> 
     OSError, av.FFmpegError: a result cannot be written.
   """
   folder.mkdir(parents=True, exist_ok=True)
-  record = {'file': str(file.path), 'seconds': file.seconds, 'notes': file.notes} | about
+  record = {
+    'file': media.printable(file.path),
+    'seconds': file.seconds,
+    'notes': file.notes,
+  } | about
   text = json.dumps(record | view.record, indent=2, ensure_ascii=False)
   (folder / f'{view.name}.json').write_text(f'{text}\n', encoding='utf-8')
   if view.tracks:
     figures.draw(view.tracks, view.title).savefig(folder / 'timeline.png')
   if file.length.pictures:
     film.draw(file.path, folder / 'film.mp4', file.length, file.starts, view.overlay, view.captions)
+
+
+def write_masks(file: clips.File, view: View, folder: Path) -> None:
+  """Writes PNGs of 0 and 255, one for every second, of the size of the video: NAME_0.png and so on.
+
+  Raises:
+    ValueError: the model makes no masks, or the file has no pictures.
+  """
+  if not isinstance(view.overlay, Mask) or not file.length.pictures:
+    raise ValueError(f'{file.path}: --masks needs a model of segmentation and a video.')
+  height, width = next(media.each_frame(file.path, [0.0])).shape[:2]
+  folder.mkdir(parents=True, exist_ok=True)
+  for second, probability in enumerate(view.overlay.probability):
+    image = Image.fromarray(np.asarray(probability, np.float32))
+    enlarged = np.asarray(image.resize((width, height), Image.Resampling.BICUBIC))
+    mask = (enlarged > 0.5) * np.uint8(255)
+    Image.fromarray(mask).save(folder / f'{file.path.stem}_{second}.png')
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -131,6 +155,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     metavar='NAME=FILE',
     help='where the converted weights are now; NAME is a field of config.init',
   )
+  parser.add_argument(
+    '--masks', type=Path, metavar='DIR', help='of a model of segmentation: a PNG for every second'
+  )
   given = parser.parse_args(argv)
   try:
     asked = given.question + (read_lines(given.questions) if given.questions else [])
@@ -147,9 +174,11 @@ def main(argv: Sequence[str] | None = None) -> int:
       file, view = look(model, path, asked, question)
       print('\n'.join(_report(file, view)), flush=True)
       write(file, view, folder, about)
-      print(f'  {folder}')
+      if given.masks:
+        write_masks(file, view, given.masks)
+      print(f'  {media.printable(folder)}')
     except (OSError, ValueError, av.FFmpegError) as error:
-      print(f'error: {error}', file=sys.stderr, flush=True)
+      print(f'error: {media.printable(str(error))}', file=sys.stderr, flush=True)
       failed = True
   return int(failed)
 
@@ -163,7 +192,7 @@ def _report(file: clips.File, view: View) -> list[str]:
   some = ', of which the model gets the seconds at ' + ', '.join(map(str, file.starts))
   whole = file.starts == tuple(range(file.seconds))
   notes = [f'  note: {note}' for note in file.notes]
-  first = f'{file.path}: {file.seconds} s{"" if whole else some}'
+  first = f'{media.printable(file.path)}: {file.seconds} s{"" if whole else some}'
   return [first, *notes, *(f'  {line}' for line in view.lines)]
 
 

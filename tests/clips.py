@@ -53,10 +53,46 @@ def write(path, pictures=None, times=None, sound=None, rate=32000, layout=None):
   return path
 
 
-def turn(path):
-  """Makes an mp4 say that it is to be shown turned by 90 degrees clockwise, as telephones do."""
+def write_tracks(path, videos=(), sounds=(), rate=32000):
+  """Writes an mkv with several tracks; those of no picture, or no sample, are empty."""
+  with av.open(str(path), 'w') as container:
+    streams = []
+    for pictures in videos:
+      stream = container.add_stream('ffv1', rate=10)
+      stream.height, stream.width = pictures.shape[1:3]
+      stream.pix_fmt = 'bgr0'
+      streams.append(stream)
+    for sound in sounds:
+      layout = {1: 'mono', 2: 'stereo'}[len(sound)]
+      streams.append(container.add_stream('pcm_s16le', rate=rate, layout=layout))
+    container.start_encoding()
+    for stream, content in zip(streams, (*videos, *sounds)):
+      if stream.type == 'video':
+        frames = [av.VideoFrame.from_ndarray(np.ascontiguousarray(x), 'rgb24') for x in content]
+      elif content.size:
+        frames = [av.AudioFrame.from_ndarray(np.ascontiguousarray(content), 'fltp', stream.layout)]
+        frames[0].sample_rate = rate
+      else:
+        continue
+      for i, frame in enumerate(frames):
+        frame.pts = i
+        container.mux(stream.encode(frame))
+      if frames:
+        container.mux(stream.encode())
+  return path
+
+
+def show(path, a, b, c, d):
+  """Makes an mp4 say that a point x, y of its pictures is shown at a·x + c·y, b·x + d·y."""
   data = bytearray(path.read_bytes())
   matrix = data.index(b'tkhd') + 4 + 4 + 20 + 16  # type, version, times and track, layer to volume
-  data[matrix : matrix + 36] = struct.pack('>9i', 0, 1 << 16, 0, -(1 << 16), 0, 0, 0, 0, 1 << 30)
+  one = 1 << 16
+  values = a * one, b * one, 0, c * one, d * one, 0, 0, 0, 1 << 30
+  data[matrix : matrix + 36] = struct.pack('>9i', *values)
   path.write_bytes(data)
   return path
+
+
+def turn(path):
+  """Makes an mp4 say that it is to be shown turned by 90 degrees clockwise, as telephones do."""
+  return show(path, 0, 1, -1, 0)

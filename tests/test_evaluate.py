@@ -1,4 +1,4 @@
-"""A score is of the clips, whatever the batches; released numbers that are not go by other names."""
+"""A score is of the clips, whatever the batches; released numbers that are not have other names."""
 
 import json
 
@@ -9,7 +9,7 @@ from PIL import Image
 
 from dgsct_jax import evaluate, sharding, train, trained, tree
 from dgsct_jax import state as states
-from tests import toy
+from tests import processes, toy
 
 
 def untrained(batch=8, task=None):
@@ -108,7 +108,9 @@ def test_a_metric_may_be_a_curve_whose_mean_is_summarised_over_the_split(batch):
   shares = [weight[label == i].sum() / weight.sum() for i in range(3)]
   assert found['best'] == pytest.approx(max(0.5, *shares))
   parts = [slice(i, i + batch) for i in range(0, 13, batch)]
-  best = [max(0.5, *(weight[p][label[p] == i].sum() / weight[p].sum() for i in range(3))) for p in parts]
+  best = [
+    max(0.5, *(weight[p][label[p] == i].sum() / weight[p].sum() for i in range(3))) for p in parts
+  ]
   assert found['best_batch_mean'] == pytest.approx(np.mean(best))
 
 
@@ -172,7 +174,10 @@ def test_a_checkpoint_over_other_frozen_weights_is_not_evaluated(tmp_path):
 
 def test_scores_of_hosts_are_added_in_double_precision(monkeypatch):
   sums = [
-    {'accuracy': (np.float64(1e9 + 0.25), np.float64(3.0)), 'curve': (np.arange(3.0), np.float64(2))}
+    {
+      'accuracy': (np.float64(1e9 + 0.25), np.float64(3.0)),
+      'curve': (np.arange(3.0), np.float64(2)),
+    }
     for _ in range(2)
   ]
   monkeypatch.setattr(jax, 'process_count', lambda: 2)
@@ -197,3 +202,24 @@ def test_records_of_hosts_are_put_in_the_order_of_the_data(monkeypatch):
   monkeypatch.setattr(evaluate.multihost_utils, 'process_allgather', gather)
   found = evaluate._of_all_hosts(mine)
   assert [record['index'] for record in found] == list(range(7)) and found[4] == mine[2]
+
+
+def test_two_processes_compose_clips_once_and_write_one_file_of_predictions(tmp_path):
+  changes = {'data.dir': str(tmp_path / 'data'), 'data.clips.test': 5, 'mesh': (1, -1)}
+  run = tmp_path / 'run'
+  both = processes.train('tests.tiny:quickstart', run, hosts=2, variant='none', **changes)
+  assert [process.returncode for process in both] == [0, 0], both[1].stderr[-3000:]
+  said = ''.join(process.stderr for process in both)
+  for split, count in {'train': 6, 'val': 2, 'test': 5}.items():
+    assert said.count(f'{split}: clips 1-{count} of {count}: ') == 1
+  assert not list((tmp_path / 'data').rglob('*incomplete*'))
+  lines = (run / 'predictions.jsonl').read_text().splitlines()
+  rows = [json.loads(line) for line in lines]
+  assert [(row['index'], row['id']) for row in rows] == [(i, f'test_{i:06d}') for i in range(5)]
+  assert not list(run.glob('predictions_*'))
+  seconds = [second for row in rows for second in row['timeline']]
+  right = [second['event'] == second['true'] for second in seconds]
+  found = json.loads((run / 'metrics.json').read_text())['test']
+  assert len(right) == 5 * 3 and found['accuracy'] == pytest.approx(100 * np.mean(right))
+  drawn = sorted(path.name for path in (run / 'figures').glob('clip_*.png'))
+  assert len(drawn) == 3  # of the first process, which has clips 0, 1 and 4

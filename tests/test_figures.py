@@ -30,8 +30,9 @@ def perception(t=4, seed=0):
   return Frames('frames', frames), Spectrum('sound', wave)
 
 
-def heat(weights, frame=np.zeros((8, 8, 3), np.uint8)):
-  return Heat('looks at', weights, Frames('frames', frame[None].repeat(len(weights), 0)))
+def heat(weights):
+  frames = np.zeros((len(weights), 8, 8, 3), np.uint8)
+  return Heat('looks at', weights, Frames('frames', frames))
 
 
 def lay_over(track, frame, second=0):
@@ -129,7 +130,9 @@ def test_moments_that_are_not_heard_are_drawn_without_light(tmp_path):
   body = image[60:-40, 100:-100].astype(int)
   coloured = np.ptp(body, -1).max(0) > 40
   second = figures.SECOND * 100
-  halves = [coloured[int(i * second) : int((i + 0.45) * second)].any() for i in np.arange(0, 4, 0.5)]
+  halves = [
+    coloured[int(i * second) : int((i + 0.45) * second)].any() for i in np.arange(0, 4, 0.5)
+  ]
   assert all(halves[::2]) and not any(halves[1::2])
 
 

@@ -105,7 +105,9 @@ def test_a_second_that_is_not_told_of_shows_the_nearest_one(tmp_path):
   maps = np.full((2, 16), 0.1)
   maps[0, 0] = maps[1, 15] = 1
   film.draw(path, tmp_path / 'film.mp4', measure(path), (0, 4), heat(maps), ('early', 'late'))
-  for frame, left in zip(media.frames(tmp_path / 'film.mp4', [1.5, 3.5, 5.5]), (True, False, False)):
+  for frame, left in zip(
+    media.frames(tmp_path / 'film.mp4', [1.5, 3.5, 5.5]), (True, False, False)
+  ):
     red = frame[..., 0].astype(float) - frame[..., 2]
     assert (np.unravel_index(red.argmax(), red.shape)[1] < 64) == left
 

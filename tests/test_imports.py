@@ -49,7 +49,11 @@ ALLOWED = {
   'dgsct_jax.models.transformer': NETS | {'dgsct_jax.models.layers'},
   'dgsct_jax.models.clap': BASICS | {'dgsct_jax.models.htsat'},
   'dgsct_jax.models.lazy': NETS,
+  'dgsct_jax.models.kaldi': NETS,
   'dgsct_jax.models.dual': BASICS | {'dgsct_jax.models.adapters'},
+  'dgsct_jax.models.lavish': BASICS | {'dgsct_jax.models.adapters'},
+  'dgsct_jax.models.ma_avt': BASICS
+  | {'dgsct_jax.models.adapters', 'dgsct_jax.models.swin_v2', 'dgsct_jax.models.vit'},
   'dgsct_jax.models.heads': BASICS | {'dgsct_jax.models'},
   'dgsct_jax.models.': BASICS,
   'dgsct_jax.models': NETS | {'ml_collections', 'dgsct_jax.models'},

@@ -68,7 +68,7 @@ def video(path, seconds, sound=None, rate=10):
 def run(model, path, folder, asked=()):
   """What the command does with one file."""
   file, view = predict.look(model, path, asked, predict.ask(model.task, asked))
-  print('\n'.join(predict._said(file, view)))
+  print('\n'.join(predict._report(file, view)))
   predict.write(file, view, folder, {'workdir': 'runs/x', 'step': model.step})
 
 
@@ -223,7 +223,7 @@ WORDS = list(music_avqa.WORDS)
 
 
 def reply(batch):
-  """Answers by the number of a question's second word; looks at the third column of the second row."""
+  """Answers by the number of a question's second word; looks at row 2, column 3."""
   b, q = batch['question'].shape[:2]
   looks = np.full((b, T, 16), 0.05, np.float32)
   looks[:, :, 6] = 0.25

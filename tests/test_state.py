@@ -189,9 +189,7 @@ def test_the_layout_tells_shape_type_and_place_of_every_variable_before_there_ar
   made = layout(frozen_dtype='bfloat16')
   assert shapes(states.abstract(made)) == shapes(states.fill(made))
   assert all(isinstance(x, jax.ShapeDtypeStruct) for x in jax.tree.leaves(states.abstract(made)))
-  assert made.trainable == {
-    f'params/{path}' for path in tree.flatten(states.abstract(made).params)
-  }
+  assert made.trainable == {f'params/{path}' for path in tree.flatten(states.abstract(made).params)}
 
 
 def test_the_abstract_state_is_the_shape_of_the_one_that_training_starts_from():
@@ -233,5 +231,7 @@ def test_large_leaves_that_the_mesh_cannot_split_are_named():
 def test_a_file_for_a_part_that_the_config_does_not_name_is_refused():
   config = toy.config()
   config.init.ground = 'random'
-  with pytest.raises(ValueError, match='config.init names ground; config.parts has audio, visual, all'):
+  with pytest.raises(
+    ValueError, match='config.init names ground; config.parts has audio, visual, all'
+  ):
     states.layout(MODEL, toy.INPUTS.spec, config, sharding.make_mesh((-1, 1)))

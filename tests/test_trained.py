@@ -81,7 +81,9 @@ def test_outputs_that_do_not_lead_with_clips_are_refused():
   clips = [toy.DropStrings().map(toy.Clips('test', 13)[i]) for i in range(8)]
   batch = {name: np.stack([clip[name] for clip in clips]) for name in clips[0]}
   batch['valid'] = np.ones(config.data.batch, np.float32)
-  with pytest.raises(ValueError, match=r"8 clips of the batch, unlike {'loss': \(\), 'flat': \(24,"):
+  with pytest.raises(
+    ValueError, match=r"8 clips of the batch, unlike {'loss': \(\), 'flat': \(24,"
+  ):
     forward(*states.Variables({}, {}, {}), batch)
 
 

@@ -1,4 +1,4 @@
-"""The real tasks at toy size, on random clips in memory."""
+"""The real tasks at toy size: on random clips in memory, on composed ones, as a run."""
 
 import dataclasses
 from pathlib import Path
@@ -7,6 +7,8 @@ from typing import Any
 import numpy as np
 
 from configs import ave as ave_config
+from configs import composed
+from configs import quickstart as quickstart_config
 from dgsct_jax import checkpoint, optim, sharding
 from dgsct_jax import state as states
 from dgsct_jax.data.datasets import ave as dataset
@@ -43,6 +45,17 @@ def ave(**changes: Any) -> tuple[Task, Any]:
   config.update_from_flattened_dict({'data.batch': 8} | changes)
   source = Noise(config.model.visual.image, config.model.audio.sample_rate)
   return dataclasses.replace(registry.build(config), data=lambda split: Dataset(source)), config
+
+
+def quickstart(variant: str = '', **changes: Any) -> tuple[Task, Any]:
+  """(task, config) of configs/quickstart.py with tiny random encoders and few, short clips."""
+  config = quickstart_config.get_config(variant)
+  composed.make_tiny(config)
+  if config.model.adapter.name != 'none':
+    config.model.adapter.update(tokens=2, reduction=2)
+  config.model.head.width = 16
+  config.update_from_flattened_dict(changes)
+  return registry.build(config), config
 
 
 def ave_run(workdir: Path) -> Path:

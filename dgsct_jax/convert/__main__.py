@@ -5,7 +5,8 @@
   python -m dgsct_jax.convert run WORKDIR OUT.safetensors [--part encoder/visual]
   python -m dgsct_jax.convert --export SOURCE OURS.safetensors OUT.pt [--original RELEASED.pt]
 
-CHECKPOINT is a .safetensors, a PyTorch file that holds nothing but tensors, or hf://owner/name[/file].
+CHECKPOINT is a .safetensors, an .npz, a PyTorch file that holds nothing but tensors, or
+hf://owner/name[/file].
 `run` writes the whole model of a finished run, or a part of it, which --export then takes.
 """
 
@@ -19,16 +20,21 @@ from typing import NamedTuple
 
 from dgsct_jax.convert import (
   avqa,
+  avs,
+  avvp,
   clap,
   clip,
   dgsct,
   htsat,
+  lavish,
+  ma_avt,
   matching,
   read,
   release,
   run,
   swin_v2,
   table,
+  vit,
 )
 
 
@@ -54,14 +60,21 @@ SOURCES = {
   'clip': Source(clip.plan),
   'clip-visual': Source(clip.plan_vision),
   'clap': Source(clap.plan),
+  'vit': Source(vit.plan),
   'dgsct-ave': Source(dgsct.plan_ave, release.export_ave, dgsct.AVE),
   'dgsct-avqa': Source(avqa.plan, release.export_avqa, avqa.AVQA, 'module.'),
   'dgsct-grounding': Source(
     avqa.plan_grounding, release.export_grounding, avqa.MATCHING, 'module.'
   ),
+  'dgsct-avvp': Source(avvp.plan, release.export_avvp, avvp.AVVP),
+  # What S4 drops besides, MS3 reads; where ours lacks it, it comes from the original.
+  'dgsct-avs': Source(avs.plan, release.export_avs, avs.TABLES['ms3']),
   'dgsct-matching': Source(
     matching.plan, matching.export, matching.MATCHING, borrow=matching.borrow
   ),
+  'lavish-ave': Source(lavish.plan_ave),
+  'ma-avt': Source(ma_avt.plan, ma_avt.export, ma_avt.TABLE, 'module.'),
+  'ma-avt-folded': Source(ma_avt.plan, ma_avt.export_folded, ma_avt.TABLE, 'module.'),
 }
 
 
@@ -80,7 +93,7 @@ def convert(source: str, checkpoint: str, out: Path, original: str | None = None
     )
   path = read.fetch(checkpoint)
   state = read.read(path)
-  if borrow:
+  if borrow and original:
     state = table.unwrap(state) | borrow(read.read(read.fetch(original)))
   plan, tensors = _converted(source, path, state, checkpoint)
   sha256 = read.sha256(path)
@@ -108,8 +121,8 @@ def _converted(
     return plan, table.convert(plan.state, plan.table, plan.targets)
   except ValueError as error:
     raise ValueError(
-      f'{path} cannot be read as {source}: {error}\nGive the file as it was released, or the SOURCE '
-      'that it is of.'
+      f'{path} cannot be read as {source}: {error}\nGive the file as it was released, or the'
+      ' SOURCE that it is of.'
     ) from error
 
 
@@ -127,22 +140,24 @@ def export(source: str, checkpoint: str, out: Path, original: str | None) -> str
   except ValueError as error:
     raise ValueError(f'{path} is no file of ours of {source}: {error}') from error
   _converted(source, path, released)  # for what is missing
+  assert kind.export is not None  # `main` has refused the others
   state = kind.export(ours)
   if original:
     kept = table.unwrap(read.read(read.fetch(original)))
-    unread = {name: kept[name] for name in table.dropped(kind.rows, kept) if name in state}
+    unread = table.dropped(kind.rows, kept)
     if not unread:
       raise ValueError(
         f'--original={original} has no weights that a released {source} holds and never reads; give'
         ' a checkpoint of the release.'
       )
-    state |= unread
+    state = kept | {name: x for name, x in state.items() if name not in unread}
   state = {kind.prefix + name: x for name, x in state.items()}
   read.write(out, state, {'source': source, 'table': table.VERSION})
   return f'{out}: {len(state)} tensors with the released names'
 
 
 def main(argv: Sequence[str] | None = None) -> int:
+  """Runs the command; returns its exit status."""
   parser = argparse.ArgumentParser(
     prog='python -m dgsct_jax.convert',
     description=__doc__,

@@ -78,8 +78,8 @@ def plan_grounding(state: State, hint: str = '') -> Plan:
 def shapes(state: State) -> dict[str, tuple[int, ...]]:
   """Targets of the AVQA model whose sizes a state dict tells."""
   encoder, image = dgsct.model(state)
-  ask = avqa.QuestionEncoder(side(state, 93, ('question_encoder.word2vec.weight', 0)))
-  answer = avqa.Answerer(side(state, 42, ('fc_ans.bias', 0)))
+  ask = avqa.QuestionEncoder(side(state, 93, ('question_encoder.word2vec.weight', 0, 2)))
+  answer = avqa.Answerer(side(state, 42, ('fc_ans.bias', 0, 1)))
   model = avqa.AVQA(encoder, matching(state), ask, answer)
   return targets(
     model,
@@ -93,7 +93,7 @@ def shapes(state: State) -> dict[str, tuple[int, ...]]:
 
 def matching_shapes(state: State) -> dict[str, tuple[int, ...]]:
   """Targets of the matching alone."""
-  seen, heard = side(state, 512, ('fc_gl.bias', 0)), side(state, 768, ('fc_a1.weight', 1))
+  seen, heard = side(state, 512, ('fc_gl.bias', 0, 1)), side(state, 768, ('fc_a1.weight', 1, 2))
   return targets(
     matching(state),
     jax.ShapeDtypeStruct((1, 1, heard), np.float32),
@@ -102,5 +102,6 @@ def matching_shapes(state: State) -> dict[str, tuple[int, ...]]:
 
 
 def matching(state: State) -> avqa.Matching:
+  """The matching head with the sizes of a state dict."""
   hidden = zip(('fc1', 'fc2', 'fc3'), (512, 256, 128))
-  return avqa.Matching(tuple(side(state, width, (f'{name}.bias', 0)) for name, width in hidden))
+  return avqa.Matching(tuple(side(state, width, (f'{name}.bias', 0, 1)) for name, width in hidden))

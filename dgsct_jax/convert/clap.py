@@ -1,6 +1,7 @@
 """CLAP: LAION's own files and transformers' ClapModel, the fused ones too, without their fusion."""
 
 import re
+from typing import Any
 
 import jax
 import numpy as np
@@ -98,7 +99,7 @@ def plan(state: State, hint: str = '') -> Plan:
   return Plan(layout, 'clap', state, rows, shapes(*fields, len(state[last])))
 
 
-def sizes(state: State) -> dict[str, object]:
+def sizes(state: State) -> dict[str, Any]:
   """The fields of `Roberta` that shapes tell; heads have 64 numbers in every one of them."""
   vocabulary, width = state['embeddings.word_embeddings.weight'].shape
   layers = re.compile(r'encoder\.layer\.(\d+)\.')
@@ -112,13 +113,13 @@ def sizes(state: State) -> dict[str, object]:
   )
 
 
-def build(audio: dict[str, object], text: dict[str, object], features: int) -> clap.CLAP:
+def build(audio: dict[str, Any], text: dict[str, Any], features: int) -> clap.CLAP:
   """The model of these sizes."""
   return clap.CLAP(htsat.build('audioset', **audio), clap.Roberta(**text), features)
 
 
 def shapes(
-  audio: dict[str, object], text: dict[str, object], features: int
+  audio: dict[str, Any], text: dict[str, Any], features: int
 ) -> dict[str, tuple[int, ...]]:
   """Targets of both towers and their projections."""
   return targets(

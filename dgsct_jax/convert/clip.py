@@ -1,7 +1,7 @@
 """CLIP with a vision transformer: OpenAI's files, open_clip's, and transformers' CLIPModel."""
 
 import re
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -122,7 +122,7 @@ def table(depths: tuple[int, ...]) -> Table:
 def table_transformers(depths: tuple[int, ...]) -> Table:
   """The names of transformers' CLIPModel."""
   counted = Drop('counts from 0')
-  visual = (
+  visual: Table = (
     ('embeddings.class_embedding', 'class_token', RAW),
     ('embeddings.position_embedding.weight', 'positions', RAW),
     ('embeddings.patch_embedding', 'patch_embed', PATCHES),
@@ -131,7 +131,7 @@ def table_transformers(depths: tuple[int, ...]) -> Table:
     ('embeddings.position_ids', None, counted),
     *_blocks(BLOCK_TRANSFORMERS, 'encoder.layers.', depths),
   )
-  text = (
+  text: Table = (
     ('embeddings.token_embedding.weight', 'words/embedding', RAW),
     ('embeddings.position_embedding.weight', 'positions', RAW),
     ('final_layer_norm', 'norm', NORM),
@@ -195,7 +195,7 @@ def plan_vision(state: State, hint: str = '') -> Plan:
   return Plan(whole.layout, whole.variant, whole.state, rows, kept)
 
 
-def sizes(state: State, names: Names, features: int) -> tuple[dict[str, object], dict[str, object]]:
+def sizes(state: State, names: Names, features: int) -> tuple[dict[str, Any], dict[str, Any]]:
   """The fields of `CLIPVision` and `CLIPText` that shapes tell."""
   width, _, patch, _ = state[names.patches].shape
   tokens = len(state[names.places]) - 1
@@ -228,13 +228,13 @@ def _depth(state: State, blocks: str) -> int:
 
 
 def stages(depth: int) -> tuple[int, ...]:
-  """The stages that a transformer of so many blocks takes from HTS-AT; one stage where they do not fit."""
+  """The stages that so many blocks take from HTS-AT; one stage where they do not fit."""
   partner = (2, 2, 6, 2)
   times, rest = divmod(depth, sum(partner))
   return (depth,) if rest else tuple(times * blocks for blocks in partner)
 
 
-def variant(fields: dict[str, object]) -> str:
+def variant(fields: dict[str, Any]) -> str:
   """The released image tower of these sizes, or 'custom'."""
   for name, known in clip.VISUAL.items():
     wanted = dict(image=224) | known
@@ -243,7 +243,7 @@ def variant(fields: dict[str, object]) -> str:
   return 'custom'
 
 
-def shapes(visual: dict[str, object], text: dict[str, object]) -> dict[str, tuple[int, ...]]:
+def shapes(visual: dict[str, Any], text: dict[str, Any]) -> dict[str, tuple[int, ...]]:
   """Targets of both towers."""
   model = clip.build('custom', visual, text)
   side = model.visual.image

@@ -2,6 +2,7 @@
 
 import functools
 import math
+from typing import Any
 
 import jax
 import numpy as np
@@ -41,7 +42,8 @@ ADAPTER: Table = (
   ('fc', 'channel_map', DENSE),
   ('my_tokens', 'tokens', RAW),
   ('gate_av', 'tokens_gate', RAW),
-  # In the released names 'video' is always the adapted stream and 'audio' the guiding one, in audio adapters too.
+  # In the released names 'video' is always the adapted stream and 'audio' the guiding one, in audio
+  # adapters too.
   ('fc_affine_video_1', 'channel_own', DENSE),
   ('fc_affine_audio_1', 'channel_guide', DENSE),
   ('fc_affine_bottleneck', 'channel_bottleneck', DENSE),
@@ -82,13 +84,12 @@ def encoder(task: str) -> Table:
   return (
     nest(swin_source.TABLE, 'swin.', 'visual/')
     + nest(htsat_source.TABLE, 'htsat.', 'audio/')
-    + exchanges(task)
+    + exchanges(ADAPTER + UNUSED[task])
   )
 
 
-def exchanges(task: str) -> Table:
-  """The adapters between the backbones."""
-  adapter = ADAPTER + UNUSED[task]
+def exchanges(adapter: Table) -> Table:
+  """The adapters of all exchanges."""
   lists = (
     ('audio_adapter_blocks_p1', 'exchange_attn_#/audio'),
     ('vis_adapter_blocks_p1', 'exchange_attn_#/visual'),
@@ -162,8 +163,8 @@ def recognise(state: State, task: str, *names: str) -> State:
   state = unwrap(state)
   if missing := [name for name in names if name not in state]:
     raise ValueError(
-      f'No released {task} checkpoint: {", ".join(missing)} missing among {len(state)} tensors such as '
-      f'{", ".join(sorted(state)[:3])}.'
+      f'No released {task} checkpoint: {", ".join(missing)} missing among {len(state)} tensors'
+      f' such as {", ".join(sorted(state)[:3])}.'
     )
   return state
 
@@ -173,8 +174,8 @@ def ave_shapes(state: State) -> dict[str, tuple[int, ...]]:
   encoder, image = model(state)
   whole = ave.AVE(
     encoder,
-    TemporalAttention(width=side(state, 512, ('temporal_attn.v_fc.bias', 0)) // 2),
-    ave.Localizer(classes=side(state, 28, ('CMBS.video_cas.bias', 0))),
+    TemporalAttention(width=side(state, 512, ('temporal_attn.v_fc.bias', 0, 1)) // 2),
+    ave.Localizer(classes=side(state, 28, ('CMBS.video_cas.bias', 0, 1))),
   )
   return targets(
     whole,
@@ -185,8 +186,11 @@ def ave_shapes(state: State) -> dict[str, tuple[int, ...]]:
   )
 
 
-def model(state: State) -> tuple[DualEncoder, int]:
-  """A dual encoder whose variables have the sizes of a state dict, and the side of its images."""
+def model(state: State, **fields: Any) -> tuple[DualEncoder, int]:
+  """A dual encoder whose variables have the sizes of a state dict, and the side of its images.
+
+  fields: of the adapters that no shape tells.
+  """
   visual, audio = (
     source.sizes(below(state, prefix))
     for source, prefix in ((swin_source, 'swin.'), (htsat_source, 'htsat.'))
@@ -195,21 +199,22 @@ def model(state: State) -> tuple[DualEncoder, int]:
   return DualEncoder(
     swin_v2.build('custom', image=image, window=image, **visual),
     htsat.build('audioset', size=spectrogram, **audio),
-    functools.partial(Exchange, adapter(state, 'vis'), adapter(state, 'audio')),
+    functools.partial(Exchange, adapter(state, 'vis', **fields), adapter(state, 'audio', **fields)),
   ), image
 
 
-def adapter(state: State, stream: str) -> functools.partial[DGSCTAdapter]:
-  """Makes adapters of the sizes that the first one of a stream has."""
+def adapter(state: State, stream: str, **fields: Any) -> functools.partial[DGSCTAdapter]:
+  """Makes adapters of the sizes that the first one of a stream has, and with these fields."""
   first = below(state, f'{stream}_adapter_blocks_p1.0.')
-  width = side(first, 96, ('fc.bias', 0))
+  width = side(first, 96, ('fc.bias', 0, 1))
   return functools.partial(
     DGSCTAdapter,
-    reduction=width // side(first, width, ('down_sampler.weight', 0)),
-    groups=width // side(first, width, ('down_sampler.weight', 1)),
-    tokens=side(first, 32, ('my_tokens', 0)),
+    reduction=width // side(first, width, ('down_sampler.weight', 0, 4)),
+    groups=width // side(first, width, ('down_sampler.weight', 1, 4)),
+    tokens=side(first, 32, ('my_tokens', 0, 2)),
     batch_norm='bn1.weight' in first,
     gate='gate' in first,
+    **fields,
   )
 
 
@@ -220,7 +225,8 @@ def grids(state: State) -> tuple[int, int]:
     ValueError: one is over 128, which no image of a release gives and which would cost gigabytes.
   """
   names = [f'{stream}_adapter_blocks_p1.0.conv_adapter.bias' for stream in ('vis', 'audio')]
-  sides = tuple(math.isqrt(side(state, n**2, (name, 0))) for name, n in zip(names, (48, 64)))
+  seen, heard = (math.isqrt(side(state, n**2, (name, 0, 1))) for name, n in zip(names, (48, 64)))
+  sides = seen, heard
   if max(sides) > 128:
     raise ValueError(f'{names[sides.index(max(sides))]}: too long for a grid of tokens.')
   return sides

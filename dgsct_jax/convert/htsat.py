@@ -1,6 +1,10 @@
-"""HTS-AT checkpoints: the original Lightning files, LAION CLAP's audio branch, and transformers' ClapAudioModel."""
+"""HTS-AT checkpoints.
+
+The original Lightning files, LAION CLAP's audio branch, and transformers' ClapAudioModel.
+"""
 
 import math
+from typing import Any
 
 import jax
 import numpy as np
@@ -100,7 +104,7 @@ def plan(state: State, hint: str = '') -> Plan:
   if (prefix := _prefix(state, ORIGINAL)) is not None:
     layout = 'laion clap' if prefix.endswith('audio_branch.') else 'lightning'
     state = below(state, prefix)
-    classes = side(state, 0, ('head.bias', 0))
+    classes = side(state, 0, ('head.bias', 0, 1))
     variant = 'clap' if layout == 'laion clap' else CLASSES.get(classes, 'custom')
     return Plan(layout, variant, state, TABLE, shapes(sizes(state)))
   if (prefix := _prefix(state, TRANSFORMERS)) is not None:
@@ -128,9 +132,12 @@ def front_end(
   fmin: float = 50.0,
   fmax: float = 14000.0,
 ) -> State:
-  """What torchlibrosa stores of STFT and mel filters: constants that transformers leaves to a feature extractor.
+  """What torchlibrosa stores of STFT and mel filters.
 
-  The filters are those that LAION's files hold (Slaney's), for fused models too, whose own extractor has others.
+  Constants that transformers leaves to a feature extractor.
+
+  The filters are those that LAION's files hold (Slaney's), for fused models too, whose own
+  extractor has others.
   """
   real, imag = mel.stft_kernels(n_fft)
   return {
@@ -140,37 +147,46 @@ def front_end(
   }
 
 
-def sizes(state: State) -> dict[str, object]:
+def sizes(state: State) -> dict[str, Any]:
   """The fields of `HTSAT` that shapes tell, for either layout."""
-  width = side(state, 96, ('patch_embed.proj.weight', 0), ('patch_embed.proj.bias', 0))
+  patch_embed, bn0 = 'patch_embed.proj.weight', [f'{name}.bias' for name in ('bn0', 'batch_norm')]
+  melw, stft = 'logmel_extractor.melW', 'spectrogram_extractor.stft.conv_{}.weight'
   depths = table.depths(state)
+  blocks = [[f'layers.{i}.blocks.{j}' for j in range(depth)] for i, depth in enumerate(depths)]
   tables = [
     [
-      f'layers.{i}.blocks.{j}.{attention}.relative_position_bias_table'
-      for j in range(depth)
+      f'{block}.{attention}.relative_position_bias_table'
+      for block in stage
       for attention in ('attn', 'attention.self')
     ]
-    for i, depth in enumerate(depths)
+    for stage in blocks
   ]
-  melw, stft = 'logmel_extractor.melW', 'spectrogram_extractor.stft.conv_{}.weight'
-  bins = side(state, 513, (melw, 0), (stft.format('real'), 0), (stft.format('imag'), 0))
-  hidden = [(f'layers.0.blocks.0.{name}.bias', 0) for name in ('mlp.fc1', 'intermediate.dense')]
-  offsets = side(state, 225, *((name, 0) for name in tables[0]))
+  mlp = [
+    (f'{block}.{name}.{kind}', 0, rank)
+    for block in blocks[0]
+    for name in ('mlp.fc1', 'intermediate.dense')
+    for kind, rank in (('bias', 1), ('weight', 2))
+  ]
+  width = side(
+    state, 96, (patch_embed, 0, 4), ('patch_embed.proj.bias', 0, 1), ('patch_embed.norm.bias', 0, 1)
+  )
+  bins = side(state, 513, (melw, 0, 2), (stft.format('real'), 0, 3), (stft.format('imag'), 0, 3))
+  offsets = side(state, 225, *((name, 0, 2) for stage in tables for name in stage))
   # No released one is near these bounds; beyond them a damaged shape would cost gigabytes.
   return dict(
-    patch=side(state, 4, ('patch_embed.proj.weight', 2)),
+    patch=side(state, 4, (patch_embed, 2, 4)),
     width=width,
     depths=depths,
-    heads=tuple(side(state, 1, *((name, 1) for name in stage)) for stage in tables),
-    mlp_ratio=side(state, 4 * width, *hidden) / width,
+    heads=tuple(side(state, 1, *((name, 1, 2) for name in stage)) for stage in tables),
+    mlp_ratio=side(state, 4 * width, *mlp) / width,
     window=min((math.isqrt(offsets) + 1) // 2, 16),
     n_fft=2 * (min(bins, 2049) - 1),
-    mel_bins=side(state, 64, (melw, 1), ('bn0.bias', 0), ('batch_norm.bias', 0)),
-    classes=side(state, 1, ('tscam_conv.bias', 0)),
+    mel_bins=side(state, 64, (melw, 1, 2), *((name, 0, 1) for name in bn0)),
+    classes=side(state, 1, ('tscam_conv.bias', 0, 1)),
   )
 
 
-def shapes(fields: dict[str, object], tagging: bool = False) -> dict[str, tuple[int, ...]]:
+def shapes(fields: dict[str, Any], tagging: bool = False) -> dict[str, tuple[int, ...]]:
   """Targets of an HTS-AT encoder, or of the whole tagger."""
   model = htsat.build('audioset', **fields)
   method = htsat.HTSAT.tag if tagging else lambda model, wave: model.body(model.stem(wave))

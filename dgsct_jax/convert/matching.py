@@ -1,4 +1,7 @@
-"""Checkpoints of the released few-shot and pre-training models: CLIP, CLAP and the adapters between them."""
+"""Checkpoints of the released few-shot and pre-training models.
+
+CLIP, CLAP and the adapters between them.
+"""
 
 import functools
 
@@ -40,7 +43,7 @@ MATCHING: Table = (
     clap.projection(('0', '2'), 'text_projection'), 'clap_text_encoder.text_projection.', 'clap/'
   )
   + nest(clap.SCALES, '', 'clap/')
-  + nest(dgsct.exchanges('fewshot'), '', 'encoder/')
+  + nest(dgsct.exchanges(dgsct.ADAPTER + dgsct.UNUSED['fewshot']), '', 'encoder/')
   + (
     ('clip_adapter.fc.0', 'visual_adapter/down', DENSE),
     ('clip_adapter.fc.2', 'visual_adapter/up', DENSE),
@@ -59,7 +62,7 @@ MATCHING: Table = (
 
 
 def borrow(state: State) -> State:
-  """What a checkpoint lacks, from the CLAP file that its audio tower came from. Raises ValueError."""
+  """What a checkpoint lacks, from the CLAP file of its audio tower. Raises ValueError."""
   state = unwrap(state)
   if missing := [name for name, _, _ in clap.SCALES if name not in state]:
     raise ValueError(f'No CLAP: {", ".join(missing)} missing among {len(state)} tensors.')
@@ -97,7 +100,7 @@ def model(state: State) -> Matching:
     for source, prefix in ((htsat, 'htsat.'), (clap, 'clap_text_encoder.text_branch.'))
   )
   grid = int(len(state['audio_adapter_blocks_p1.0.conv_adapter.bias']) ** 0.5)
-  gated = (
+  visual, heard = (
     functools.partial(dgsct.adapter(state, stream), gamma=1.0) for stream in ('vis', 'audio')
   )
   return Matching(
@@ -106,7 +109,7 @@ def model(state: State) -> Matching:
       audio | {'size': grid * audio['patch']}, text, len(state['audio_projection.2.bias'])
     ),
     Classes(((0, *[0] * words, 1, 2),), (1,), ((0, 3, 2),)),
-    functools.partial(Exchange, *gated),
+    functools.partial(Exchange, visual, heard),
     functools.partial(Prompts, words),
   )
 
@@ -114,8 +117,8 @@ def model(state: State) -> Matching:
 def export(ours: State) -> State:
   """The released names of all that the model has; the release loads them with `strict=False`.
 
-  Names of classes and what is never called are not among them, nor CLAP's factors, which its code takes from CLAP's own
-  file.
+  Names of classes and what is never called are not among them, nor CLAP's factors, which its code
+  takes from CLAP's own file.
   """
   state = export_table(ours, MATCHING)
   return {name: x for name, x in state.items() if not name.startswith('logit_scale_')}

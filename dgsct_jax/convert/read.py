@@ -3,6 +3,7 @@
 import contextlib
 import hashlib
 import os
+import zipfile
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
@@ -15,16 +16,17 @@ from dgsct_jax.convert.table import State, one_line
 
 SAFETENSORS = 'BOOL U8 I8 U16 I16 U32 I32 U64 I64 F16 BF16 F32 F64 C64'.split()  # plain values
 TORCH = ('.pth', '.pt', '.ckpt', '.bin')
+SUFFIXES = ('.safetensors', *TORCH, '.npz')
 NESTED = ('state_dict', 'model')  # where Lightning, LAION and Microsoft keep the tensors
 
 
 def fetch(checkpoint: str) -> Path:
-  """A local file for a path or `hf://owner/name[/file]`, which huggingface_hub keeps in its cache."""
+  """A local file for a path or `hf://owner/name[/file]`; huggingface_hub caches the latter."""
   if not checkpoint.startswith('hf://'):
     path = Path(os.path.expanduser(checkpoint))
     if not os.path.isfile(path):  # False, not an error, for any name
       raise ValueError(
-        f'{path} is not a file; give a {", ".join((".safetensors", *TORCH))} or hf://owner/name[/file].'
+        f'{path} is not a file; give a {", ".join(SUFFIXES)} or hf://owner/name[/file].'
       )
     return path
   try:
@@ -45,8 +47,8 @@ def fetch(checkpoint: str) -> Path:
       file = next((f for f in ('model.safetensors', 'pytorch_model.bin') if f in files), '')
       if not file:
         raise ValueError(
-          f'{checkpoint} has neither model.safetensors nor pytorch_model.bin but {", ".join(files)}; '
-          f'write hf://{owner}/{name}/FILE.'
+          f'{checkpoint} has neither model.safetensors nor pytorch_model.bin but'
+          f' {", ".join(files)}; write hf://{owner}/{name}/FILE.'
         )
     return Path(huggingface_hub.hf_hub_download(f'{owner}/{name}', file))
   except (
@@ -67,8 +69,10 @@ def read(path: Path) -> State:
     return _read_safetensors(path)
   if path.suffix in TORCH:
     return _read_torch(path)
+  if path.suffix == '.npz':
+    return _read_npz(path)
   raise ValueError(
-    f'{path} is no checkpoint by its name; its suffix must be .safetensors, {", ".join(TORCH)}.'
+    f'{path} is no checkpoint by its name; its suffix must be {", ".join(SUFFIXES)}.'
   )
 
 
@@ -82,6 +86,14 @@ def _read_safetensors(path: Path) -> State:
   except (safetensors.SafetensorError, OSError) as error:
     raise ValueError(f'{path} is not a whole safetensors file: {error}') from error
   return {name: _widen(x) for name, x in tensors.items()}
+
+
+def _read_npz(path: Path) -> State:
+  try:
+    with np.load(path, allow_pickle=False) as file:
+      return {name: _widen(file[name]) for name in file.files}
+  except (zipfile.BadZipFile, OSError, ValueError, TypeError) as error:
+    raise ValueError(f'{path} is not a whole .npz of plain arrays: {error}') from error
 
 
 def _widen(x: np.ndarray) -> np.ndarray:
@@ -99,8 +111,8 @@ def _read_torch(path: Path) -> State:
     tensors = dict(value) if isinstance(value, Mapping) else {}
   except torch_file.ForeignName as error:
     raise ValueError(
-      f'{path} is no PyTorch file of tensors alone: to load it would run {error}. Nothing of it was '
-      'run. Fetch it again, or ask where it was made for torch.save(model.state_dict(), FILE).'
+      f'{path} is no PyTorch file of tensors alone: to load it would run {error}. Nothing of it was'
+      ' run. Fetch it again, or ask where it was made for torch.save(model.state_dict(), FILE).'
     ) from error
   except Exception as error:  # A damaged pickle raises anything.
     raise ValueError(
@@ -113,8 +125,8 @@ def _read_torch(path: Path) -> State:
       f'{path} has keys that are no names: {_list(map(repr, strange))}. Save the state dict of the '
       'whole model: torch.save(model.state_dict(), FILE).'
     )
-  if strange := {name: x.kind for name, x in tensors.items() if isinstance(x, torch_file.Other)}:
-    raise ValueError(_unusable(path, strange))
+  if others := {name: x.kind for name, x in tensors.items() if isinstance(x, torch_file.Other)}:
+    raise ValueError(_unusable(path, others))
   if strange := [name for name, x in tensors.items() if not isinstance(x, torch_file.Tensor)]:
     raise ValueError(f'{path} holds more than tensors beside its weights: {_list(strange)}.')
   state = {}
@@ -147,6 +159,7 @@ def _why(error: Exception) -> str:
 
 
 def sha256(path: Path) -> str:
+  """The hash of a file."""
   with path.open('rb') as file:
     return hashlib.file_digest(file, 'sha256').hexdigest()
 
@@ -159,7 +172,7 @@ def metadata(path: Path) -> dict[str, str]:
 
 def check_place(path: Path) -> None:
   """Raises ValueError where a file cannot be written, before the work is done."""
-  if path.is_dir():
+  if os.path.isdir(path):  # False, not an error, for any name
     raise ValueError(f'{path} is a folder; give the name of a file.')
   try:
     with _beside(path) as unfinished:

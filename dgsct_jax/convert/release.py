@@ -1,8 +1,8 @@
-"""The way back: a trained model under the released names, whole enough for `load_state_dict(strict=True)`."""
+"""The way back: a trained model under the released names, for `load_state_dict(strict=True)`."""
 
 import numpy as np
 
-from dgsct_jax.convert import avqa, dgsct, htsat
+from dgsct_jax.convert import avqa, avs, avvp, dgsct, htsat
 from dgsct_jax.convert.table import State, below, export
 from dgsct_jax.models import windows
 
@@ -12,9 +12,10 @@ def export_ave(
 ) -> State:
   """State dict of the released AVE model from our tensors.
 
-  Names that the released network holds and never reads get stand-ins: layer templates and skipped attention are copies
-  of the layers in use, the classifiers of both backbones and the other dead weights are 0, dead norms and gates are as
-  initialised, counters are 0. `window`: of the visual backbone, which no shape tells.
+  Names that the released network holds and never reads get stand-ins: layer templates and skipped
+  attention are copies of the layers in use, the classifiers of both backbones and the other dead
+  weights are 0, dead norms and gates are as initialised, counters are 0. `window`: of the visual
+  backbone, which no shape tells.
   """
   state = export(ours, dgsct.AVE)
   return (
@@ -29,9 +30,12 @@ def export_ave(
 def export_avqa(
   ours: State, window: int = 12, image_classes: int = 21841, sound_classes: int = 527
 ) -> State:
-  """State dict of the released AVQA model from our tensors, but for the prefix 'module.'; see `export_ave`.
+  """State dict of the released AVQA model from our tensors, but for the prefix 'module.'.
 
-  The second copy of the layers over sounds, which starts like the first and is never read, is as the first is now.
+  See `export_ave`.
+
+  The second copy of the layers over sounds, which starts like the first and is never read, is as
+  the first is now.
   """
   state = export(ours, avqa.AVQA)
   copies = {
@@ -48,9 +52,41 @@ def export_avqa(
   )
 
 
+def export_avvp(
+  ours: State, window: int = 12, image_classes: int = 21841, sound_classes: int = 527
+) -> State:
+  """State dict of the released AVVP model from our tensors; see `export_ave`.
+
+  The half of the temporal attention whose result is thrown away is a copy of the other half.
+  """
+  state = export(ours, avvp.AVVP)
+  if 'fc_st.weight' not in state:
+    raise ValueError(
+      'The model has no layers for motion, which the released one has; train with'
+      " config.model.head.motion='r2plus1d_18' what is to be exported."
+    )
+  return (
+    state
+    | _unheard_gate(state)
+    | _buffers(state, window)
+    | _unread_adapters(state)
+    | _downsamplers(state)
+    | _classifiers(state, image_classes, sound_classes)
+  )
+
+
 def export_grounding(ours: State) -> State:
-  """The 14 tensors that the released AVQA training takes from its pre-stage, but for the prefix 'module.'."""
+  """The 14 tensors that the released AVQA training takes from its pre-stage, without 'module.'."""
   return export(ours, avqa.MATCHING)
+
+
+def export_avs(ours: State) -> State:
+  """What the released AVS networks, S4's and MS3's, read of their state dict.
+
+  They hold a PVT and convolutions besides, which they never read and whose shapes nothing here
+  tells: load it with `strict=False`, or take them from a released file (`--original`).
+  """
+  return export(ours, avs.TABLES['ms3'])
 
 
 def _buffers(state: State, window: int) -> State:
@@ -61,7 +97,8 @@ def _buffers(state: State, window: int) -> State:
     if name.endswith('.running_mean')
   }
   audio_window = htsat.sizes(below(state, 'htsat.'))['window']
-  for backbone, side, window in zip(('swin', 'htsat'), dgsct.grids(state), (window, audio_window)):
+  windows_of = (window, audio_window)
+  for backbone, side, width in zip(('swin', 'htsat'), dgsct.grids(state), windows_of):
     blocks = [
       name.split('.')
       for name in state
@@ -69,7 +106,7 @@ def _buffers(state: State, window: int) -> State:
     ]
     for _, _, i, _, j, *_ in blocks:
       block, grid = f'{backbone}.layers.{i}.blocks.{j}.', (side // 2 ** int(i),) * 2
-      size, shift = windows.clamp(grid, window, window // 2 * (int(j) % 2))
+      size, shift = windows.clamp(grid, width, width // 2 * (int(j) % 2))
       if any(shift):
         extra[block + 'attn_mask'] = windows.shift_mask(grid, size, shift)
       if backbone == 'htsat':
@@ -85,7 +122,7 @@ def _copies(state: State) -> State:
   def copy(names, old, new):
     return {new + name: x for name, x in below(names, old).items()}
 
-  extra = {}
+  extra: State = {}
   for stream in ('video', 'audio'):
     encoder, decoder = f'temporal_attn.{stream}_encoder.', f'temporal_attn.{stream}_decoder.'
     extra |= copy(state, encoder + 'encoder.layers.0.', encoder + 'encoder_layer.')
@@ -98,24 +135,70 @@ def _copies(state: State) -> State:
 
 def _unread_ave(state: State) -> State:
   """Weights of the AVE network that nothing in it depends on."""
-  audio_width = len(state['htsat.patch_embed.norm.weight'])
   attention = below(state, 'temporal_attn.video_encoder.encoder.layers.0.self_attn.')
   shapes = {
     f'CMBS.{module}.video_multihead.{name}': x.shape
     for module in ('AVInter', 'VAInter')
     for name, x in attention.items()
   }
-  shapes |= {
-    f'adapter_token_downsampler.{i}.weight': (2**i * audio_width // 2, 2**i * audio_width // 4)
-    for i in range(3)
-  }
   extra = {name: np.zeros(shape, np.float32) for name, shape in shapes.items()}
   for norm in ('CMBS.AVInter.norm1', 'CMBS.VAInter.norm1', 'CMBS.video_norm', 'CMBS.audio_norm'):
     extra |= _norm(norm, state['CMBS.video_cas.weight'].shape[1])
+  return extra | _downsamplers(state) | _token_gates(state)
+
+
+def _unheard_gate(state: State) -> State:
+  """The half of the AVVP model's temporal attention that gates its sound, and layer templates."""
+  extra: State = {}
+  rnn = 'audio_visual_rnn_layer'
+  for heard, seen in (
+    ('audio_encoder', 'video_encoder'),
+    ('audio_gated', 'video_gated'),
+    (f'{rnn}.audio_rnn', f'{rnn}.visual_rnn'),
+  ):
+    half = below(state, f'temporal_attn.{heard}.')
+    extra |= {f'temporal_attn.{seen}.{name}': x for name, x in half.items()}
+  layer = below(state, 'temporal_attn.audio_encoder.encoder.layers.0.')
   return extra | {
+    f'temporal_attn.{stream}_encoder.encoder_layer.{name}': x
+    for stream in ('video', 'audio')
+    for name, x in layer.items()
+  }
+
+
+def _unread_adapters(state: State) -> State:
+  """Weights of the AVVP adapters that nothing in them depends on."""
+  extra = _token_gates(state)
+  for name, x in state.items():
+    if name.endswith('.my_tokens'):
+      adapter, width = name.removesuffix('my_tokens'), x.shape[1]
+      shapes = {
+        'fc_caption.weight': (192, 512),
+        'fc_caption.bias': (192,),
+        'temporal_gated.0.weight': (1, width),
+        'temporal_gated.0.bias': (1,),
+      }
+      extra |= {adapter + key: np.zeros(shape, np.float32) for key, shape in shapes.items()}
+  return extra
+
+
+def _token_gates(state: State) -> State:
+  """The gate of latent tokens that no adapter reads."""
+  return {
     name.replace('gate_av', 'gate_tk'): np.ones(1, np.float32)
     for name in state
     if name.endswith('.gate_av')
+  }
+
+
+def _downsamplers(state: State) -> State:
+  """Layers between the stages of the adapters, which are not called."""
+  width = len(state['htsat.patch_embed.norm.weight'])
+  return {
+    f'adapter_token_downsampler.{i}.weight': np.zeros(
+      (2**i * width // 2, 2**i * width // 4), np.float32
+    )
+    for i in range(3)
   }
 
 

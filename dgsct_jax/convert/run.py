@@ -1,4 +1,4 @@
-"""The model of a finished run, or a part of it, as one file of our own names: what `config.init` and --export take."""
+"""The model of a finished run, or a part of it, as one file for `config.init` and --export."""
 
 from pathlib import Path
 
@@ -13,17 +13,19 @@ from dgsct_jax.tasks import registry
 
 
 def convert(workdir: Path, out: Path, part: str = '', dtype: str = 'float32') -> str:
-  """Writes the best checkpoint and the frozen weights of a run, or what lies below `part`, such as 'encoder/visual'.
+  """Writes the best checkpoint and the frozen weights of a run, or what lies below `part`.
 
   dtype: what the values are stored as; they are computed with as float32 again.
 
-  Raises ValueError where the folder is no run, frozen weights were random or have moved, or nothing lies below `part`.
+  Raises ValueError where the folder is no run, frozen weights were random or have moved, or nothing
+  lies below `part`.
   """
   manager = checkpoint.find(workdir, '')
   run = checkpoint.read_run(manager, manager.latest_step())
   config = checkpoint.config_of(run)
   manager = checkpoint.find(workdir, registry.build(config).primary)
   step, _ = checkpoint.best(manager)
+  assert step is not None  # `find` has seen one
   trained = checkpoint.read_model(manager, step)
   tensors = _frozen(config) | {
     name: np.asarray(leaf) for name, leaf in tree.flatten(trained).items()
@@ -40,12 +42,13 @@ def convert(workdir: Path, out: Path, part: str = '', dtype: str = 'float32') ->
       f'--part={part}: nothing of the run lies below it; there are {", ".join(tops[:9])}.'
     )
   read.write(out, kept, {'source': 'run', 'variant': 'custom', 'step': str(step), 'table': VERSION})
-  return f'{out}: {len(kept)} tensors, {sum(x.size for x in kept.values()):,} values of step {step} of {workdir}'
+  values = sum(x.size for x in kept.values())
+  return f'{out}: {len(kept)} tensors, {values:,} values of step {step} of {workdir}'
 
 
 def _frozen(config: ml_collections.ConfigDict) -> dict[str, np.ndarray]:
   """What the files of `config.init` gave the run."""
-  tensors = {}
+  tensors: dict[str, np.ndarray] = {}
   parts = {'all': ''} if config.init.all else config.parts
   for name, prefix in parts.items():
     given = config.init[name]

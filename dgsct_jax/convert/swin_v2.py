@@ -1,7 +1,11 @@
-"""Swin V2 checkpoints: timm 0.6.12, timm 0.9 and later, Microsoft's own, and transformers' Swinv2Model."""
+"""Swin V2 checkpoints.
+
+Of timm 0.6.12, timm 0.9 and later, Microsoft, and transformers (Swinv2Model).
+"""
 
 import math
 import re
+from typing import Any
 
 import jax
 
@@ -129,26 +133,43 @@ def _plain_names(state: State) -> tuple[State, str]:
   return (renamed, ', features_only') if renamed.keys() != state.keys() else (state, '')
 
 
-def sizes(state: State) -> dict[str, object]:
+def sizes(state: State) -> dict[str, Any]:
   """The fields of `SwinV2` that shapes tell; window and image are not among them."""
   theirs = any(name.startswith('encoder.layers.') for name in state)
   stages = 'encoder.layers' if theirs else 'layers'
   attention = 'attention.self' if theirs else 'attn'
   patch_embed = 'embeddings.patch_embeddings.projection' if theirs else 'patch_embed.proj'
+  norm = 'embeddings.norm' if theirs else 'patch_embed.norm'
+  cpb = 'continuous_position_bias_mlp' if theirs else 'cpb_mlp'
   hidden = 'intermediate.dense' if theirs else 'mlp.fc1'
-  width = side(state, 96, (f'{patch_embed}.weight', 0), (f'{patch_embed}.bias', 0))
   depths = table.depths(state, stages)
+  blocks = [[f'{stages}.{i}.blocks.{j}' for j in range(depth)] for i, depth in enumerate(depths)]
+  width = side(
+    state,
+    96,
+    (f'{patch_embed}.weight', 0, 4),
+    (f'{patch_embed}.bias', 0, 1),
+    (f'{norm}.bias', 0, 1),
+  )
+  heads = (
+    [
+      (f'{block}.{attention}.{name}', 0, rank)
+      for block in stage
+      for name, rank in (('logit_scale', 3), (f'{cpb}.2.weight', 2))
+    ]
+    for stage in blocks
+  )
+  mlp = [
+    (f'{block}.{hidden}.{name}', 0, rank)
+    for block in blocks[0]
+    for name, rank in (('bias', 1), ('weight', 2))
+  ]
   return dict(
-    patch=side(state, 4, (f'{patch_embed}.weight', 2)),
+    patch=side(state, 4, (f'{patch_embed}.weight', 2, 4)),
     width=width,
     depths=depths,
-    heads=tuple(
-      side(
-        state, 1, *((f'{stages}.{i}.blocks.{j}.{attention}.logit_scale', 0) for j in range(depth))
-      )
-      for i, depth in enumerate(depths)
-    ),
-    mlp_ratio=side(state, 4 * width, (f'{stages}.0.blocks.0.{hidden}.bias', 0)) / width,
+    heads=tuple(side(state, 1, *axes) for axes in heads),
+    mlp_ratio=side(state, 4 * width, *mlp) / width,
   )
 
 
@@ -161,8 +182,11 @@ def window(state: State) -> int:
   return 0
 
 
-def variant(fields: dict[str, object], window: int, hint: str) -> str:
-  """timm's name without 'swinv2_'; its first word where the window stays open; 'custom' for other sizes."""
+def variant(fields: dict[str, Any], window: int, hint: str) -> str:
+  """The name in timm without 'swinv2_'; 'custom' for other sizes.
+
+  Where the window stays open it is the first word alone.
+  """
 
   def agrees(known):
     return all(known[name] == fields[name] for name in ('width', 'depths', 'heads')) and window in (
@@ -177,8 +201,11 @@ def variant(fields: dict[str, object], window: int, hint: str) -> str:
   return known[0] if len(known) == 1 else known[0].split('_')[0] if known else 'custom'
 
 
-def shapes(fields: dict[str, object]) -> dict[str, tuple[int, ...]]:
-  """Targets of a Swin V2; parameters depend on neither window nor image, so the smallest image will do."""
+def shapes(fields: dict[str, Any]) -> dict[str, tuple[int, ...]]:
+  """Targets of a Swin V2.
+
+  Parameters depend on neither window nor image, so the smallest image will do.
+  """
   image = fields['patch'] * 2 ** (len(fields['depths']) - 1)
-  model = swin_v2.build('custom', image=image, **fields)
+  model = swin_v2.build('custom', image=image, window=image, **fields)
   return targets(model, jax.ShapeDtypeStruct((1, image, image, 3), float))

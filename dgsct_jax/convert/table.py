@@ -1,10 +1,13 @@
 """The engine of weight conversion: tables of rows by module, read in both directions.
 
-A row is (their module, our module, kind). '#' stands for a number, the same ones in the same order on both sides.
-A kind says which tensors such a module has and how their layouts differ. A row that drops names says why.
+A row is (their module, our module, kind). '#' stands for a number, the same ones in the same order
+on both sides. A kind says which tensors such a module has and how their layouts differ. A row that
+drops names says why.
 """
 
+import collections
 import functools
+import itertools
 import re
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -30,7 +33,10 @@ class Layout(NamedTuple):
 
 
 class Leaf(NamedTuple):
-  """One tensor of a module: suffixes of its names. Several of theirs are parts stacked along their first axis."""
+  """One tensor of a module: suffixes of its names.
+
+  Several of theirs are parts stacked along their first axis.
+  """
 
   theirs: tuple[str, ...]
   ours: str
@@ -59,12 +65,15 @@ Row = tuple[str, str | None, Kind | Drop]
 Table = tuple[Row, ...]
 
 WRAPPERS = ('module.', '_orig_mod.', 'model.')
-SCALAR = np.zeros(())
+STAGES = 6  # No backbone has more; each halves the sides of the grid.
 SAME = Layout(lambda x, shape: x, lambda y: y)
 MATRIX = Layout(lambda x, shape: x.T, lambda y: y.T)  # (out, in)
 IMAGE = Layout(
   lambda x, shape: x.transpose(2, 3, 1, 0), lambda y: y.transpose(3, 2, 0, 1)
 )  # (out, in, h, w)
+VOXEL = Layout(  # (out, in, 1, 1, 1)
+  lambda x, shape: x[:, :, 0, 0, 0].T, lambda y: y.T[:, :, None, None, None]
+)
 MAP = Layout(lambda x, shape: x[:, :, 0, 0].T, lambda y: y.T[:, :, None, None])  # (out, in, 1, 1)
 GROUPS = Layout(  # (out, in/g, 1, 1), the outputs of a group contiguous
   lambda x, shape: x.reshape(shape[0], shape[2], shape[1]).transpose(0, 2, 1),
@@ -92,6 +101,7 @@ RAW = (Leaf(('',), '', SAME),)
 DENSE = _weight_and_bias(MATRIX)
 CONV = _weight_and_bias(IMAGE)
 TOKEN_MAP = _weight_and_bias(MAP)  # a 1×1 convolution whose channels are tokens
+POINTWISE_3D = _weight_and_bias(VOXEL)
 GROUPED = _weight_and_bias(GROUPS)  # a grouped 1×1 convolution
 NORM = Leaf(('.weight',), '/scale', SAME), Leaf(('.bias',), '/bias', SAME)
 BATCH_NORM = NORM + (
@@ -139,24 +149,28 @@ def unwrap(state: State) -> State:
   return state
 
 
-def side(state: State, default: int, *axes: tuple[str, int]) -> int:
-  """The length of the first (tensor, axis) that the file has, else `default`; at least 1.
+def side(state: State, default: int, *axes: tuple[str, int, int]) -> int:
+  """The length that most of some axes have, each (tensor, axis, rank); `default` if there is none.
 
-  So a model is planned even where a tensor that tells its sizes is missing, and `convert` can say
-  all that is.
+  So a model is planned even where a tensor that tells its sizes is missing or misshapen, and
+  `convert` can say all that is.
   """
-  lengths = (state[name].shape[axis] for name, axis in axes if state.get(name, SCALAR).ndim > axis)
-  return max(1, next(lengths, default))
+  lengths = collections.Counter(
+    state[name].shape[axis]
+    for name, axis, rank in axes
+    if name in state and state[name].ndim == rank and state[name].shape[axis]
+  )
+  return max(lengths, key=lambda length: lengths[length], default=default)  # the first of those
 
 
 def depths(state: State, stages: str = 'layers') -> tuple[int, ...]:
   """How many blocks each stage has by the numbers in names, 'layers.#.blocks.#.'.
 
-  Numbers that are left out count, and `convert` says what is missing, but not more of them than
-  there are blocks: a number far beyond the others is none, or would take minutes to plan.
+  Numbers that are left out count, and `convert` says what is missing. A number far beyond the
+  others does not, or thousands of blocks would be planned; `convert` says that it has no use.
 
   Raises:
-    ValueError: there is none.
+    ValueError: there is no block.
   """
   found: dict[int, set[int]] = {}
   for name in state:
@@ -164,11 +178,13 @@ def depths(state: State, stages: str = 'layers') -> tuple[int, ...]:
       found.setdefault(int(match[1]), set()).add(int(match[2]))
   if not found:
     raise ValueError(f'There are no blocks in it, {stages}.0.blocks.0 and so on.')
-  return tuple(_count(found.get(i, {0})) for i in range(_count(found)))
+  return tuple(_count(found.get(i, {0})) for i in range(min(_count(found), STAGES)))
 
 
 def _count(numbers: Collection[int]) -> int:
-  return min(1 + max(numbers), 2 * len(numbers))
+  if 1 + max(numbers) <= 2 * len(numbers):
+    return 1 + max(numbers)
+  return max(1, next(i for i in itertools.count() if i not in numbers))
 
 
 def nest(table: Table, theirs: str, ours: str) -> Table:
@@ -191,7 +207,9 @@ def convert(state: State, table: Table, targets: Shapes) -> State:
       type, a value that is not finite in float32. All of them at once, from both sides.
   """
   leaves = _leaves(table)
-  filled, used, faults = {}, set(), []
+  filled: State = {}
+  used: set[str] = set()
+  faults: list[str] = []
   for target, shape in targets.items():
     names, layout = _sources(leaves, target)
     used.update(names)
@@ -223,9 +241,12 @@ def convert(state: State, table: Table, targets: Shapes) -> State:
 
 
 def export(ours: State, table: Table) -> State:
-  """Their state dict from our tensors: the inverse of `convert`, without the names that the table drops."""
+  """Their state dict from our tensors.
+
+  The inverse of `convert`, without the names that the table drops.
+  """
   leaves = _leaves(table)
-  state = {}
+  state: State = {}
   for target, y in ours.items():
     names, layout = _sources(leaves, target)
     if not names:

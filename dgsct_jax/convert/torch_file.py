@@ -60,7 +60,7 @@ class Storage(NamedTuple):
 
   key: str
   dtype: str
-  count: int
+  length: int
 
 
 class Tensor(NamedTuple):
@@ -89,7 +89,7 @@ class Name(NamedTuple):
 
   def __call__(self, *args: Any) -> Any:
     """One of the values above, an OrderedDict or a tuple; nothing else is ever built."""
-    build = BUILD.get(self.name, lambda *args: Other(self.name))
+    build: Any = BUILD.get(self.name, lambda *args: Other(self.name))
     return build(*args)
 
 
@@ -240,10 +240,10 @@ def _unzipped(path: Path) -> Content:
   return Content(value, array)
 
 
-def _view(x: Tensor, values: bytes, order: str) -> Shaped[np.ndarray, '...']:
+def _view(x: Tensor, content: bytes, order: Any) -> Shaped[np.ndarray, '...']:
   """The values of a tensor, which must lie within those of its storage."""
   dtype = _dtype(x.dtype).newbyteorder(order)
-  values = np.frombuffer(values, dtype)
+  values = np.frombuffer(content, dtype)
   last = x.offset + sum((n - 1) * stride for n, stride in zip(x.shape, x.strides, strict=True))
   inside = min((x.offset, *x.shape, *x.strides)) >= 0 and (0 in x.shape or last < len(values))
   # A view may repeat values, but not so often that none could have meant it.

@@ -8,7 +8,6 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import av
 import numpy as np
 from jaxtyping import Float, Int16, UInt8
 from PIL import Image
@@ -18,6 +17,7 @@ from dgsct_jax.data.transforms import Example
 
 SILENT = 1e-4  # root mean square of a second without sound, full scale 1
 THUMBNAIL = 160  # pixels: height of the frames that are shown
+WIDEST = 4  # the width of those over their height, at most; its inverse at least
 SLOWEST, FASTEST = Fraction(5), Fraction(30)  # pictures per second of a film
 
 
@@ -143,10 +143,12 @@ def open_file(path: str | os.PathLike, rate: int, windows: Callable[[float], lis
   Raises:
     MediaError, ValueError: the file cannot be used. OSError: it cannot be opened.
   """
-  notes = []
+  read = media.tracks(path)
+  notes = list(read.notes)
   length = measure(path)
   try:
-    wave = media.waveform(path, rate)
+    wave, note = media.sound(path, rate)
+    notes += [note] if note else []
   except media.NoAudioTrack:
     wave = np.zeros(0, np.float32)
     notes.append('no audio track: silence stands in for it')
@@ -160,7 +162,7 @@ def open_file(path: str | os.PathLike, rate: int, windows: Callable[[float], lis
   wave = np.pad(wave, (0, max(0, padded * rate - len(wave))))
   wave = cut.fit(wave, padded, rate, f'the sound of {path}').reshape(padded, rate)
   silent = np.sqrt(np.square(wave[:seconds] / 32768.0).mean(1)) < SILENT
-  if not notes and silent.any():
+  if read.audio.stream is not None and silent.any():
     notes.append(
       'the audio track is silent'
       if silent.all()
@@ -172,22 +174,21 @@ def open_file(path: str | os.PathLike, rate: int, windows: Callable[[float], lis
 
 
 def measure(path: str | os.PathLike) -> Length:
-  """Reads all packets of a file without decoding them. Raises MediaError or OSError."""
-  media.probe(path)  # for its error messages
+  """Reads a file to its end without decoding it. Raises MediaError; OSError if it is not there."""
+  read = media.tracks(path)
   with media.reading(path) as container:
-    cover = av.stream.Disposition.attached_pic
-    video = [s for s in container.streams.video if not s.disposition & cover][:1]
+    video = None if read.video.stream is None else container.streams[read.video.stream]
     end, pictures = 0.0, 0
-    start = (container.start_time or 0) / av.time_base
-    rate = Fraction(video[0].average_rate or 25) if video else Fraction(25)
-    for packet in media.packets(container, [*video, *container.streams.audio[:1]]):
+    start = media.start(container)
+    rate = Fraction(video.average_rate or 25) if video else Fraction(25)
+    for packet in media.packets(container, [t.stream for t in read if t.stream is not None]):
       stamp = packet.dts if packet.pts is None else packet.pts
       if packet.stream.type == 'video':
         pictures += 1
         end = max(end, float(pictures / rate)) if stamp is None else end
       if stamp is not None:
         time = float((stamp + (packet.duration or 0)) * packet.time_base) - start
-        if time - end < media.LEAP:  # otherwise the time stamps have jumped
+        if time - end < media.LEAP:  # else the clock has jumped
           end = max(end, time)
     return Length(end, pictures, min(max(rate, SLOWEST), FASTEST))
 
@@ -201,7 +202,11 @@ def pixels(
 
 
 def thumbnail(picture: UInt8[np.ndarray, 'y x 3']) -> UInt8[np.ndarray, 'h w 3']:
-  """A picture resized to the height that is shown."""
-  width = max(1, round(picture.shape[1] * THUMBNAIL / picture.shape[0]))
-  image = Image.fromarray(picture).resize((width, THUMBNAIL), Image.Resampling.BILINEAR)
-  return np.asarray(image)
+  """A picture of the height that is shown; black surrounds a very narrow or very flat one."""
+  height, width = picture.shape[:2]
+  scale = min(THUMBNAIL / height, WIDEST * THUMBNAIL / width)
+  size = [max(1, round(side * scale)) for side in (width, height)]
+  image = Image.fromarray(picture).resize(size, Image.Resampling.BILINEAR)
+  canvas = Image.new('RGB', (max(size[0], THUMBNAIL // WIDEST), THUMBNAIL))
+  canvas.paste(image, ((canvas.width - size[0]) // 2, (canvas.height - size[1]) // 2))
+  return np.asarray(canvas)

@@ -187,7 +187,7 @@ def sound_looped(
   path: str | os.PathLike, seconds: int, rate: int, start: float | int = 0
 ) -> Int16[np.ndarray, 's']:
   """The sound of a file from `start` on, repeated if it is too short."""
-  wave = media.waveform(path, rate)[round(start * rate) :]
+  wave = sound_of(path, rate)[round(start * rate) :]
   if not len(wave):
     raise WrongLength(f'the sound of {path} ends before {start:g} s.')
   return fit(np.resize(wave, max(len(wave), seconds * rate)), seconds, rate, f'the sound of {path}')
@@ -213,6 +213,7 @@ def read_clip(
 
 def video_frames(path: str | os.PathLike, times: Sequence[float | int], side: int) -> list[bytes]:
   """Pictures of a video at `times`, as JPEG files whose shorter side is at most `side` pixels."""
+  _remark(path, media.tracks(path).video.note)
   return [media.jpeg(frame, side) for frame in media.each_frame(path, times)]
 
 
@@ -220,8 +221,21 @@ def video_wave(
   path: str | os.PathLike, seconds: int, rate: int, start: float | int = 0
 ) -> Int16[np.ndarray, 's']:
   """The sound of a video from `start` on."""
-  wave = media.waveform(path, rate)[round(start * rate) :]
+  wave = sound_of(path, rate)[round(start * rate) :]
   return fit(wave, seconds, rate, f'the sound of {path}')
+
+
+def sound_of(path: str | os.PathLike, rate: int) -> Float32[np.ndarray, 's']:
+  """The whole sound of a file; what is odd about it is a remark."""
+  sound = media.sound(path, rate)
+  _remark(path, media.tracks(path).audio.note)
+  _remark(path, sound.note)
+  return sound.wave
+
+
+def _remark(path: str | os.PathLike, note: str) -> None:
+  if note:
+    warnings.warn(f'{path}: {note}', Remark, stacklevel=3)
 
 
 def find_videos(folders: Iterable[Path]) -> Mapping[str, Path]:

@@ -13,20 +13,28 @@ import jax.numpy as jnp
 import ml_collections
 from flax import linen as nn
 
-from dgsct_jax.models import adapters, clip, htsat, swin_v2
+from dgsct_jax.models import adapters, clip, htsat, kaldi, lavish, swin_v2, vit
 from dgsct_jax.models.dual import DualEncoder
+from dgsct_jax.models.listener import Listener
 
-VISUAL = {'swin_v2': swin_v2.build, 'clip': clip.build_vision}
+VISUAL = {'swin_v2': swin_v2.build, 'clip': clip.build_vision, 'vit': vit.build}
 AUDIO = {'htsat': htsat.build}
-ADAPTERS = {'dgsct': adapters.DGSCTAdapter}
+ADAPTERS = {'dgsct': adapters.DGSCTAdapter, 'lavish': lavish.LavishAdapter}
 
 
 def build(config: ml_collections.ConfigDict) -> DualEncoder:
-  """The dual encoder of `config.model`.
+  """The dual encoder of `config.model`: `visual`, `audio` and `adapter`, whose name may be 'none'.
 
-  It is described by `visual`, `audio` and `adapter`; `adapter.name` may be 'none'.
+  `audio.kind` 'shared': the visual backbone looks at spectrograms, too (LAVISH); see `kaldi.build`
+  for the other fields.
   """
-  return DualEncoder(build_visual(config), build_audio(config), build_exchange(config))
+  visual, exchange = build_visual(config), build_exchange(config)
+  if config.audio.kind != 'shared':
+    return DualEncoder(visual, build_audio(config), exchange)
+  fields = {name: x for name, x in config.audio.items() if name != 'kind'}
+  front_end = kaldi.build(dtype=jnp.dtype(config.dtype), **fields)
+  listener = Listener(visual, front_end)
+  return DualEncoder(visual, listener, exchange, split_audio=True, norm_audio=True)
 
 
 def build_visual(config: ml_collections.ConfigDict) -> nn.Module:

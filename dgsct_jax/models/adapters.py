@@ -110,16 +110,7 @@ class DGSCTAdapter(nn.Module):
     channels = Dense(d, dtype=self.dtype, name='channel_map')
     if self.token_map == 'resize':
       return resize_grid(channels(y), n)
-    tokens = TokenMap(n, self.dtype, name='token_map')
-    if y.shape[-1] <= d:
-      mapped, bias = tokens(y)
-      return channels(mapped + bias[:, None])
-    # Both maps are linear, so tokens are mixed at the smaller width, which is cheaper. The channel
-    # map is then applied to the token bias as to a constant row.
-    ones = jnp.ones((1, 1, y.shape[-1]), self.dtype)
-    offset = channels(jnp.zeros_like(ones))
-    mapped, bias = tokens(channels(y) - offset)
-    return mapped + bias[:, None] * (channels(ones) - offset) + offset
+    return map_both(TokenMap(n, self.dtype, name='token_map'), channels, y, d)
 
   def attend_latents(
     self, x: Float[Array, 'b n d'], guide: Float[Array, 'b n d']
@@ -128,10 +119,8 @@ class DGSCTAdapter(nn.Module):
     init = nn.initializers.zeros if self.token_init == 'zeros' else nn.initializers.uniform(1.0)
     latents = self.param('tokens', init, (self.tokens, x.shape[-1])).astype(self.dtype)
     gate = self.param('tokens_gate', nn.initializers.zeros, (1,)).astype(self.dtype)
-    weights = softmax(jnp.einsum('kd,bnd->bkn', latents, guide))
-    latents = latents + jnp.einsum('bkn,bnd->bkd', weights, guide)
-    weights = softmax(jnp.einsum('bnd,bkd->bnk', x, latents))
-    return x + gate * jnp.einsum('bnk,bkd->bnd', weights, latents)
+    latents = latents + attend(latents, guide)
+    return x + gate * attend(x, latents)
 
   def channel_gate(
     self, x: Float[Array, 'b n d'], guide: Float[Array, 'b d']
@@ -169,20 +158,51 @@ class DGSCTAdapter(nn.Module):
 
   def bottleneck(self, x: Float[Array, 'b n d'], train: bool) -> Delta:
     """Down-projection to d / `reduction` channels, ReLU, up-projection, norms and gate."""
-    d = x.shape[-1]
     if self.norm_before:
       x = LayerNorm(dtype=self.dtype, name='norm_before')(x)
-    x = GroupedDense(d // self.reduction, self.groups, self.dtype, name='down')(x)
-    if self.batch_norm:
-      x = BatchNorm(dtype=self.dtype, name='bn_down')(x, train)
-    x = GroupedDense(d, self.groups, self.dtype, name='up')(nn.relu(x))
-    if self.batch_norm:
-      x = BatchNorm(dtype=self.dtype, name='bn_up')(x, train)
+    x = squeeze(self, nn.relu, x, train)
     norm = LayerNorm(dtype=self.dtype, name='norm_post')
     if not self.gate:
       return norm(x)
     gate = self.param('gate', nn.initializers.zeros, (1,)).astype(self.dtype)
     return norm(gate * x) if self.gate_before_norm else gate * norm(x)
+
+
+def map_both(
+  tokens: TokenMap, channels: Dense, y: Float[Array, 'b m e'], d: int
+) -> Float[Array, 'b n d']:
+  """Tokens through both maps, of which `channels` gives the width `d`.
+
+  Both are linear, so the order is free: the narrower side is the cheaper one to mix tokens on.
+  """
+  if y.shape[-1] <= d:
+    mapped, bias = tokens(y)
+    return channels(mapped + bias[:, None])
+  # The token bias meets the channel map as a constant row.
+  ones = jnp.ones((1, 1, y.shape[-1]), y.dtype)
+  offset = channels(jnp.zeros_like(ones))
+  mapped, bias = tokens(channels(y) - offset)
+  return mapped + bias[:, None] * (channels(ones) - offset) + offset
+
+
+def attend(query: Float[Array, '*b q d'], tokens: Float[Array, 'b n d']) -> Float[Array, 'b q d']:
+  """What queries read of tokens, by plain products: one head, no projections, no scale."""
+  return softmax(query @ tokens.swapaxes(-1, -2)) @ tokens
+
+
+def squeeze(
+  adapter: nn.Module, activation: Callable[[Array], Array], x: Float[Array, 'b n d'], train: bool
+) -> Float[Array, 'b n d']:
+  """Down to fewer channels and up again, by layers of the adapter that calls this.
+
+  The adapter has `reduction`, `groups`, `batch_norm` and `dtype`.
+  """
+  d = x.shape[-1]
+  x = GroupedDense(d // adapter.reduction, adapter.groups, adapter.dtype, name='down')(x)
+  if adapter.batch_norm:
+    x = BatchNorm(dtype=adapter.dtype, name='bn_down')(x, train)
+  x = GroupedDense(d, adapter.groups, adapter.dtype, name='up')(activation(x))
+  return BatchNorm(dtype=adapter.dtype, name='bn_up')(x, train) if adapter.batch_norm else x
 
 
 def softmax(logits: Float[Array, '...']) -> Float[Array, '...']:

@@ -1,4 +1,7 @@
-"""CLAP (Wu et al., 2023), as LAION trained it: HTS-AT and RoBERTa, and what brings both to one space."""
+"""CLAP (Wu et al., 2023), as LAION trained it.
+
+HTS-AT and RoBERTa, and what brings both to one space.
+"""
 
 import math
 from typing import Any
@@ -26,6 +29,7 @@ class RobertaLayer(nn.Module):
   def __call__(
     self, x: Float[Array, 'b n d'], mask: Bool[Array, 'b 1 n'], train: bool
   ) -> Float[Array, 'b n d']:
+    """New tokens; those that `mask` refuses are not looked at."""
     drop = nn.Dropout(self.dropout, deterministic=not train)
     attend = SelfAttention(self.heads, self.dropout, self.dtype, name='attn')
     x = LayerNorm(dtype=self.dtype, name='norm1')(x + drop(attend(x, train, mask)))
@@ -36,7 +40,8 @@ class RobertaLayer(nn.Module):
 class Roberta(nn.Module):
   """RoBERTa's encoder and pooler (Liu et al., 2019).
 
-  positions: two more than a text may have tokens. dropout: of everything, in training; 0.1 in the release, where
+  positions: two more than a text may have tokens. dropout: of everything, in training; 0.1 in the
+  release, where
     it makes the features of frozen classes noisy.
   """
 
@@ -54,7 +59,8 @@ class Roberta(nn.Module):
     """One feature per text, read at its first token; padding is not looked at."""
     if ids.shape[1] > self.positions - PADDING - 1:
       raise ValueError(
-        f'Texts of {ids.shape[1]} tokens; the text tower holds {self.positions - PADDING - 1}. Shorten them.'
+        f'Texts of {ids.shape[1]} tokens; the text tower holds {self.positions - PADDING - 1}.'
+        ' Shorten them.'
       )
     init = nn.initializers.normal(0.02)
     embed = lambda size, name: nn.Embed(
@@ -80,6 +86,7 @@ class Projection(nn.Module):
 
   @nn.compact
   def __call__(self, x: Float[Array, 'b d']) -> Float[Array, 'b e']:
+    """The feature in the common space."""
     x = nn.relu(Dense(self.features, dtype=self.dtype, name='fc1')(x))
     return Dense(self.features, dtype=self.dtype, name='fc2')(x)
 
@@ -93,6 +100,7 @@ class CLAP(nn.Module):
   dtype: Any = jnp.float32
 
   def setup(self):
+    """Makes the parts."""
     init = nn.initializers.constant(math.log(1 / 0.07))
     self.audio_projection = Projection(self.features, self.dtype)
     self.text_projection = Projection(self.features, self.dtype)
@@ -100,7 +108,10 @@ class CLAP(nn.Module):
     self.logit_scale_t = self.param('logit_scale_t', init, ())
 
   def project(self, x: Float[Array, 'b n d']) -> Float[Array, 'b e']:
-    """The feature of a sound from the last tokens, not normalised, of its tower; not of unit length."""
+    """The feature of a sound from the last tokens, not normalised, of its tower.
+
+    Not of unit length.
+    """
     return self.audio_projection(self.audio.norm(x).mean(1))
 
   def read(self, ids: Int[Array, 'c l'], train: bool = False) -> Float[Array, 'c e']:

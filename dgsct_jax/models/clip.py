@@ -1,4 +1,7 @@
-"""CLIP (Radford et al., 2021) with a vision transformer; its image tower is a backbone of the dual encoder."""
+"""CLIP (Radford et al., 2021) with a vision transformer.
+
+Its image tower is a backbone of the dual encoder.
+"""
 
 import dataclasses
 import math
@@ -18,11 +21,14 @@ MEAN, STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.2757
 
 
 def quick_gelu(x: Float[Array, '...']) -> Float[Array, '...']:
-  """x·σ(1.702 x): what OpenAI's weights were trained with; some of open_clip's have the exact GELU."""
+  """x·σ(1.702 x): what OpenAI's weights were trained with.
+
+  Some of open_clip's have the exact GELU.
+  """
   return x * nn.sigmoid(1.702 * x)
 
 
-ACTIVATIONS = {'quick_gelu': quick_gelu, 'gelu': gelu}
+ACTIVATIONS: dict[str, Any] = {'quick_gelu': quick_gelu, 'gelu': gelu}
 
 
 class FeedForward(nn.Module):
@@ -34,6 +40,7 @@ class FeedForward(nn.Module):
 
   @nn.compact
   def __call__(self, x: Float[Array, 'b n d']) -> Float[Array, 'b n d']:
+    """New tokens."""
     d = x.shape[-1]
     x = Dense(int(d * self.ratio), dtype=self.dtype, name='fc1')(x)
     return Dense(d, dtype=self.dtype, name='fc2')(ACTIVATIONS[self.activation](x))
@@ -49,6 +56,7 @@ class CLIPBlock(nn.Module):
   dtype: Any = jnp.float32
 
   def setup(self):
+    """Makes the parts."""
     self.norm1 = LayerNorm(dtype=self.dtype)
     self.attn = SelfAttention(self.heads, dtype=self.dtype)
     self.norm2 = LayerNorm(dtype=self.dtype)
@@ -58,21 +66,27 @@ class CLIPBlock(nn.Module):
   def attend(
     self, x: Float[Array, 'b n d'], train: bool, mask: Bool[np.ndarray, '1 n n'] | None = None
   ) -> Float[Array, 'b n d']:
-    return x + self.drop(self.attn(self.norm1(x), train, mask), train)
+    """Attention and its residual."""
+    return x + self.drop(
+      self.attn(self.norm1(x), train, None if mask is None else jnp.asarray(mask)), train
+    )
 
   def feed_forward(self, x: Float[Array, 'b n d'], train: bool) -> Float[Array, 'b n d']:
+    """MLP and its residual."""
     return x + self.drop(self.mlp(self.norm2(x)), train)
 
   def __call__(
     self, x: Float[Array, 'b n d'], train: bool, mask: Bool[np.ndarray, '1 n n'] | None = None
   ) -> Float[Array, 'b n d']:
+    """Both halves; `mask` says who may look at whom."""
     return self.feed_forward(self.attend(x, train, mask), train)
 
 
 class CLIPVision(nn.Module):
   """CLIP's image tower. Its tokens are the class token, then those of the patches.
 
-  depths: a transformer has no stages of its own; they are those of the partner that it meets block by block.
+  depths: a transformer has no stages of its own; they are those of the partner that it meets block
+  by block.
   pixels: mean and standard deviation of the normalisation of pictures.
   drop_path: CLIP has none.
   """
@@ -91,9 +105,11 @@ class CLIPVision(nn.Module):
   dtype: Any = jnp.float32
 
   def setup(self):
+    """Makes the parts."""
     if self.image % self.patch:
       raise ValueError(
-        f'Pictures of {self.image} pixels do not divide into patches of {self.patch}; choose a multiple.'
+        f'Pictures of {self.image} pixels do not divide into patches of {self.patch}; choose a'
+        ' multiple.'
       )
     Block = CLIPBlock
     if self.remat and not self.is_initializing():  # See models/lazy.py.
@@ -141,7 +157,10 @@ class CLIPVision(nn.Module):
     return self.norm(self.body(self.stem(x, train), train))
 
   def project(self, x: Float[Array, 'b n d']) -> Float[Array, 'b e']:
-    """The feature of a picture from its normalised tokens: the class token's, not of unit length."""
+    """The feature of a picture from its normalised tokens.
+
+    The class token's, not of unit length.
+    """
     return self.projection(x[:, 0])
 
 
@@ -159,6 +178,7 @@ class CLIPText(nn.Module):
   dtype: Any = jnp.float32
 
   def setup(self):
+    """Makes the parts."""
     block = lambda: CLIPBlock(self.heads, self.mlp_ratio, self.activation, dtype=self.dtype)
     self.words = nn.Embed(
       self.vocabulary, self.width, dtype=self.dtype, embedding_init=nn.initializers.normal(0.02)
@@ -171,6 +191,7 @@ class CLIPText(nn.Module):
     self.projection = Dense(self.features, use_bias=False, dtype=self.dtype)
 
   def embed(self, ids: Int[Array, 'c l']) -> Float[Array, 'c l d']:
+    """The tokens of texts, without positions."""
     return self.words(ids)
 
   def encode(self, x: Float[Array, 'c l d'], end: Int[Array, 'c']) -> Float[Array, 'c e']:
@@ -178,15 +199,18 @@ class CLIPText(nn.Module):
 
     What follows the end is never looked at, so `l` need not be the whole context.
     """
-    c, l, _ = x.shape
-    if l > self.context:
-      raise ValueError(f'Texts of {l} tokens; the text tower holds {self.context}. Shorten them.')
-    x = x + self.positions[:l].astype(self.dtype)
+    c, length, _ = x.shape
+    if length > self.context:
+      raise ValueError(
+        f'Texts of {length} tokens; the text tower holds {self.context}. Shorten them.'
+      )
+    x = x + self.positions[:length].astype(self.dtype)
     for block in self.blocks:
-      x = block(x, False, causal(l))
+      x = block(x, False, causal(length))
     return self.projection(self.norm(x)[jnp.arange(c), end])
 
   def __call__(self, ids: Int[Array, 'c l']) -> Float[Array, 'c e']:
+    """Features of texts, pooled at the end token, which has the highest id."""
     return self.encode(self.embed(ids), jnp.argmax(ids, -1))
 
 
@@ -197,6 +221,7 @@ class CLIP(nn.Module):
   text: CLIPText
 
   def setup(self):
+    """Makes the parts."""
     self.logit_scale = self.param('logit_scale', nn.initializers.constant(math.log(1 / 0.07)), ())
 
   def __call__(
@@ -240,6 +265,7 @@ def _tower(kind: type, variants: dict[str, Any], variant: str, fields: dict[str,
   known = {field.name for field in dataclasses.fields(kind)} - {'parent', 'name'}
   if unknown := set(fields) - known:
     raise ValueError(
-      f'{kind.__name__} has no field {", ".join(sorted(unknown))}; it has {", ".join(sorted(known))}.'
+      f'{kind.__name__} has no field {", ".join(sorted(unknown))}; it has'
+      f' {", ".join(sorted(known))}.'
     )
   return kind(**variants.get(variant, {}) | fields)

@@ -13,7 +13,7 @@ class Encoded(NamedTuple):
   """What the dual encoder computes from a batch of segments."""
 
   visual: Float[Array, 'b n d']  # tokens after the visual backbone's final norm
-  audio: Float[Array, 'b m e']  # tokens of the last audio block, not normalised
+  audio: Float[Array, 'b m e']  # tokens of the last audio block; see `norm_audio`
   visual_map: Float[Array, 'b 1 n']  # pooling weights of the last exchange
   audio_map: Float[Array, 'b 1 m']
   # Tokens of every stage before its patch merging:
@@ -42,8 +42,9 @@ class DualEncoder(nn.Module):
 
   read: whether the adapters read the streams before or after the half block to whose output they
     are added.
-  split_audio: run one half of the audio block in each half of the visual block; otherwise, as
-    released, the whole audio block runs in the first half.
+  split_audio: run one half of the audio block in each half of the visual block (LAVISH); otherwise,
+    as released with DG-SCT, the whole audio block runs in the first half.
+  norm_audio: apply the audio backbone's final norm, too (LAVISH); DG-SCT leaves it out.
   """
 
   visual: nn.Module
@@ -51,6 +52,7 @@ class DualEncoder(nn.Module):
   exchange: Callable[[], nn.Module] = NoExchange
   read: Literal['before', 'after'] = 'before'
   split_audio: bool = False
+  norm_audio: bool = False
 
   def setup(self) -> None:
     """Makes two exchanges for each audio block. Raises ValueError if the stages do not pair up."""
@@ -88,6 +90,8 @@ class DualEncoder(nn.Module):
       audio_pyramid.append(a)
       v, a = v_stage.downsample(v), a_stage.downsample(a)
     visual_pyramid[-1] = v = self.visual.norm(v)
+    if self.norm_audio:
+      audio_pyramid[-1] = a = self.audio.norm(a)
     return Encoded(v, a, *maps, tuple(visual_pyramid), tuple(audio_pyramid))
 
   def meet(

@@ -55,13 +55,14 @@ class BatchNorm(nn.Module):
 
   momentum: float = 0.9
   epsilon: float = 1e-5
+  scale_init: nn.initializers.Initializer = nn.initializers.ones
   dtype: Any = jnp.float32
 
   @nn.compact
   def __call__(self, x: Float[Array, '... d'], train: bool) -> Float[Array, '... d']:
     """With `train`, normalises by the statistics of x and moves the running ones towards them."""
     d = x.shape[-1]
-    scale = self.param('scale', nn.initializers.ones, (d,))
+    scale = self.param('scale', self.scale_init, (d,))
     bias = self.param('bias', nn.initializers.zeros, (d,))
     running_mean = self.variable('batch_stats', 'mean', jnp.zeros, (d,))
     running_var = self.variable('batch_stats', 'var', jnp.ones, (d,))
@@ -170,7 +171,7 @@ class Stage(nn.Module):
 
 
 def run_stages(
-  stages: Sequence[Stage], x: Float[Array, 'b n d'], train: bool
+  stages: Sequence[Any], x: Float[Array, 'b n d'], train: bool
 ) -> Float[Array, 'b last_n last_d']:
   """All blocks and mergings of a backbone, one after another."""
   for stage in stages:

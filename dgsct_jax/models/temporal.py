@@ -64,10 +64,14 @@ class BiLSTM(nn.Module):
 
 
 class Attention(nn.Module):
-  """Multi-head attention with torch's packed projections."""
+  """Multi-head attention with torch's packed projections.
+
+  kernel_init: of all projections; torch's own if None.
+  """
 
   heads: int = 4
   dropout: float = 0.1
+  kernel_init: nn.initializers.Initializer | None = None
 
   def __call__(
     self, query: Float[Array, 'b t d'], memory: Float[Array, 'b s d'], train: bool
@@ -81,25 +85,27 @@ class Attention(nn.Module):
   ) -> tuple[Float[Array, 'b t d'], Float[Array, 'b k t s']]:
     """What is read of the memory, and the attention weights before dropout."""
     d = query.shape[-1]
-    project = PackedDense(d, name='in_proj')
+    project = PackedDense(d, self.kernel_init or nn.initializers.xavier_uniform(), name='in_proj')
     q, k, v = project(query, 0), project(memory, 1), project(memory, 2)
     q, k, v = (rearrange(x, 'b t (k c) -> b k t c', k=self.heads) for x in (q, k, v))
     weights = nn.softmax(jnp.einsum('bkqc,bknc->bkqn', q / math.sqrt(d // self.heads), k))
     kept = nn.Dropout(self.dropout, deterministic=not train)(weights)
     x = rearrange(jnp.einsum('bkqn,bknc->bkqc', kept, v), 'b k t c -> b t (k c)')
-    return nn.Dense(d, kernel_init=fan_in_uniform(d), name='out_proj')(x), weights
+    init = self.kernel_init or fan_in_uniform(d)
+    return nn.Dense(d, kernel_init=init, name='out_proj')(x), weights
 
 
 class PackedDense(nn.Module):
   """Query, key and value projections in the columns of one matrix."""
 
   features: int
+  kernel_init: nn.initializers.Initializer
 
   @nn.compact
   def __call__(self, x: Float[Array, 'b t d'], part: int) -> Float[Array, 'b t d']:
     """Projects by part 0, the query's, 1, the key's, or 2, the value's."""
     d = self.features
-    kernel = self.param('kernel', nn.initializers.xavier_uniform(), (d, 3 * d))
+    kernel = self.param('kernel', self.kernel_init, (d, 3 * d))
     bias = self.param('bias', nn.initializers.zeros, (3 * d,))
     columns = slice(part * d, (part + 1) * d)
     return x @ kernel[:, columns] + bias[columns]

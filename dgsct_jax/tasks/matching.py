@@ -12,7 +12,8 @@ from dgsct_jax.models.heads.matching import Classes
 from dgsct_jax.tasks.task import Batch, Outputs
 from dgsct_jax.tokenizers import clip, roberta
 
-# For config.trainable: as released, both CLIP and CLAP are frozen, their factors and projections, too.
+# For config.trainable: as released, both CLIP and CLAP are frozen, their factors and projections,
+# too.
 TRAINABLE = (
   'encoder/exchange_.*',
   'prompt/.*',
@@ -55,8 +56,8 @@ def loss_parts(outputs: Outputs, batch: Batch) -> dict[str, Float[Array, 'b']]:
   """The three losses of each clip.
 
   `event`: of the classes; where `batch['target']` is of every second, [b t c], the mean over these,
-  and where it is of the clip alone, [b c], that of the mean score. `audio`: which of the pictures of the
-  batch belong to the sound; `visual`: which of the sounds belong to the pictures.
+  and where it is of the clip alone, [b c], that of the mean score. `audio`: which of the pictures
+  of the batch belong to the sound; `visual`: which of the sounds belong to the pictures.
   """
   target, logits = batch['target'], outputs['logits']
   if target.ndim == 2:
@@ -92,8 +93,10 @@ def total_loss(
   """The mean losses of a batch as one.
 
   fixed: 500 event + 2 audio + 1.5 visual, from epoch 11 on 5 event (few-shot AVE).
-  shares: each weighs its share of the sum of all and of the epoch, and 1 / epoch (LLP, pre-training).
-  shares_released: the same, but for a misplaced parenthesis in the last weight (AVE classification).
+  shares: each weighs its share of the sum of all and of the epoch, and 1 / epoch (LLP, pre-
+  training).
+  shares_released: the same, but for a misplaced parenthesis in the last weight (AVE
+  classification).
 
   Args:
     event: of the classes.

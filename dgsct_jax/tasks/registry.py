@@ -3,13 +3,15 @@
 import ml_collections
 
 from dgsct_jax.scenes import unimodal
-from dgsct_jax.tasks import ave, avqa
+from dgsct_jax.tasks import ave, avqa, avs, avvp
 from dgsct_jax.tasks.task import Task
 
 TASKS = {
   'ave': ave.build,
   'avqa': avqa.build,
   'avqa_grounding': avqa.build_grounding,
+  'avvp': avvp.build,
+  'avs': avs.build,
   'unimodal': unimodal.build,
 }
 

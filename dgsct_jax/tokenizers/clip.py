@@ -38,7 +38,8 @@ def encode(texts: Sequence[str], context: int = 77) -> Int32[np.ndarray, 'c l']:
 
   Raises ValueError where a text is longer: none is cut.
   """
-  ids = [[_bpe().token_to_id(START), *words(text), _bpe().token_to_id(END)] for text in texts]
+  start, end = (int(_bpe().token_to_id(token) or 0) for token in (START, END))
+  ids = [[start, *words(text), end] for text in texts]
   return pad(texts, ids, context, 0)
 
 
@@ -57,9 +58,8 @@ def clean(text: str) -> str:
 
 @functools.cache
 def _bpe() -> tokenizers.Tokenizer:
-  merges = [
-    tuple(line.split()) for line in gzip.decompress(MERGES.read_bytes()).decode().splitlines()
-  ]
+  lines = gzip.decompress(MERGES.read_bytes()).decode().splitlines()
+  merges = [(left, right) for left, right in map(str.split, lines)]
   printable = [*range(ord('!'), ord('~') + 1), *range(0xA1, 0xAC + 1), *range(0xAE, 0xFF + 1)]
   letters = [chr(x) for x in printable] + [chr(256 + i) for i in range(256 - len(printable))]
   tokens = [*letters, *(x + '</w>' for x in letters), *map(''.join, merges), START, END]

@@ -87,7 +87,8 @@ def test_our_towers_are_those_of_transformers():
       projection_dim=24,
     )
   ).eval()
-  # The running statistics of this batch norm are those of decibels; fill.py knows it by another name.
+  # The running statistics of this batch norm are those of decibels; fill.py knows it by another
+  # name.
   named = lambda name: name.replace('audio_encoder.batch_norm', 'bn0')
   state = {
     name: golden.fill().tensor(named(name), tuple(x.shape), 1)

@@ -3,6 +3,7 @@
 import ast
 import csv
 import hashlib
+import os
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +19,10 @@ KEYS = Path(__file__).with_name(
 
 
 def released():
-  """A state dict of every released name; each tensor has one value, so that the whole takes no memory."""
+  """A state dict of every released name.
+
+  Each tensor has one value, so that the whole takes no memory.
+  """
   state = {}
   for i, (name, shape, dtype, _) in enumerate(csv.reader(KEYS.open(), delimiter='\t')):
     state[name] = np.broadcast_to(
@@ -182,6 +186,59 @@ def test_nothing_is_written_where_anything_is_wrong(tmp_path, capsys, spoil, tol
   printed = capsys.readouterr()
   assert told in printed.err and 'Traceback' not in printed.err and not printed.out
   assert [path.name for path in tmp_path.iterdir()] == ['in.safetensors']
+
+
+@pytest.mark.parametrize(
+  'make, told',
+  [
+    (
+      lambda folder: folder / ('x' * 250 + '.safetensors'),
+      'cannot be written (File name too long)',
+    ),
+    (
+      lambda folder: folder / ('x' * 5000 + '.safetensors'),
+      'cannot be written (File name too long)',
+    ),
+    (lambda folder: folder / 'folder.safetensors', 'is a folder'),
+    (lambda folder: folder / 'file.txt' / 'x.safetensors', 'OUT is a file'),
+    (lambda folder: Path('/proc/x.safetensors'), 'cannot be written'),
+  ],
+)
+def test_places_where_nothing_can_be_written_are_told_first(tmp_path, capsys, make, told):
+  (tmp_path / 'folder.safetensors').mkdir()
+  (tmp_path / 'file.txt').touch()
+  before = sorted(tmp_path.rglob('*'))
+  assert convert.main(['swin_v2', 'nowhere.pt', str(make(tmp_path))]) == 1
+  error = capsys.readouterr().err
+  assert told in error and 'nowhere.pt' not in error
+  assert sorted(tmp_path.rglob('*')) == before
+
+
+@pytest.mark.parametrize(
+  'name', ['x' * 300 + '.pt', 'a\0.pt', '~nobody-here/x.pt', '/dev/null', '.']
+)
+def test_names_that_no_checkpoint_has_are_one_error(tmp_path, capsys, name):
+  assert convert.main(['swin_v2', name, str(tmp_path / 'out.safetensors')]) == 1
+  assert 'is not a file' in capsys.readouterr().err
+
+
+def test_names_that_are_no_text_are_read_and_written(tmp_path, capsys):
+  from tests.convert.test_swin_v2 import timm_0612
+
+  given, out = (tmp_path / os.fsdecode(b'\xff' + name) for name in (b'.pt', b'.safetensors'))
+  read.write(given, timm_0612(), {})
+  assert convert.main(['swin_v2', str(given), str(out)]) == 0
+  assert '\\udcff.pt' in capsys.readouterr().out and out.exists()
+
+
+def test_an_export_of_less_than_a_model_lists_what_is_missing(tmp_path, capsys):
+  state = {'params/encoder/visual/norm/scale': np.ones(4, np.float32)}
+  read.write(tmp_path / 'ours.safetensors', state, {})
+  arguments = ['--export', 'dgsct-ave', str(tmp_path / 'ours.safetensors'), str(tmp_path / 'x.pt')]
+  assert convert.main(arguments) == 1
+  error = capsys.readouterr().err
+  assert 'ours.safetensors' in error and 'swin.patch_embed.proj.weight' in error
+  assert not (tmp_path / 'x.pt').exists()
 
 
 def test_bad_arguments_are_told_before_anything_is_read(tmp_path, capsys):

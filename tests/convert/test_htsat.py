@@ -1,14 +1,18 @@
 """HTS-AT layouts: the same weights under every name, and transformers' CLAP as an oracle."""
 
+import re
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from dgsct_jax import tree
+from dgsct_jax.convert import __main__ as convert
 from dgsct_jax.convert import htsat, table
 from dgsct_jax.models import mel
 from dgsct_jax.models.htsat import HTSAT
+from tests import field
 from tests.parity import golden
 
 FIELDS = dict(
@@ -81,6 +85,56 @@ def test_another_model_is_refused():
     htsat.plan({'conv1.weight': np.zeros(3)})
 
 
+NEEDED = (
+  'logmel_extractor.melW',
+  'spectrogram_extractor.stft.conv_real.weight',
+  'spectrogram_extractor.stft.conv_imag.weight',
+  'bn0.bias',
+  'patch_embed.proj.weight',
+  'layers.0.blocks.0.attn.relative_position_bias_table',
+  'layers.0.blocks.0.mlp.fc1.bias',
+)
+
+
+@pytest.mark.parametrize(
+  'missing, prefix',
+  [
+    *(((name,), '') for name in NEEDED),
+    (NEEDED[:2], 'sed_model.'),
+    (NEEDED[2:], 'module.audio_branch.'),
+  ],
+)
+def test_all_that_is_missing_is_listed(missing, prefix):
+  state = {name: x for name, x in lightning(classes=5).items() if name not in missing}
+  with pytest.raises(ValueError) as error:
+    converted(prefixed(state, prefix))
+  for name in missing:
+    assert f'{name}: missing' in str(error.value)
+  assert f'{len(missing)} faults' in str(error.value)
+
+
+@pytest.mark.parametrize('name', NEEDED)
+@pytest.mark.parametrize('shape', [(), (10**6,)])
+def test_what_tells_sizes_may_be_misshapen(name, shape):
+  state = lightning(classes=5) | {name: np.broadcast_to(np.float32(0), shape)}
+  with pytest.raises(ValueError, match=f'{name}: .*in the file'):
+    converted(state)
+
+
+@pytest.mark.parametrize(
+  'file, status, told',
+  [
+    ('clap_pickle_protocol_4.pt.gz', 0, 'laion clap'),
+    ('htsat_without_melW.pt.gz', 1, 'htsat_without_melW.pt .*\n.*logmel_extractor.melW: missing'),
+  ],
+)
+def test_files_that_users_brought(tmp_path, capsys, file, status, told):
+  given = field.unpacked(file, tmp_path)
+  assert convert.main(['htsat', str(given), str(tmp_path / 'out.safetensors')]) == status
+  printed = capsys.readouterr()
+  assert re.search(told, printed.err if status else printed.out)
+
+
 @pytest.mark.parametrize('fusion', [False, True])
 def test_our_htsat_is_the_audio_encoder_of_transformers_clap(fusion):
   torch, transformers = pytest.importorskip('torch'), pytest.importorskip('transformers')
@@ -98,7 +152,8 @@ def test_our_htsat_is_the_audio_encoder_of_transformers_clap(fusion):
     )
   ).eval()
   state = {name: x.numpy() for name, x in oracle.state_dict().items()}
-  # The running statistics of this batch norm are those of decibels; fill.py knows it by another name.
+  # The running statistics of this batch norm are those of decibels; fill.py knows it by another
+  # name.
   rename = lambda name: (
     name.replace('batch_norm', 'bn0') if 'audio_encoder.batch_norm' in name else name
   )
@@ -134,7 +189,8 @@ def test_our_htsat_is_the_audio_encoder_of_transformers_clap(fusion):
   tokens = tokens * scale + bias
   features = torch.from_numpy(np.array(decibels)[:, None])
   with torch.no_grad():
-    # Fused clips carry three crops besides; a clip that is not longer than 10 s uses the first picture alone.
+    # Fused clips carry three crops besides; a clip that is not longer than 10 s uses the first
+    # picture alone.
     features = features.expand(-1, 4, -1, -1) if fusion else features
     want = oracle(features, is_longer=torch.zeros(2, 1, dtype=torch.bool)).pooler_output.numpy()
   assert golden.rms(tokens.mean(1) - want) < 3e-5 * golden.rms(want)

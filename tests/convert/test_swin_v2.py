@@ -1,15 +1,18 @@
 """Swin V2 layouts: the same weights under every name, and transformers' model as an oracle."""
 
 import re
+import time
 
 import jax
 import numpy as np
 import pytest
 
 from dgsct_jax import tree
+from dgsct_jax.convert import __main__ as convert
 from dgsct_jax.convert import swin_v2, table
 from dgsct_jax.models import windows
 from dgsct_jax.models.swin_v2 import SwinV2
+from tests import field
 from tests.parity import golden
 
 FIELDS = dict(image=32, width=8, depths=(2, 2), heads=(2, 4), window=4)
@@ -65,6 +68,74 @@ def test_every_layout_gives_the_same_weights(rename, layout):
   plan, got = converted(rename(timm_0612()))
   assert plan.layout == layout and got.keys() == want.keys()
   assert all((got[name] == x).all() for name, x in want.items())
+
+
+def features_only(state):
+  return {name.replace('layers.', 'layers_'): x for name, x in state.items()}
+
+
+@pytest.mark.parametrize('rename', [lambda state: state, timm_09])
+@pytest.mark.parametrize(
+  'wrap, layout',
+  [
+    (features_only, ', features_only'),
+    (lambda state: {f'module.{name}': x for name, x in state.items()}, ''),
+    (lambda state: {f'_orig_mod.module.{name}': x for name, x in state.items()}, ''),
+    (lambda state: {f'model.{name}': x for name, x in features_only(state).items()}, ', features'),
+  ],
+)
+def test_names_in_a_wrapper_give_the_same_weights(rename, wrap, layout):
+  plan, want = converted(rename(timm_0612()))
+  wrapped, got = converted(wrap(rename(timm_0612())))
+  assert wrapped.layout.startswith(plan.layout + layout) and got.keys() == want.keys()
+  assert all((got[name] == x).all() for name, x in want.items())
+
+
+def test_features_only_without_the_last_norm_says_so():
+  state = {n: x for n, x in features_only(timm_09(timm_0612())).items() if not n.startswith('norm')}
+  with pytest.raises(ValueError, match='2 faults') as error:
+    converted(state)
+  assert 'norm.weight: missing' in str(error.value) and 'norm.bias: missing' in str(error.value)
+
+
+@pytest.mark.parametrize('index', ['5000', '9' * 5000, '12'])
+@pytest.mark.parametrize('place', ['layers.0.blocks.{}', 'layers.{}.blocks.0'])
+def test_a_number_far_beyond_the_others_is_told_at_once(index, place):
+  name = place.format(index) + '.attn.logit_scale'
+  start = time.process_time()
+  with pytest.raises(ValueError) as error:
+    converted(timm_0612() | {name: np.ones((2, 1, 1), np.float32)})
+  assert f'{name}'[:200] in str(error.value) and time.process_time() - start < 10
+  assert len(str(error.value)) < 20_000
+
+
+def test_a_block_that_is_left_out_is_what_is_missing():
+  state = {n: x for n, x in timm_0612().items() if not n.startswith('layers.0.blocks.0.')}
+  with pytest.raises(ValueError) as error:
+    converted(state)
+  assert all('layers.0.blocks.0.' in line for line in str(error.value).splitlines()[1:])
+
+
+SHAPES_READ = (
+  'patch_embed.proj.weight',
+  'layers.0.blocks.0.attn.logit_scale',
+  'layers.0.blocks.0.mlp.fc1.bias',
+  'layers.0.blocks.1.attn_mask',
+)
+
+
+@pytest.mark.parametrize('name', SHAPES_READ)
+@pytest.mark.parametrize('shape', [(), (7,), None])
+def test_what_tells_sizes_may_be_missing_or_misshapen(name, shape):
+  state = timm_0612()
+  del state[name]
+  if shape is not None:
+    state[name] = np.zeros(shape, np.float32)
+  if name.endswith('attn_mask'):  # nothing depends on it
+    converted(state)
+  else:
+    with pytest.raises(ValueError, match=f'{name}: (missing|.*in the file)'):
+      converted(state)
 
 
 @pytest.mark.parametrize(
@@ -129,3 +200,9 @@ def test_our_swin_v2_is_that_of_transformers(image, window, depths):
   with torch.no_grad():
     want = oracle(torch.from_numpy(np.moveaxis(x, -1, 1).copy())).last_hidden_state.numpy()
   assert golden.rms(got - want) < 3e-5 * golden.rms(want)
+
+
+def test_a_file_that_a_user_brought_is_converted(tmp_path, capsys):
+  given = field.unpacked('swin_features_only_names.pt.gz', tmp_path)
+  assert convert.main(['swin_v2', str(given), str(tmp_path / 'out.safetensors')]) == 0
+  assert 'features_only' in capsys.readouterr().out

@@ -1,4 +1,7 @@
-"""The engine: every name used or dropped, every target filled, all faults at once, and the way back."""
+"""The engine: every name used or dropped, every target filled, all faults at once.
+
+And the way back.
+"""
 
 import numpy as np
 import pytest
@@ -83,6 +86,52 @@ def test_all_faults_are_told_at_once_from_both_sides():
 def test_wrong_types_and_ranks_are_refused(wrong):
   with pytest.raises(ValueError, match='fc.bias'):
     table.convert(state() | {'layers.0.blocks.1.fc.bias': wrong}, TABLE, TARGETS)
+
+
+@pytest.mark.parametrize('value', [np.nan, np.inf, -np.inf, 1e39, -3.5e38])
+def test_values_that_float32_does_not_hold_are_refused(value):
+  for name in ('layers.0.blocks.1.fc.bias', 'head.weight'):  # used; dropped
+    source = state()
+    source[name] = source[name].astype(np.float64)
+    source[name].flat[1] = value
+    with pytest.raises(ValueError, match=f'{name}: NaN or infinite values in float32'):
+      table.convert(source, TABLE, TARGETS)
+
+
+def test_messages_are_short_and_each_fault_is_one_line():
+  source = state() | {f'a\nb{i}\udcff' + 'x' * 5000: np.zeros(1, np.float32) for i in range(100)}
+  with pytest.raises(ValueError, match='100 faults') as error:
+    table.convert(source, TABLE, TARGETS)
+  told = str(error.value)
+  assert len(told.splitlines()) == 62 and len(told) < 60 * 310 + 200
+  assert told.isascii() and '... and 40 more' in told
+
+
+@pytest.mark.parametrize(
+  'names, depths',
+  [
+    (['layers.0.blocks.0.a', 'layers.0.blocks.1.a', 'layers.1.blocks.0.a'], (2, 1)),
+    (['layers.0.blocks.2.a', 'layers.0.blocks.0.a'], (3,)),
+    (['layers.0.blocks.5000.a', 'layers.0.blocks.0.a'], (1,)),
+    (['layers.5000.blocks.0.a', 'layers.0.blocks.0.a'], (1,)),
+    (['layers.5000.blocks.5000.a'], (1,)),
+    ([f'layers.{i}.blocks.0.a' for i in range(99)], (1,) * 6),
+    (['layers.1.blocks.0.a'], (1, 1)),
+  ],
+)
+def test_depths_are_bound_by_what_the_file_holds(names, depths):
+  assert table.depths(dict.fromkeys(names)) == depths
+
+
+def test_a_file_without_blocks_says_so():
+  with pytest.raises(ValueError, match='no blocks in it, layers.0.blocks.0'):
+    table.depths({'layers.x.blocks.0.a': None})
+
+
+def test_wrappers_are_taken_off_only_from_all_names():
+  assert table.unwrap({'module._orig_mod.a': 1, 'module._orig_mod.b': 2}) == {'a': 1, 'b': 2}
+  assert table.unwrap({'module.a': 1, 'b': 2}) == {'module.a': 1, 'b': 2}
+  assert table.unwrap({}) == {}
 
 
 def test_a_drop_covers_whole_names_only():

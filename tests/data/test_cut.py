@@ -158,3 +158,18 @@ def test_the_root_is_found_where_the_releases_put_it(tmp_path):
     assert cut.find_root(source, 'AVE', 'labels') == root
   with pytest.raises(ValueError, match='There is no labels in .*x/AVE.*--source'):
     cut.find_root(tmp_path / 'x', 'AVE', 'labels')
+
+
+def test_what_is_odd_about_a_track_is_remarked(tmp_path):
+  tone = clips.tone(8000, 1)
+  sounds = [np.zeros((1, 0), np.float32), np.concatenate([tone, -tone])]
+  videos = [np.zeros((0, 48, 64, 3), np.uint8), clips.counter(10)]
+  path = clips.write_tracks(tmp_path / 'a.mkv', videos, sounds, rate=8000)
+  with pytest.warns(records.Remark) as remarks:
+    wave = cut.video_wave(path, 1, 8000)
+    cut.video_frames(path, [0, 0.5], 48)
+  np.testing.assert_allclose(wave / 32768, tone[0], atol=1e-3)
+  told = [str(remark.message).removeprefix(f'{path}: ') for remark in remarks]
+  assert told[0] == 'audio track 2 of 2 is read: the first is empty'
+  assert told[1].startswith('the 2 channels cancel each other')
+  assert told[2] == 'video track 2 of 2 is read: the first is empty'

@@ -4,11 +4,13 @@ import io
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageOps
 
 from dgsct_jax.data import media
 from tests import clips
 from tests import media as real
+
+READERS = (media.probe, lambda p: media.frames(p, [0]), lambda p: media.waveform(p, 8000))
 
 
 def greys(frames, step=8):
@@ -61,6 +63,51 @@ def test_a_lying_telephone_video_is_turned(tmp_path):
   assert frame[:28].mean() > 240 and frame[36:].mean() < 15
 
 
+@pytest.mark.parametrize('mirrored', [False, True])
+@pytest.mark.parametrize('quarters', range(4))
+def test_pictures_are_turned_and_mirrored_as_the_file_says(tmp_path, quarters, mirrored):
+  corners = np.uint8([[0, 80], [160, 240]]).repeat(24, 0).repeat(32, 1)  # AB/CD
+  pictures = np.broadcast_to(corners[None, :, :, None], (3, 48, 64, 3))
+  path = clips.write(tmp_path / 'a.mp4', pictures, [0, 0.1, 0.2])
+  clockwise, upside_down = np.array([[0, -1], [1, 0]]), np.diag([1, -1 if mirrored else 1])
+  (a, c), (b, d) = (np.linalg.matrix_power(clockwise, quarters) @ upside_down).tolist()
+  frame = media.frames(clips.show(path, a, b, c, d), [0.1])[0]
+  expected = np.rot90(corners[::-1] if mirrored else corners, -quarters)
+  assert frame.shape[:2] == expected.shape
+  assert np.abs(frame.mean(-1) - expected).mean() < 5
+
+
+@pytest.mark.parametrize('suffix', ['.jpg', '.png'])
+@pytest.mark.parametrize('orientation', range(1, 9))
+def test_photographs_are_shown_as_their_exif_says(tmp_path, orientation, suffix):
+  corners = np.uint8([[0, 80], [160, 240]]).repeat(24, 0).repeat(32, 1)[..., None].repeat(3, 2)
+  exif = Image.Exif()
+  exif[0x0112] = orientation
+  exif[0x010F] = 'the maker of a camera'
+  path = tmp_path / f'a{suffix}'
+  Image.fromarray(corners).save(path, exif=exif)
+  with Image.open(path) as image:
+    expected = np.asarray(ImageOps.exif_transpose(image), np.int16)
+  frame = media.frames(path, [0])[0]
+  assert frame.shape == expected.shape and np.abs(frame - expected).mean() < 3
+
+
+@pytest.mark.parametrize(
+  'matrix, expected',
+  [
+    ((0, 0, 0, 0), [[1, 2], [3, 4]]),  # says nothing
+    ((2, 0, 0, 3), [[1, 2], [3, 4]]),  # a scale
+    ((-0.98, -0.17, 0.17, -0.98), [[4, 3], [2, 1]]),  # 170 degrees
+    ((0.17, 0.98, -0.98, 0.17), [[3, 1], [4, 2]]),  # 80 degrees
+  ],
+)
+def test_other_display_matrices_mean_the_nearest_quarter(matrix, expected):
+  a, b, c, d = (round(x * 65536) for x in matrix)
+  pixels = np.uint8([[1, 2], [3, 4]])[..., None].repeat(3, 2)
+  shown = media.displayed(pixels, np.int32([a, b, 0, c, d, 0, 0, 0, 1 << 30]))
+  assert shown[..., 0].tolist() == expected
+
+
 def test_the_waveform_has_the_pitch_level_and_length_of_the_sound(tmp_path):
   for rate in (8000, 22050, 44100, 48000):
     path = clips.write(tmp_path / f'{rate}.mkv', sound=clips.tone(rate, 1.5), rate=rate)
@@ -77,6 +124,38 @@ def test_channels_are_averaged(tmp_path, channels):
   path = clips.write(tmp_path / 'a.mkv', sound=sound)
   expected = sound.mean(0)
   np.testing.assert_allclose(media.waveform(path, 32000), expected, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+  'left, right, alone',
+  [(1, -1, 1), (-0.9, 1, 1), (0.001, -0.001, 1), (1, 1, None), (1, 0, None), (1, -0.5, None)],
+)
+def test_channels_that_cancel_are_said_and_one_is_taken(tmp_path, left, right, alone):
+  tone = clips.tone(32000, 0.5)
+  path = clips.write(tmp_path / 'a.mkv', sound=np.concatenate([left * tone, right * tone]))
+  sound = media.sound(path, 32000)
+  if alone:
+    assert f'the 2 channels cancel each other, their mean is all but silent: channel {alone}' in (
+      sound.note
+    )
+    np.testing.assert_allclose(sound.wave, left * tone[0], atol=1e-4)
+  else:
+    assert not sound.note
+    np.testing.assert_allclose(sound.wave, (left + right) / 2 * tone[0], atol=1e-4)
+
+
+def test_six_channels_of_which_one_sounds_do_not_cancel(tmp_path):
+  sound = np.zeros((6, 16000), np.float32)
+  sound[2] = clips.tone(32000, 0.5)[0]
+  read = media.sound(clips.write(tmp_path / 'a.mkv', sound=sound), 32000)
+  assert not read.note
+  np.testing.assert_allclose(read.wave, sound[2] / 6, atol=1e-4)
+
+
+def test_silence_does_not_cancel(tmp_path):
+  path = clips.write(tmp_path / 'a.mkv', sound=np.zeros((2, 16000), np.float32))
+  read = media.sound(path, 32000)
+  assert not read.note and len(read.wave) == 16000 and not read.wave.any()
 
 
 @pytest.mark.parametrize(
@@ -143,7 +222,7 @@ def test_missing_tracks_are_named(tmp_path):
 def test_what_is_no_media_file_is_said(tmp_path, content):
   path = tmp_path / 'a.mp4'
   path.write_bytes(content)
-  for read in (media.probe, lambda p: media.frames(p, [0]), lambda p: media.waveform(p, 8000)):
+  for read in READERS:
     with pytest.raises(media.MediaError, match='a.mp4 cannot be read as video or sound'):
       read(path)
   with pytest.raises(FileNotFoundError, match='b.mp4'):
@@ -192,6 +271,32 @@ def test_jpeg_files_are_scaled_down_to_a_side(size, side, expected):
   with Image.open(io.BytesIO(media.jpeg(pixels, side))) as image:
     assert image.size == expected[::-1]
     np.testing.assert_allclose(np.asarray(image), 100, atol=1)
+
+
+@pytest.mark.parametrize(
+  'size, expected',
+  [
+    ((1, 2000), (16, 640)),
+    ((2000, 1), (640, 16)),
+    ((1, 1), (16, 16)),
+    ((49, 65), (48, 64)),
+    ((1000, 30), (640, 20)),
+    ((720, 1280), (360, 640)),
+    ((321, 641), (320, 640)),
+  ],
+)
+def test_pictures_of_any_size_fit_into_a_frame_that_encoders_take(size, expected):
+  pixels = np.full((*size, 3), 200, np.uint8)
+  boxed = media.letterbox(pixels, longest=640)
+  assert boxed.shape == (*expected, 3)
+  assert boxed[expected[0] // 2, expected[1] // 2].min() == 200
+
+
+def test_pictures_that_are_too_large_are_refused_by_name(tmp_path, monkeypatch):
+  monkeypatch.setattr(media, 'LARGEST', 48 * 64 - 1)
+  path = clips.write(tmp_path / 'a.mkv', clips.counter(2), [0, 0.1])
+  with pytest.raises(media.MediaError, match='a.mkv has pictures of 64×48'):
+    media.frames(path, [0])
 
 
 CONTAINERS = ('3g2 3gp asf avi f4v flv m4v mkv mov mp4 mpeg mpg rm swf vob webm wmv').split()

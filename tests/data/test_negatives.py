@@ -119,7 +119,9 @@ def test_seconds_come_one_by_one_with_a_frame_of_another_clip():
     found = [
       (int(i), *level(video), wave)
       for batch in batches
-      for i, video, wave, valid in zip(batch['index'], batch['video'], batch['wave'], batch['valid'])
+      for i, video, wave, valid in zip(
+        batch['index'], batch['video'], batch['wave'], batch['valid']
+      )
       if valid
     ]
   assert [i for i, *_ in found] == list(range(CLIPS * SEGMENTS))

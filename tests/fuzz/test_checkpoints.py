@@ -154,7 +154,7 @@ def packed(rng, state, told):
 
 
 def damaged(rng, data, told):
-  """The bytes with a few of them changed; in a zip also those of the pickle under a right checksum."""
+  """The bytes with a few of them changed; or the pickle in a zip, under a right checksum."""
   data = bytearray(data)
   start, end = 0, len(data)
   if rng.random() < 0.5:  # where names and shapes are

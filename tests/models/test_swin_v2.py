@@ -150,7 +150,8 @@ def test_drop_path_acts_in_training_only_and_grows_with_depth(variables, seen):
   model = tiny.swin(drop_path=0.5)
   x = jnp.repeat(images(1), 40, 0)
   trained = steps(model, variables, x, True)
-  np.testing.assert_array_equal(trained['stem'], jnp.repeat(trained['stem'][:1], 40, 0))
+  # Not bit for bit: XLA splits a batch over threads, and rows of a part may be summed otherwise.
+  np.testing.assert_allclose(trained['stem'], jnp.repeat(trained['stem'][:1], 40, 0), atol=1e-6)
   last = np.asarray(trained['feed_forward_1_0'] - trained['attend_1_0'])
   assert 5 < (last == 0).all((1, 2)).sum() < 35
   first = np.asarray(trained['feed_forward_0_0'] - trained['attend_0_0'])

@@ -1,4 +1,7 @@
-"""Golden cases of single adapters: outputs, gates, gradients for the cotangents, new running statistics."""
+"""Golden cases of single adapters.
+
+Outputs, gates, gradients for the cotangents, new running statistics.
+"""
 
 from collections.abc import Iterator
 from typing import Any
@@ -24,7 +27,10 @@ GATES = {  # what the released copies of the class have in common code but not i
 
 
 def run_dgsct_adapter(case: Case, roundings: int = 10) -> Iterator[dict[str, Any]]:
-  """Outputs and gradients, for several roundings of the inputs: a gate's gradient is a sum that nearly cancels."""
+  """Outputs and gradients, for several roundings of the inputs.
+
+  A gate's gradient is a sum that nearly cancels.
+  """
   settings, inputs = case.settings, case.inputs()
   model = DGSCTAdapter(
     **GATES[settings['variant']],

@@ -28,7 +28,9 @@ def configure(case: Case) -> Any:
   settings, config = case.settings, ave_config.get_config()
   if 'visual' in settings:
     config.model.visual = {'kind': 'swin_v2', 'variant': 'custom'} | swin_fields(settings['visual'])
-    config.model.audio = {'kind': 'htsat', 'variant': 'audioset', 'tile': 10} | htsat_fields(settings['audio'])
+    config.model.audio = {'kind': 'htsat', 'variant': 'audioset', 'tile': 10} | htsat_fields(
+      settings['audio']
+    )
   config.model.adapter.update(
     alpha=settings['channel_gate'],
     beta=settings['spatial_gate'],
@@ -129,7 +131,8 @@ def losses(loss: Any, parts: dict[str, Any]) -> dict[str, Any]:
 def run_gradients(case: Case, roundings: int = 40) -> Iterator[dict[str, Any]]:
   """Loss and gradients of what is trained, for several roundings of the inputs.
 
-  In training mode the new running statistics, too, and the losses of four Adam steps, for the inputs as given.
+  In training mode the new running statistics, too, and the losses of four Adam steps, for the
+  inputs as given.
   """
   config = configure(case)
   task, variables, train = registry.build(config), weights(case), case.training
@@ -235,7 +238,10 @@ def run_ave_head(case: Case) -> dict[str, Any]:
 
 
 def run_ave_metrics(case: Case) -> dict[str, Any]:
-  """Accuracy and losses of random scores; every second clip set has its true classes lifted first."""
+  """Accuracy and losses of random scores.
+
+  Every second clip set has its true classes lifted first.
+  """
   inputs, got = case.inputs(), {}
   for i in range(sum(name.startswith('accuracy_') for name in case.outputs)):
     fg, event = inputs[f'fg_{i}'], inputs[f'class_{i}']

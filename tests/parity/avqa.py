@@ -1,4 +1,7 @@
-"""Golden cases of the MUSIC-AVQA task and its grounding pre-stage: heads, gradients, whole models."""
+"""Golden cases of the MUSIC-AVQA task and its grounding pre-stage.
+
+Heads, gradients, whole models.
+"""
 
 import functools
 from typing import Any
@@ -102,7 +105,10 @@ def run_head_gradients(case: Case) -> dict[str, Any]:
 
 
 def run_avqa(case: Case) -> dict[str, Any]:
-  """The config that the package ships, with the negative frames that it leaves out of an evaluation."""
+  """The config that the package ships.
+
+  With the negative frames that it leaves out of an evaluation.
+  """
   settings, config = case.settings, avqa_config.get_config('released')
   assert not settings['is_bn'] and not settings['is_gate']
   config.model.remat = 'none'  # Nobody sees the intermediate values of what is rematerialised.

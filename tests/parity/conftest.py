@@ -11,5 +11,6 @@ def pytest_terminal_summary(terminalreporter):
   passed, failed, skipped = count('passed'), count('failed'), count('skipped')
   if passed + failed + skipped:
     terminalreporter.write_line(
-      f'golden cases: {passed + failed} ran, {passed} of them within tolerance; {skipped} skipped (kinds to come)'
+      f'golden cases: {passed + failed} ran, {passed} of them within tolerance; {skipped} skipped'
+      ' (kinds to come)'
     )

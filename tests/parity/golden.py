@@ -1,6 +1,7 @@
 """Golden cases: what the released PyTorch code computed, and how close ours has to come.
 
-A case is `NAME.json` (settings, tables of weights and inputs, outputs) and `NAME.npz` in the folder $GOLDEN_DIR.
+A case is `NAME.json` (settings, tables of weights and inputs, outputs) and `NAME.npz` in the folder
+$GOLDEN_DIR.
 Weights and inputs are not stored: the folder's `fill.py` derives them from names.
 """
 
@@ -29,7 +30,10 @@ def fill() -> Any:
 
 
 class Case:
-  """One case; `kind` is read off its fields, so that other seeds, sizes and names of the same kinds are recognised."""
+  """One case; `kind` is read off its fields, so that other seeds.
+
+  Sizes and names of the same kinds are recognised.
+  """
 
   def __init__(self, path: Path):
     self.json = json.loads(path.read_text())
@@ -69,6 +73,9 @@ class Case:
       stage = 'avqa' if 'fc_ans.weight' in self.shapes else 'avqa_grounding'
       part = '' if any(name.startswith('swin.') for name in self.shapes) else '_head'
       return stage + part + ('_grad' if self.grad_names else '')
+    if 'audio_cug.han_encoder.norm_x.bias' in self.shapes:
+      part = '' if any(name.startswith('swin.') for name in self.shapes) else '_head'
+      return 'avvp' + part + ('_grad' if self.grad_names else '')
     if 'layers.0.blocks.0.attn.logit_scale' in self.shapes:
       return 'swin_v2'
     if 'layers.0.blocks.0.attn.relative_position_bias_table' in self.shapes:
@@ -77,8 +84,24 @@ class Case:
       return 'front_end'
     if {'variant', 'tokens_in'} <= settings.keys() and 'conv_adapter.weight' in self.shapes:
       return 'dgsct_adapter'
+    if 'tpavi_b1.theta.weight' in self.shapes:
+      return 'avs' if any(name.startswith('swin.') for name in self.shapes) else 'avs_head'
+    if 'align_channel.weight' in self.shapes:
+      return 'avs_tpavi'
+    if {'logits_0', 'mask_0'} <= inputs and 'metric_0' in self.outputs:
+      return 'avs_metrics'
+    if 'shared_tokens' in self.shapes:
+      return 'ma_avt'
+    if 'mlp_class.weight' in self.shapes:
+      return 'lavish_ave'
+    if 'my_tokens' in self.shapes:
+      return 'lavish_adapter'
+    if 'preemphasis' in settings:
+      return 'kaldi'
     if {'is_event_0', 'event_0', 'fg_0'} <= inputs and 'accuracy_0' in self.outputs:
       return 'ave_metrics'
+    if {'true_audio_0', 'true_visual_0'} <= inputs and 'event_iou' in settings:
+      return 'avvp_metrics'
     return 'unknown'
 
   @property
@@ -94,7 +117,10 @@ class Case:
     return fill().weights(self.shapes, self.seed)
 
   def inputs(self, rounding: int = 0) -> dict[str, np.ndarray]:
-    """The inputs; with `rounding`, the floating ones moved at random by at most one unit of float32."""
+    """The inputs; with `rounding`.
+
+    The floating ones moved at random by at most one unit of float32.
+    """
     arrays = {
       i['name']: fill().array(i['name'], tuple(i['shape']), i['seed'], i['kind'])
       for i in self.json['inputs']
@@ -110,7 +136,10 @@ class Case:
     }
 
   def wanted(self) -> dict[str, np.ndarray]:
-    """The stored outputs; large ones are thinned as `thin` does, single numbers stand in the JSON."""
+    """The stored outputs.
+
+    Large ones are thinned as `thin` does, single numbers stand in the JSON.
+    """
     with np.load(FOLDER / f'{self.name}.npz') as stored:
       arrays = dict(stored)
     return {
@@ -132,11 +161,13 @@ def rms(x: np.ndarray) -> float:
 
 
 def compare(case: Case, got: dict[str, Any], relative: float = 1e-5) -> str:
-  """Compares every output of a case; raises AssertionError with all that are too far, else tells the worst.
+  """Compares every output of a case.
 
-  The rms of the difference may be 10 times what the reference itself loses to float32, or `relative` of the wanted rms
-  where the case does not say. A single number's own loss is one draw, at times far below what float32 can hold; there
-  the folder's README allows 1e-5 of the number.
+  Raises AssertionError with all that are too far, else tells the worst.
+
+  The rms of the difference may be 10 times what the reference itself loses to float32, or
+  `relative` of the wanted rms where the case does not say. A single number's own loss is one draw,
+  at times far below what float32 can hold; there the folder's README allows 1e-5 of the number.
   """
   wanted, lines, failed = case.wanted(), [], []
   for name, output in case.outputs.items():
@@ -156,7 +187,8 @@ def compare(case: Case, got: dict[str, Any], relative: float = 1e-5) -> str:
     if stated is not None and want.size == 1:
       limit = max(limit, 1e-5 * rms(want))
     error = rms(ours.astype(np.float64) - want)
-    line = f'{name}: rms of the difference {error:.2g}, {limit:.2g} allowed, rms of the output {rms(want):.3g}'
+    line = f'{name}: rms of the difference {error:.2g}, {limit:.2g} allowed, '
+    line += f'rms of the output {rms(want):.3g}'
     lines.append((error / max(limit, 1e-300), line))
     if not error <= limit:
       failed.append(line)
@@ -169,8 +201,8 @@ def compare(case: Case, got: dict[str, Any], relative: float = 1e-5) -> str:
 def compare_first(case: Case, attempts: Iterable[dict[str, Any]], relative: float) -> str:
   """`compare` for gradients, which jump where a ReLU's input crosses 0.
 
-  Rounding decides the side for inputs that near 0. So a case holds if some rounding of its inputs gives all of its
-  outputs within the limits that `compare` sets.
+  Rounding decides the side for inputs that near 0. So a case holds if some rounding of its inputs
+  gives all of its outputs within the limits that `compare` sets.
   """
   failures = []
   for attempt, got in enumerate(attempts):

@@ -1,9 +1,13 @@
-"""A fault of the PyTorch that the golden gradients were computed with, reproduced so that they can be compared.
+"""A fault of the PyTorch that the golden gradients were computed with.
 
-`BatchNorm2d` on the CPU of torch 2.13 misreads the gradient that it gets when its input is [b, d, n, 1] and contiguous
-while the gradient lies in memory as [b, n, d]: it takes that memory for [b, d, n]. The released adapters are such a
-case: their last batch norm is followed by a layer norm over transposed tokens. So the golden gradients of everything
-before that batch norm are not the gradients of the loss. Ours are; `test_torch_fault.py` shows both.
+Reproduced so that they can be compared.
+
+`BatchNorm2d` on the CPU of torch 2.13 misreads the gradient that it gets when its input is [b, d,
+n, 1] and contiguous while the gradient lies in memory as [b, n, d]: it takes that memory for [b, d,
+n]. The released adapters are such a
+case: their last batch norm is followed by a layer norm over transposed tokens. So the golden
+gradients of everything before that batch norm are not the gradients of the loss. Ours are;
+`test_torch_fault.py` shows both.
 """
 
 from typing import Any

@@ -153,7 +153,9 @@ def test_another_number_of_questions_or_another_seed_gives_others(folder, tmp_pa
   one = dataset.load_questions(fields(folder, each=each), 'train')
   assert len(one) < len(two)
   assert written(dataset.load_questions(fields(folder), 'train')) == written(two)
-  ask = lambda seed: dataset.write_questions(two.clips, dataset.CLASSES['shapes'], 'train', 32, seed, 2)
+  ask = lambda seed: dataset.write_questions(
+    two.clips, dataset.CLASSES['shapes'], 'train', 32, seed, 2
+  )
   assert ask(3) == two.questions and ask(4) != two.questions
 
 

@@ -23,7 +23,10 @@ def test_a_batch_as_the_task_says_passes():
 @pytest.mark.parametrize(
   'change, message',
   [
-    ({'wave': np.zeros((4, 3, 8), np.float32)}, r'wave: \(\(3, 8\), \'float32\'\) in the data, \(\(2, 8'),
+    (
+      {'wave': np.zeros((4, 3, 8), np.float32)},
+      r'wave: \(\(3, 8\), \'float32\'\) in the data, \(\(2, 8',
+    ),
     ({'wave': np.zeros((4, 2, 8))}, r"wave: .*'float64'\) in the data, .*'float32'\) in the task"),
     ({'more': np.zeros(4)}, r'more: .* in the data, nothing in the task'),
     ({'label': None}, r'label: nothing in the data, .* in the task'),
@@ -32,7 +35,7 @@ def test_a_batch_as_the_task_says_passes():
 )
 def test_every_difference_between_clips_and_task_is_named(change, message):
   batch = {name: x for name, x in (BATCH | change).items() if x is not None}
-  with pytest.raises(ValueError, match=f'Clips are not as the task says: {message}'):
+  with pytest.raises(ValueError, match=f'Clips differ from `inputs.spec` of the task: {message}'):
     task.check_fields(batch, SPEC)
 
 

@@ -1,4 +1,7 @@
-"""OpenAI's tokenizer: the ids of reference names, its cleaning, and golden prompts of all AVE classes."""
+"""OpenAI's tokenizer.
+
+The ids of reference names, its cleaning, and golden prompts of all AVE classes.
+"""
 
 import numpy as np
 import pytest

@@ -17,7 +17,7 @@ import tensorflow_datasets as tfds
 from absl import logging
 from jaxtyping import Float32, Int16
 
-from dgsct_jax.data import clips, cut, files, kind, media, questions, records
+from dgsct_jax.data import clips, cut, files, kind, questions, records
 
 VERSION = '1.0.0'
 SECONDS = 10  # of the sixty of a video
@@ -108,7 +108,7 @@ class Read:
       frames = cut.frame_files(folder, SECONDS, self.usual)
       wave = _wave(path / 'audio_wave' / f'{clip.id}.npy', len(files.pictures(folder)), self.rate)
       return {'id': clip.id, 'frames': frames, 'wave': wave}
-    sound = media.waveform(path, self.rate)
+    sound = cut.sound_of(path, self.rate)
     starts = seconds(cut.length_of(path, least=SECONDS - 1) or len(sound) / self.rate)
     frames = cut.video_frames(path, [start + self.frame_at for start in starts], self.side)
     wave = _pieces(sound, starts, self.rate, f'the sound of {path}')

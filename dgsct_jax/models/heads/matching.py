@@ -1,4 +1,7 @@
-"""Matching pictures and sounds with words: CLIP and CLAP with an exchange, for classes known by name alone."""
+"""Matching pictures and sounds with words.
+
+CLIP and CLAP with an exchange, for classes known by name alone.
+"""
 
 from collections.abc import Callable, Sequence
 from typing import Any, Literal, NamedTuple
@@ -34,10 +37,13 @@ class Classes(NamedTuple):
 
 
 class Prompts(nn.Module):
-  """Learned words around the names of classes, the same for all (CoOp, Zhou et al. 2022; released `PromptLearner`).
+  """Learned words around the names of classes, the same for all (CoOp, Zhou et al.
+
+  2022; released `PromptLearner`).
 
   words: how many. name_at: the name follows them, stands in their midst, or before them.
-  start: 'random' values take the place of the prompt's own words, whatever they are, as released; 'words' learns what is
+  start: 'random' values take the place of the prompt's own words, whatever they are, as released;
+  'words' learns what is
     added to these, from nothing.
   """
 
@@ -75,6 +81,7 @@ class FeatureAdapter(nn.Module):
 
   @nn.compact
   def __call__(self, x: Float[Array, '... e']) -> Float[Array, '... e']:
+    """The feature, and what the adapter adds."""
     e = x.shape[-1]
     hidden = nn.relu(Dense(e // self.reduction, use_bias=False, name='down')(x))
     made = nn.relu(Dense(e, use_bias=False, name='up')(hidden))
@@ -88,9 +95,9 @@ def merge(
 ) -> Float[Array, '*n c']:
   """One score per class from those of both streams.
 
-  sum: 2v + 2a, of the few-shot release. released: v·v/(v+a) + a·a/(v+a), of its pre-training and zero-shot evaluation;
-  it has a pole where v = −a, and while a < 0.41 v a better match of the sound *lowers* it. fixed: the mean, which lies
-  between both and never falls where one of them rises.
+  sum: 2v + 2a, of the few-shot release. released: v·v/(v+a) + a·a/(v+a), of its pre-training and
+  zero-shot evaluation; it has a pole where v = −a, and while a < 0.41 v a better match of the sound
+  *lowers* it. fixed: the mean, which lies between both and never falls where one of them rises.
   """
   match how:
     case 'sum':
@@ -105,13 +112,15 @@ def merge(
 class Matching(nn.Module):
   """CLIP and CLAP that hear and see each other; every second is compared with the names of classes.
 
-  Takes `video` [b t h w 3] and `wave` [b t s]. Returns `logits` [b t c]; those of the streams alone, `visual_logits` and
-  `audio_logits` [b t c]; `contrast` [b b], scaled cosines of each clip's sound (rows) with each clip's pictures; and the
-  spatial attention of the last exchange, `visual_map` [b t n] and `audio_map` [b t m].
+  Takes `video` [b t h w 3] and `wave` [b t s]. Returns `logits` [b t c]; those of the streams
+  alone, `visual_logits` and `audio_logits` [b t c]; `contrast` [b b], scaled cosines of each clip's
+  sound (rows) with each clip's pictures; and the spatial attention of the last exchange,
+  `visual_map` [b t n] and `audio_map` [b t m].
 
   prompts: makes the learned prompts; None leaves them as they are written.
   share: of the adapters of CLIP's features; 0: there are none.
-  merge: see there. exp_audio_scale: CLAP's factor of cosines is the exponential of what it stores, as CLAP was trained;
+  merge: see there. exp_audio_scale: CLAP's factor of cosines is the exponential of what it stores,
+  as CLAP was trained;
     else, as released, what it stores, so that a sound counts some 20 times less than a picture.
   """
 
@@ -125,6 +134,7 @@ class Matching(nn.Module):
   exp_audio_scale: bool = False
 
   def setup(self):
+    """Makes the parts."""
     self.encoder = DualEncoder(self.clip.visual, self.clap.audio, self.exchange, read='after')
     if self.prompts:
       self.prompt = self.prompts()
@@ -134,6 +144,7 @@ class Matching(nn.Module):
     self.contrast = Dense(self.clap.features)
 
   def __call__(self, batch: dict[str, Any], train: bool = False) -> Outputs:
+    """The outputs for clips, in training with dropout."""
     return self.compare(self.perceive(batch['video'], batch['wave'], train), self.read(train))
 
   def perceive(
@@ -154,15 +165,18 @@ class Matching(nn.Module):
     }
 
   def read(self, train: bool = False) -> Outputs:
-    """Features of the classes, `visual` and `audio` [c e], not of unit length. They depend on no clip."""
+    """Features of the classes, `visual` and `audio` [c e], not of unit length.
+
+    They depend on no clip.
+    """
     ids = np.asarray(self.classes.clip)
     end = ids.argmax(1)
-    x = self.clip.text.embed(ids[:, : end.max() + 1])
+    x = self.clip.text.embed(jnp.asarray(ids[:, : end.max() + 1]))
     if self.prompts:
       x = self.prompt(x, self.classes.lengths)
     visual = self.clip.text.encode(x, end)
     ids = np.asarray(self.classes.clap)
-    audio = self.clap.read(ids[:, : (ids != PADDING).sum(1).max()], train)
+    audio = self.clap.read(jnp.asarray(ids[:, : (ids != PADDING).sum(1).max()]), train)
     return {'visual': visual.astype(jnp.float32), 'audio': audio.astype(jnp.float32)}
 
   def compare(self, clip: Outputs, text: Outputs) -> Outputs:

@@ -163,7 +163,9 @@ def test_a_mask_may_be_empty_or_full_but_not_ambiguous(tmp_path):
     Image.fromarray(np.full((4, 4), value, np.uint8)).save(tmp_path / 'a.png')
     assert (decode(avsbench.binary_mask(tmp_path / 'a.png')) == expected).all()
   Image.fromarray(np.uint8([[0, 128, 255]])).save(tmp_path / 'a.png')
-  with pytest.raises(ValueError, match='a.png has 3 shades, on 33 % of its pixels; a mask is black'):
+  with pytest.raises(
+    ValueError, match='a.png has 3 shades, on 33 % of its pixels; a mask is black'
+  ):
     avsbench.binary_mask(tmp_path / 'a.png')
   (tmp_path / 'a.png').write_bytes(b'x')
   with pytest.raises(ValueError, match='a.png is not a readable picture'):
