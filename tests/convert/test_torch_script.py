@@ -1,4 +1,4 @@
-"""TorchScript programs, such as OpenAI's files of CLIP: their weights are read, their code is not."""
+"""TorchScript programs, such as OpenAI's files of CLIP: weights are read, code is not."""
 
 import zipfile
 
