@@ -11,7 +11,7 @@ SCALES = {'logit_scale_a': np.float32(4) * np.ones(()), 'logit_scale_t': np.ones
 
 
 def released():
-  """Every name that has a use, and some that have none; a value each, so that all takes no memory."""
+  """All names with a use and some without; one value each, so that all takes no memory."""
   (case,) = (case for case in golden.cases() if case.name == 'fewshot_full')
   shapes = case.shapes | {
     'CMBS.video_cas.bias': [28],
