@@ -1,8 +1,9 @@
-"""What torch.save wrote, read without PyTorch and without running anything.
+"""What torch.save or torch.jit.save wrote, read without PyTorch and without running anything.
 
 Every function that a pickle names stays a name here, and a call of one gives a plain value. Zipped
-files and those of PyTorch before 1.6 are read, in pickle protocols 2 to 5. The checksums of a zip
-are looked at, so that a flipped bit is noticed; `torch.load` does not look at them.
+files and those of PyTorch before 1.6 are read, in pickle protocols 2 to 5; of a TorchScript
+program, such as OpenAI's files of CLIP, the weights and not the code. The checksums of a zip are
+looked at, so that a flipped bit is noticed; `torch.load` does not look at them.
 """
 
 import io
@@ -92,6 +93,25 @@ class Name(NamedTuple):
     return build(*args)
 
 
+class Script:
+  """A module of a TorchScript program: its attributes, whatever its class and code are."""
+
+  attributes: dict[str, Any] = {}
+
+  def __setstate__(self, state: dict[str, Any]) -> None:
+    self.attributes = state
+
+  def tensors(self, prefix: str = '') -> dict[str, Tensor]:
+    """Those of the module and of the modules in it, as its state dict names them."""
+    found = {}
+    for name, x in self.attributes.items():
+      if isinstance(x, Script):
+        found |= x.tensors(f'{prefix}{name}.')
+      elif isinstance(x, Tensor):
+        found[prefix + name] = x
+    return found
+
+
 class Content(NamedTuple):
   """The pickled value with each tensor as a `Tensor`, and the function that reads one."""
 
@@ -161,11 +181,20 @@ class _Unpickler(pickle._Unpickler):
     return self.storages.setdefault(key, Storage(key, STORAGES.get(name, name), count))
 
 
+class _ScriptUnpickler(_Unpickler):
+  """Every class of the program is a `Script`."""
+
+  def find_class(self, module: str, name: str) -> Any:
+    if module.split('.')[0] == '__torch__':
+      return Script
+    if module == 'torch.jit._pickle':  # lists of numbers and their types
+      return Name(f'{module}.{name}')
+    return super().find_class(module, name)
+
+
 def _zipped(path: Path) -> Content:
   archive = zipfile.ZipFile(path)
   names = {name.partition('/')[2]: name for name in archive.namelist()}
-  if 'constants.pkl' in names:
-    raise ValueError('it is a TorchScript program')
 
   def record(name: str) -> bytes:
     info = archive.getinfo(names[name])
@@ -176,8 +205,14 @@ def _zipped(path: Path) -> Content:
     return archive.read(info)
 
   order = '>' if 'byteorder' in names and record('byteorder') == b'big' else '<'
-  value = _Unpickler(io.BytesIO(record('data.pkl'))).load()
-  return Content(value, lambda x: _view(x, record(f'data/{x.storage.key}'), order))
+  array = lambda x: _view(x, record(f'data/{x.storage.key}'), order)
+  data = io.BytesIO(record('data.pkl'))
+  if 'constants.pkl' not in names:
+    return Content(_Unpickler(data).load(), array)
+  program = _ScriptUnpickler(data).load()
+  if not isinstance(program, Script):
+    raise ValueError(f'it is a TorchScript program of {type(program).__name__}, no module')
+  return Content(program.tensors(), array)
 
 
 def _unzipped(path: Path) -> Content:
