@@ -103,7 +103,7 @@ class Script:
 
   def tensors(self, prefix: str = '') -> dict[str, Tensor]:
     """Those of the module and of the modules in it, as its state dict names them."""
-    found = {}
+    found: dict[str, Tensor] = {}
     for name, x in self.attributes.items():
       if isinstance(x, Script):
         found |= x.tensors(f'{prefix}{name}.')
