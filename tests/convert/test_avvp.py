@@ -37,9 +37,9 @@ def test_the_prefix_of_parallel_training_is_no_matter(plan):
 
 
 def test_a_round_trip_of_random_weights_is_exact(plan, ours):
-  _, export, rows, _ = convert.SOURCES['dgsct-avvp']
-  back = export(ours, **SIZES)
-  dropped = table.dropped(rows, back)
+  source = convert.SOURCES['dgsct-avvp']
+  back = source.export(ours, **SIZES)
+  dropped = table.dropped(source.rows, back)
   assert plan.state.keys() <= back.keys()
   for name, x in back.items():
     assert name in dropped or np.array_equal(x, plan.state[name]), name

@@ -124,9 +124,18 @@ def test_things_that_are_no_tensors_are_named(tmp_path):
 def test_missing_files_and_unknown_suffixes_are_refused(tmp_path):
   with pytest.raises(ValueError, match='is not a file'):
     read.fetch(str(tmp_path / 'no.pt'))
-  (tmp_path / 'x.npz').write_bytes(b'')
+  (tmp_path / 'x.txt').write_bytes(b'')
   with pytest.raises(ValueError, match='suffix must be'):
-    read.read(tmp_path / 'x.npz')
+    read.read(tmp_path / 'x.txt')
+
+
+def test_damaged_npz_files_are_refused(tmp_path):
+  np.savez_compressed(tmp_path / 'x.npz', a=np.arange(1000.0))
+  whole, damaged = (tmp_path / 'x.npz').read_bytes(), tmp_path / 'damaged.npz'
+  for content in (b'', whole[:50], whole[:-30], whole[:200] + b'\0' * 40 + whole[240:]):
+    damaged.write_bytes(content)
+    with pytest.raises(ValueError, match='damaged.npz is not a whole .npz'):
+      read.read(damaged)
 
 
 def hub(monkeypatch, files, error=None):

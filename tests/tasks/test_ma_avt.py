@@ -104,7 +104,7 @@ def test_the_parts_of_the_loss_are_means_over_those_they_concern():
   p = jax.nn.sigmoid(out['background_logits'])
   wanted = -np.mean(target * np.log(p) + (1 - target) * np.log(1 - p))
   assert found['background'] == pytest.approx(wanted, rel=1e-5)
-  flat = lambda name: np.reshape(out[name], (6, 2, 4))[[0, 2, 3]]
+  flat = lambda name: np.asarray(out[name]).reshape(6, 2, 4)[[0, 2, 3]]
   wanted = contrast(flat('visual_features'), flat('audio_features'))
   assert found['contrast'] == pytest.approx(wanted, rel=1e-5)
 
