@@ -59,6 +59,7 @@ ALLOWED = {
   'dgsct_jax.models': NETS | {'ml_collections', 'dgsct_jax.models'},
   'dgsct_jax.tasks.registry': {'ml_collections', 'dgsct_jax.tasks', 'dgsct_jax.scenes.unimodal'},
   'dgsct_jax.tasks.task': TASKS | {'dgsct_jax.tracks'},
+  'dgsct_jax.tasks.matching': TASKS | TASK | {'dgsct_jax.tokenizers'},
   'dgsct_jax.tasks': TASKS | TASK | {'dgsct_jax.tasks.inputs', 'dgsct_jax.tasks.views'},
   'dgsct_jax.tree': TREES,
   'dgsct_jax.optim': TREES,
@@ -72,7 +73,8 @@ ALLOWED = {
   'dgsct_jax.trained': RUNS,
   'dgsct_jax.evaluate': RUNS | {'dgsct_jax.data', 'dgsct_jax.figures', 'dgsct_jax.report'},
   'dgsct_jax.train': RUNS | {'dgsct_jax.data', 'dgsct_jax.evaluate', 'dgsct_jax.optim'},
-  'dgsct_jax.predict': RUNS | {'av', 'dgsct_jax.data', 'dgsct_jax.figures', 'dgsct_jax.film'},
+  'dgsct_jax.predict': RUNS
+  | {'av', 'PIL', 'dgsct_jax.data', 'dgsct_jax.figures', 'dgsct_jax.film', 'dgsct_jax.tracks'},
   'dgsct_jax.main': {'absl', 'jax', 'flax', 'ml_collections'}
   | {'dgsct_jax.train', 'dgsct_jax.evaluate'},
 }

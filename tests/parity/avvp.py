@@ -139,9 +139,9 @@ def run_avvp(case: Case) -> dict[str, Any]:
   """The config that the package ships, at the sizes of the case."""
   settings, config = case.settings, avvp_config.get_config()
   if 'visual' in settings:
-    config.model.visual = {'variant': 'custom'} | swin_fields(settings['visual'])
+    config.model.visual = {'kind': 'swin_v2', 'variant': 'custom'} | swin_fields(settings['visual'])
     audio = {'spec_size': 256} | settings['audio']
-    config.model.audio = {'variant': 'audioset', 'tile': 10} | htsat_fields(audio)
+    config.model.audio = {'kind': 'htsat', 'variant': 'audioset', 'tile': 10} | htsat_fields(audio)
   config.model.remat = 'none'  # Nobody sees the intermediate values of what is rematerialised.
   config.model.adapter.update(
     alpha=settings['channel_gate'],
