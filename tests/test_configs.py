@@ -255,6 +255,7 @@ def readme_command() -> list[str]:
   return re.search(r'python -m (dgsct_jax\.main [^\n`]*)', text)[1].split()
 
 
+@pytest.mark.slow  # three minutes: the whole model of the quickstart is compiled
 def test_the_command_of_the_readme_trains_two_steps(tmp_path):
   module, *arguments = readme_command()
   assert (module, arguments) == ('dgsct_jax.main', ['--config=configs/quickstart.py'])
