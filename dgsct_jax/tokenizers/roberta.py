@@ -1,6 +1,6 @@
 """RoBERTa's byte-pair tokenizer, which CLAP reads with.
 
-Its vocabulary is not part of this package: no package ships it under a licence that would allow it.
+Its vocabulary is not part of this package; we found no package that ships it.
 It lies beside CLAP's weights at Hugging Face, as tokenizer.json or as vocab.json and merges.txt.
 """
 
