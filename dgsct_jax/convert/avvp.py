@@ -8,18 +8,15 @@ from dgsct_jax.convert.dgsct import NEVER_READ, TEMPLATE
 from dgsct_jax.convert.table import (
   DENSE,
   LSTM,
-  MATRIX,
   MHA,
   NORM,
   RAW,
-  SAME,
   Drop,
-  Kind,
-  Leaf,
   Plan,
   State,
   Table,
   nest,
+  split_mha,
   targets,
 )
 from dgsct_jax.models.heads import avvp
@@ -27,13 +24,6 @@ from dgsct_jax.models.heads import avvp
 UNHEARD = Drop('leads to the gated sound, which is thrown away')
 MOTION = 512  # features of R(2+1)D a second
 
-PARTS = tuple(f'.{part}_proj' for part in 'qkv')
-SPLIT_MHA: Kind = (  # attention whose three projections are layers of their own
-  Leaf(tuple(f'{part}.weight' for part in PARTS), '/in_proj/kernel', MATRIX),
-  Leaf(tuple(f'{part}.bias' for part in PARTS), '/in_proj/bias', SAME),
-  Leaf(('.proj.weight',), '/out_proj/kernel', MATRIX),
-  Leaf(('.proj.bias',), '/out_proj/bias', SAME),
-)
 BLOCK: Table = (
   ('norm1', 'norm1', NORM),
   ('attn.qkv', 'attn/in_proj', DENSE),
@@ -48,7 +38,7 @@ GROUPING: Table = (
   ('mlp_inter.fc1', 'mix/fc1', DENSE),
   ('mlp_inter.fc2', 'mix/fc2', DENSE),
   ('norm_post_tokens', 'norm_mixed', NORM),
-  ('pre_assign_attn.attn', 'attn', SPLIT_MHA),
+  ('pre_assign_attn.attn', 'attn', split_mha('q_proj', 'k_proj', 'v_proj', 'proj')),
   ('pre_assign_attn.norm2', 'norm2', NORM),
   ('pre_assign_attn.mlp.fc1', 'mlp/fc1', DENSE),
   ('pre_assign_attn.mlp.fc2', 'mlp/fc2', DENSE),

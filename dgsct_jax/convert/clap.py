@@ -9,17 +9,15 @@ import numpy as np
 from dgsct_jax.convert import htsat as htsat_source
 from dgsct_jax.convert.table import (
   DENSE,
-  MATRIX,
   NORM,
   RAW,
-  SAME,
   Drop,
-  Leaf,
   Plan,
   State,
   Table,
   below,
   nest,
+  split_mha,
   targets,
   unwrap,
 )
@@ -27,12 +25,7 @@ from dgsct_jax.models import clap, htsat
 
 COUNTED = Drop('counts from 0')
 UNUSED = Drop('a second projection, for the loss of its training alone')
-ATTENTION = (
-  Leaf(('.self.query.weight', '.self.key.weight', '.self.value.weight'), '/in_proj/kernel', MATRIX),
-  Leaf(('.self.query.bias', '.self.key.bias', '.self.value.bias'), '/in_proj/bias', SAME),
-  Leaf(('.output.dense.weight',), '/out_proj/kernel', MATRIX),
-  Leaf(('.output.dense.bias',), '/out_proj/bias', SAME),
-)
+ATTENTION = split_mha('self.query', 'self.key', 'self.value', 'output.dense')
 ROBERTA: Table = (
   ('embeddings.word_embeddings.weight', 'words/embedding', RAW),
   ('embeddings.position_embeddings.weight', 'positions/embedding', RAW),

@@ -20,18 +20,13 @@ from dgsct_jax.convert.table import (
   State,
   Table,
   nest,
+  split_mha,
   targets,
   unwrap,
 )
 from dgsct_jax.models import clip
 
 SIZES = Drop('sizes, which the shapes of the others tell')
-QKV = (  # of a module with three projections
-  Leaf(('.q_proj.weight', '.k_proj.weight', '.v_proj.weight'), '/in_proj/kernel', MATRIX),
-  Leaf(('.q_proj.bias', '.k_proj.bias', '.v_proj.bias'), '/in_proj/bias', SAME),
-  Leaf(('.out_proj.weight',), '/out_proj/kernel', MATRIX),
-  Leaf(('.out_proj.bias',), '/out_proj/bias', SAME),
-)
 BLOCK: Table = (
   ('ln_1', 'norm1', NORM),
   ('attn', 'attn', MHA),
@@ -41,7 +36,7 @@ BLOCK: Table = (
 )
 BLOCK_TRANSFORMERS: Table = (
   ('layer_norm1', 'norm1', NORM),
-  ('self_attn', 'attn', QKV),
+  ('self_attn', 'attn', split_mha('q_proj', 'k_proj', 'v_proj', 'out_proj')),
   ('layer_norm2', 'norm2', NORM),
   ('mlp.fc1', 'mlp/fc1', DENSE),
   ('mlp.fc2', 'mlp/fc2', DENSE),

@@ -114,6 +114,26 @@ MHA = (
   Leaf(('.out_proj.weight',), '/out_proj/kernel', MATRIX),
   Leaf(('.out_proj.bias',), '/out_proj/bias', SAME),
 )
+
+
+def packed(q: str, k: str, v: str, ours: str = 'in_proj') -> Kind:
+  """Three linear layers as one."""
+  parts = q, k, v
+  return (
+    Leaf(tuple(f'.{part}.weight' for part in parts), f'/{ours}/kernel', MATRIX),
+    Leaf(tuple(f'.{part}.bias' for part in parts), f'/{ours}/bias', SAME),
+  )
+
+
+def split_mha(q: str, k: str, v: str, out: str) -> Kind:
+  """Attention whose projections are layers of their own; `MHA` has the first three in one."""
+  return (
+    *packed(q, k, v),
+    Leaf((f'.{out}.weight',), '/out_proj/kernel', MATRIX),
+    Leaf((f'.{out}.bias',), '/out_proj/bias', SAME),
+  )
+
+
 ONE_WAY_LSTM = _recurrent('', '')
 LSTM = _recurrent('', '/forward') + _recurrent('_reverse', '/backward')
 STFT = (Leaf(('.weight',), '', SIGNAL),)

@@ -10,9 +10,7 @@ import numpy as np
 from dgsct_jax.convert.table import (
   CONV,
   DENSE,
-  MATRIX,
   NORM,
-  SAME,
   Drop,
   Layout,
   Leaf,
@@ -21,6 +19,7 @@ from dgsct_jax.convert.table import (
   Table,
   below,
   nest,
+  packed,
   targets,
 )
 from dgsct_jax.models import vit
@@ -45,15 +44,6 @@ TABLE: Table = (
 )
 
 
-def _packed(query: str, key: str, value: str) -> tuple[Leaf, ...]:
-  """Three linear layers as one."""
-  parts = query, key, value
-  return (
-    Leaf(tuple(f'.{part}.weight' for part in parts), '/qkv/kernel', MATRIX),
-    Leaf(tuple(f'.{part}.bias' for part in parts), '/qkv/bias', SAME),
-  )
-
-
 _EMBEDDINGS: Table = (
   ('embeddings.cls_token', 'cls_token', TOKENS),
   ('embeddings.position_embeddings', 'pos_embed', TOKENS),
@@ -65,14 +55,14 @@ _EMBEDDINGS: Table = (
 _NORMS: Table = (('layernorm_before', 'norm1', NORM), ('layernorm_after', 'norm2', NORM))
 _BLOCK_4: Table = (
   *_NORMS,
-  ('attention.attention', 'attn', _packed('query', 'key', 'value')),
+  ('attention.attention', 'attn', packed('query', 'key', 'value', 'qkv')),
   ('attention.output.dense', 'attn/proj', DENSE),
   ('intermediate.dense', 'mlp/fc1', DENSE),
   ('output.dense', 'mlp/fc2', DENSE),
 )
 _BLOCK_5: Table = (
   *_NORMS,
-  ('attention', 'attn', _packed('q_proj', 'k_proj', 'v_proj')),
+  ('attention', 'attn', packed('q_proj', 'k_proj', 'v_proj', 'qkv')),
   ('attention.o_proj', 'attn/proj', DENSE),
   ('mlp.fc1', 'mlp/fc1', DENSE),
   ('mlp.fc2', 'mlp/fc2', DENSE),
