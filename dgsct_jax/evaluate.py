@@ -10,10 +10,8 @@ import ml_collections
 import numpy as np
 from jax.experimental import multihost_utils
 
-from dgsct_jax import checkpoint, figures, report, sharding, trained, writer
-from dgsct_jax import state as states
+from dgsct_jax import figures, report, sharding, trained, writer
 from dgsct_jax.data import clips, pipeline
-from dgsct_jax.tasks import registry
 from dgsct_jax.tasks.task import Batch, Means, Outputs, Task, View
 from dgsct_jax.trained import Trained
 
@@ -29,11 +27,7 @@ def run(
   """Scores the best checkpoint of a run on the test split; the latest if none was evaluated."""
   mesh = sharding.make_mesh(config.mesh)
   sharding.check_batch(config.data.batch, mesh)
-  task = task or registry.build(config)
-  manager = checkpoint.find(workdir, task.primary)
-  layout = states.layout(task.model, task.inputs.spec, config, mesh)
-  frozen = states.fill(layout, frozen_only=True).frozen
-  return finish(trained.restore(manager, config, task, layout, frozen, mesh), workdir)
+  return finish(trained.load(workdir, config, task, mesh), workdir)
 
 
 def finish(model: Trained, workdir: Path) -> dict[str, float]:

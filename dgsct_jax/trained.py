@@ -57,16 +57,24 @@ def read_config(workdir: Path, init: Sequence[str] = ()) -> ml_collections.Confi
   return config
 
 
-def load(workdir: Path, config: ml_collections.ConfigDict, task: Task | None = None) -> Trained:
-  """The best checkpoint of a run, on all devices of this machine.
+def load(
+  workdir: Path,
+  config: ml_collections.ConfigDict,
+  task: Task | None = None,
+  mesh: Mesh | None = None,
+) -> Trained:
+  """The best checkpoint of a run, the latest if none was evaluated.
+
+  Args:
+    mesh: all devices, each with the whole model, if None.
 
   Raises:
     ValueError: there is no checkpoint; or its frozen weights are missing or have changed.
   """
-  task, mesh = task or registry.build(config), sharding.make_mesh((-1, 1))
+  task, mesh = task or registry.build(config), mesh or sharding.make_mesh((-1, 1))
+  manager = checkpoint.find(workdir, task.primary)
   layout = states.layout(task.model, task.inputs.spec, config, mesh)
   frozen = states.fill(layout, frozen_only=True).frozen
-  manager = checkpoint.find(workdir, task.primary)
   return restore(manager, config, task, layout, frozen, mesh)
 
 
