@@ -3,6 +3,8 @@
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Literal, NamedTuple
 
+import jax.numpy as jnp
+from einops import rearrange
 from flax import linen as nn
 from jaxtyping import Array, Float
 
@@ -110,3 +112,22 @@ class DualEncoder(nn.Module):
     v, a = v_half(v, train), a_half(a, train)
     (dv, da), maps = exchange(v, a, train)
     return v + dv, a + da, maps
+
+
+def pool_segments(
+  encoder: DualEncoder, batch: dict[str, Any], train: bool
+) -> tuple[Float[Array, 'b t d'], Float[Array, 'b t e'], dict[str, Float[Array, 'b t _']]]:
+  """Each segment of `video` [b t h w 3] and `wave` [b t ...] as one vector of each stream.
+
+  Tokens are pooled with the weights of the last exchange; these are the third result, `visual_map`
+  [b t n] and `audio_map` [b t m].
+  """
+  video, wave = batch['video'], batch['wave']
+  encoded = encoder(
+    rearrange(video, 'b t h w c -> (b t) h w c'), rearrange(wave, 'b t ... -> (b t) ...'), train
+  )
+  split = lambda x: rearrange(x, '(b t) 1 n -> b t n', t=video.shape[1])
+  maps = {'visual_map': encoded.visual_map, 'audio_map': encoded.audio_map}
+  visual = split(encoded.visual_map @ encoded.visual).astype(jnp.float32)
+  audio = split(encoded.audio_map @ encoded.audio).astype(jnp.float32)
+  return visual, audio, {name: split(weights) for name, weights in maps.items()}

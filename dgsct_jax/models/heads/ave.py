@@ -4,11 +4,10 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from einops import rearrange
 from flax import linen as nn
 from jaxtyping import Array, Float
 
-from dgsct_jax.models.dual import DualEncoder
+from dgsct_jax.models.dual import DualEncoder, pool_segments
 from dgsct_jax.models.layers import Dense
 from dgsct_jax.models.temporal import TemporalAttention
 
@@ -88,17 +87,6 @@ class AVE(nn.Module):
 
   def __call__(self, batch: dict[str, Any], train: bool = False) -> dict[str, Float[Array, '...']]:
     """The outputs of a batch, float32 but for the maps."""
-    video, wave = batch['video'], batch['wave']
-    t = video.shape[1]
-    encoded = self.encoder(
-      rearrange(video, 'b t h w c -> (b t) h w c'), rearrange(wave, 'b t s -> (b t) s'), train
-    )
-    pool = lambda weights, tokens: rearrange(
-      (weights @ tokens)[:, 0], '(b t) d -> b t d', t=t
-    ).astype(jnp.float32)
-    visual = pool(encoded.visual_map, encoded.visual)
-    audio = pool(encoded.audio_map, encoded.audio)
+    visual, audio, maps = pool_segments(self.encoder, batch, train)
     visual, audio, gate = self.temporal(visual, audio, train)
-    maps = {'visual_map': encoded.visual_map, 'audio_map': encoded.audio_map}
-    maps = {name: rearrange(x, '(b t) 1 n -> b t n', t=t) for name, x in maps.items()}
     return self.localize(visual, audio) | {'gate': gate} | maps

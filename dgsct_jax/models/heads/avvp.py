@@ -10,7 +10,7 @@ from einops import rearrange, repeat
 from flax import linen as nn
 from jaxtyping import Array, Float
 
-from dgsct_jax.models.dual import DualEncoder
+from dgsct_jax.models.dual import DualEncoder, pool_segments
 from dgsct_jax.models.layers import Dense, DropPath, LayerNorm, gelu
 from dgsct_jax.models.temporal import Attention, BiLSTM, TemporalEncoder
 
@@ -269,18 +269,7 @@ class AVVP(nn.Module):
 
   def __call__(self, batch: dict[str, Any], train: bool = False) -> Outputs:
     """The outputs of the parser, and where the encoder looks and listens."""
-    video, wave = batch['video'], batch['wave']
-    t = video.shape[1]
-    encoded = self.encoder(
-      rearrange(video, 'b t h w c -> (b t) h w c'), rearrange(wave, 'b t s -> (b t) s'), train
-    )
-    pool = lambda weights, tokens: rearrange(
-      (weights @ tokens)[:, 0], '(b t) d -> b t d', t=t
-    ).astype(jnp.float32)
-    visual = pool(encoded.visual_map, encoded.visual)
-    audio = pool(encoded.audio_map, encoded.audio)
-    maps = {'visual_map': encoded.visual_map, 'audio_map': encoded.audio_map}
-    maps = {name: rearrange(x, '(b t) 1 n -> b t n', t=t) for name, x in maps.items()}
+    visual, audio, maps = pool_segments(self.encoder, batch, train)
     return self.parse(visual, audio, self.motion_of(batch), train) | maps
 
   def motion_of(self, batch: dict[str, Any]) -> Float[Array, 'b t 512'] | None:

@@ -3,11 +3,10 @@
 from typing import Any
 
 import jax.numpy as jnp
-from einops import rearrange
 from flax import linen as nn
 from jaxtyping import Array, Float
 
-from dgsct_jax.models.dual import DualEncoder, Encoded
+from dgsct_jax.models.dual import DualEncoder, pool_segments
 from dgsct_jax.models.layers import Dense
 
 
@@ -41,18 +40,5 @@ class Seconds(nn.Module):
 
   def __call__(self, batch: dict[str, Any], train: bool = False) -> dict[str, Float[Array, '...']]:
     """Logits of every second, and where the encoder looks and listens."""
-    video, wave = batch['video'], batch['wave']
-    split = lambda x: rearrange(x, '(b t) ... -> b t ...', t=video.shape[1])
-    encoded: Encoded = self.encoder(
-      rearrange(video, 'b t h w c -> (b t) h w c'), rearrange(wave, 'b t ... -> (b t) ...'), train
-    )
-    maps = encoded.visual_map, encoded.audio_map
-    visual, audio = (
-      (weights @ tokens)[:, 0].astype(jnp.float32)
-      for weights, tokens in zip(maps, (encoded.visual, encoded.audio))
-    )
-    return {
-      'logits': split(self.classify(visual, audio)),
-      'visual_map': split(maps[0][:, 0]),
-      'audio_map': split(maps[1][:, 0]),
-    }
+    visual, audio, maps = pool_segments(self.encoder, batch, train)
+    return {'logits': self.classify(visual, audio)} | maps
