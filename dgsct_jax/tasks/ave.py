@@ -18,7 +18,7 @@ from dgsct_jax.models.dual import DualEncoder
 from dgsct_jax.models.heads import ave as head
 from dgsct_jax.models.temporal import TemporalAttention
 from dgsct_jax.tasks import views
-from dgsct_jax.tasks.inputs import audio_visual
+from dgsct_jax.tasks.inputs import audio_visual, class_names
 from dgsct_jax.tasks.task import Batch, Outputs, Task, View, Weighted, integers, mean_over_clips
 from dgsct_jax.tracks import Bars, Steps
 
@@ -49,21 +49,6 @@ def build(config: ml_collections.ConfigDict) -> Task:
     show=functools.partial(show, names=names, encoder=encoder),
     released=lambda means: {'accuracy': float(means['accuracy'])},
   )
-
-
-def class_names(config: ml_collections.ConfigDict) -> tuple[str, ...]:
-  """The names of the classes of the head.
-
-  Raises:
-    ValueError: the data set has another number of classes.
-  """
-  names, classes = datasets.of(config.data).classes(config.data), config.model.head.classes
-  if len(names) != classes:
-    raise ValueError(
-      f'config.model.head.classes is {classes}; the data set {config.data.name} has {len(names)}'
-      ' classes.'
-    )
-  return names
 
 
 def data(

@@ -19,7 +19,7 @@ from dgsct_jax.data.pseudo import STREAMS, PseudoLabels
 from dgsct_jax.models.dual import DualEncoder
 from dgsct_jax.models.heads import avvp as head
 from dgsct_jax.tasks import views
-from dgsct_jax.tasks.inputs import audio_visual
+from dgsct_jax.tasks.inputs import audio_visual, class_names
 from dgsct_jax.tasks.task import (
   Batch,
   Means,
@@ -74,17 +74,6 @@ def build(config: ml_collections.ConfigDict) -> Task:
     show=functools.partial(show, names=names, encoder=encoder),
     summarize=summarize,
   )
-
-
-def class_names(config: ml_collections.ConfigDict) -> tuple[str, ...]:
-  """Of the events."""
-  names, classes = datasets.of(config.data).classes(config.data), config.model.head.classes
-  if len(names) != classes:
-    raise ValueError(
-      f'config.model.head.classes is {classes}; the data set {config.data.name} has {len(names)}'
-      ' classes.'
-    )
-  return names
 
 
 def data(

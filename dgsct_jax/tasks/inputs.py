@@ -1,4 +1,4 @@
-"""The inputs of models that take a picture and a second of sound per segment."""
+"""What models that take a picture and a second of sound per segment get from their data set."""
 
 import functools
 
@@ -27,3 +27,18 @@ def audio_visual(
     side=kind.side(config.data),
     pixels=encoder.visual.pixels,
   )
+
+
+def class_names(config: ml_collections.ConfigDict) -> tuple[str, ...]:
+  """The names of the classes of the head.
+
+  Raises:
+    ValueError: the data set has another number of classes.
+  """
+  names, classes = datasets.of(config.data).classes(config.data), config.model.head.classes
+  if len(names) != classes:
+    raise ValueError(
+      f'config.model.head.classes is {classes}; the data set {config.data.name} has {len(names)}'
+      ' classes.'
+    )
+  return names
