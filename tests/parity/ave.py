@@ -18,7 +18,7 @@ from dgsct_jax.models.temporal import TemporalAttention
 from dgsct_jax.tasks import ave as ave_task
 from dgsct_jax.tasks import registry
 from dgsct_jax.train import CPU_OPTIONS
-from tests.parity.backbones import channels_last, htsat_fields, swin_fields
+from tests.parity.backbones import adapter_fields, channels_last, htsat_fields, swin_fields
 from tests.parity.golden import Case
 from tests.parity.torch_fault import misread_batch_norm
 
@@ -31,13 +31,7 @@ def configure(case: Case) -> Any:
     config.model.audio = {'kind': 'htsat', 'variant': 'audioset', 'tile': 10} | htsat_fields(
       settings['audio']
     )
-  config.model.adapter.update(
-    alpha=settings['channel_gate'],
-    beta=settings['spatial_gate'],
-    tokens=settings['num_tokens'],
-    reduction=settings.get('reduction') or settings['Adapter_downsample'],
-    groups=settings.get('groups') or settings['num_conv_group'],
-  )
+  config.model.adapter.update(adapter_fields(settings))
   config.model.head.gamma = settings['temporal_gamma']
   if case.training:  # as released, but for what is random
     config.model.backbone_mode = 'train'

@@ -20,7 +20,7 @@ from dgsct_jax.models.heads.avqa import Answerer, Matching, QuestionEncoder
 from dgsct_jax.tasks import avqa as task
 from dgsct_jax.tasks import registry
 from tests.parity import ave
-from tests.parity.backbones import channels_last
+from tests.parity.backbones import adapter_fields, channels_last
 from tests.parity.golden import Case
 
 
@@ -95,13 +95,8 @@ def run_head_gradients(case: Case) -> dict[str, Any]:
 
   loss, (grads, input_grads) = jax.device_get(run(variables, tokens, inputs))
   grads = table.export(tree.flatten(grads), avqa.HEAD)
-  norms = [np.linalg.norm(grads[name].astype(np.float64)) for name in case.grad_names]
-  got = {'loss': loss, 'grad_norms': np.asarray(norms)}
-  return (
-    got
-    | {f'grad/{name}': x for name, x in grads.items()}
-    | {f'grad_input/{name}': x for name, x in input_grads.items()}
-  )
+  of_inputs = {f'grad_input/{name}': x for name, x in input_grads.items()}
+  return {'loss': loss} | case.gradients(grads) | of_inputs
 
 
 def run_avqa(case: Case) -> dict[str, Any]:
@@ -112,13 +107,7 @@ def run_avqa(case: Case) -> dict[str, Any]:
   settings, config = case.settings, avqa_config.get_config('released')
   assert not settings['is_bn'] and not settings['is_gate']
   config.model.remat = 'none'  # Nobody sees the intermediate values of what is rematerialised.
-  config.model.adapter.update(
-    alpha=settings['channel_gate'],
-    beta=settings['spatial_gate'],
-    tokens=settings['num_tokens'],
-    reduction=settings['Adapter_downsample'],
-    groups=settings['num_conv_group'],
-  )
+  config.model.adapter.update(adapter_fields(settings))
   model, inputs = registry.build(config).model, case.inputs()
   plan = avqa.plan(case.weights() | {f'htsat.{name}': x for name, x in htsat.front_end().items()})
   variables = tree.unflatten(table.convert(plan.state, plan.table, plan.targets))

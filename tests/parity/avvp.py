@@ -15,7 +15,7 @@ from dgsct_jax.models.heads.avvp import Parser, TemporalGate
 from dgsct_jax.tasks import avvp as task
 from dgsct_jax.tasks import registry
 from tests.parity import ave
-from tests.parity.backbones import channels_last, htsat_fields, swin_fields
+from tests.parity.backbones import adapter_fields, channels_last, htsat_fields, swin_fields
 from tests.parity.golden import Case
 
 GATE = avvp.gate('video')
@@ -126,13 +126,8 @@ def run_head_gradients(case: Case) -> dict[str, Any]:
 
   loss, (grads, input_grads) = jax.device_get(run(variables, features, inputs))
   grads = table.export(tree.flatten(grads), avvp.HEAD)
-  norms = [np.linalg.norm(grads[name].astype(np.float64)) for name in case.grad_names]
-  got = {'loss': loss, 'grad_norms': np.asarray(norms)}
-  return (
-    got
-    | {f'grad/{name}': x for name, x in grads.items()}
-    | {f'grad_input/{name}': x for name, x in input_grads.items()}
-  )
+  of_inputs = {f'grad_input/{name}': x for name, x in input_grads.items()}
+  return {'loss': loss} | case.gradients(grads) | of_inputs
 
 
 def run_avvp(case: Case) -> dict[str, Any]:
@@ -143,13 +138,7 @@ def run_avvp(case: Case) -> dict[str, Any]:
     audio = {'spec_size': 256} | settings['audio']
     config.model.audio = {'kind': 'htsat', 'variant': 'audioset', 'tile': 10} | htsat_fields(audio)
   config.model.remat = 'none'  # Nobody sees the intermediate values of what is rematerialised.
-  config.model.adapter.update(
-    alpha=settings['channel_gate'],
-    beta=settings['spatial_gate'],
-    tokens=settings['num_tokens'],
-    reduction=settings['Adapter_downsample'],
-    groups=settings['num_conv_group'],
-  )
+  config.model.adapter.update(adapter_fields(settings))
   config.model.head.update(
     gamma=settings['temporal_gamma'],
     audio_depth=settings['depth_aud'],

@@ -39,6 +39,16 @@ def htsat_fields(settings: dict[str, Any]) -> dict[str, Any]:
   )
 
 
+def adapter_fields(settings: dict[str, Any]) -> dict[str, Any]:
+  return dict(
+    alpha=settings['channel_gate'],
+    beta=settings['spatial_gate'],
+    tokens=settings['num_tokens'],
+    reduction=settings.get('reduction') or settings['Adapter_downsample'],
+    groups=settings.get('groups') or settings['num_conv_group'],
+  )
+
+
 def blocks(stages: Any, x: jax.Array) -> tuple[dict[str, jax.Array], jax.Array]:
   """Runs all stages; the outputs of stage 0's blocks and of every stage."""
   seen = {}

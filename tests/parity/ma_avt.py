@@ -54,8 +54,7 @@ def run(case: Case) -> dict[str, Any]:
     got[theirs] = means.get(ours)
   if case.grad_names:
     grads = table.export(tree.flatten({'params': first}), ma_avt.TABLE)
-    norms = [np.linalg.norm(grads[name].astype(np.float64)) for name in case.grad_names]
-    got |= {f'grad/{name}': x for name, x in grads.items()} | {'grad_norms': np.asarray(norms)}
+    got |= case.gradients(grads)
   return got
 
 
