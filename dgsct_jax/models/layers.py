@@ -46,6 +46,12 @@ class Dense(nn.Module):
     return x
 
 
+def unit(x: Float[Array, '... c']) -> Float[Array, '... c']:
+  """Normalises to x / max(‖x‖, 1e-12) over the last axis, in float32."""
+  square = jnp.sum(jnp.square(x.astype(jnp.float32)), -1, keepdims=True)
+  return (x * jax.lax.rsqrt(jnp.maximum(square, 1e-24))).astype(x.dtype)
+
+
 class BatchNorm(nn.Module):
   """Batch normalisation over all axes but the last, with torch's running statistics.
 

@@ -9,8 +9,7 @@ from flax import linen as nn
 from jaxtyping import Array, Float
 
 from dgsct_jax.models.adapters import NoExchange
-from dgsct_jax.models.layers import Dense, fan_in_uniform
-from dgsct_jax.models.swin_v2 import unit
+from dgsct_jax.models.layers import Dense, fan_in_uniform, unit
 from dgsct_jax.models.vit import SelfAttention, ViT, stretch
 
 CONTRASTS = ('none', 'final', 'blocks', 'blocks_shared')

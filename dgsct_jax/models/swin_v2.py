@@ -7,7 +7,6 @@ import dataclasses
 import math
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from einops import rearrange
@@ -24,6 +23,7 @@ from dgsct_jax.models.layers import (
   PatchMerging,
   Stage,
   run_stages,
+  unit,
 )
 
 
@@ -78,12 +78,6 @@ class PositionMlp(nn.Module):
     """The bias of each of the k heads, before its sigmoid."""
     hidden = nn.relu(Dense(512, name='fc1')(jnp.asarray(offsets)))
     return Dense(self.heads, use_bias=False, name='fc2')(hidden)
-
-
-def unit(x: Float[Array, '... c']) -> Float[Array, '... c']:
-  """Normalises to x / max(‖x‖, 1e-12) over the last axis, in float32."""
-  square = jnp.sum(jnp.square(x.astype(jnp.float32)), -1, keepdims=True)
-  return (x * jax.lax.rsqrt(jnp.maximum(square, 1e-24))).astype(x.dtype)
 
 
 class SwinBlock(nn.Module):

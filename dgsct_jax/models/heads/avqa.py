@@ -2,14 +2,13 @@
 
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 from einops import rearrange, repeat
 from flax import linen as nn
 from jaxtyping import Array, Float, Int
 
 from dgsct_jax.models.dual import DualEncoder
-from dgsct_jax.models.layers import Dense, LayerNorm
+from dgsct_jax.models.layers import Dense, LayerNorm, unit
 from dgsct_jax.models.temporal import LSTM, Attention
 
 Outputs = dict[str, Float[Array, '...']]
@@ -192,8 +191,3 @@ class Grounding(nn.Module):
     sound = audio.body(audio.stem(batch['wave'][:, 0], train), train).mean(1)
     matched = self.matching(sound[:, None].astype(jnp.float32), pictures.astype(jnp.float32))
     return {name: matched[name] for name in ('match_logits', 'looks')}
-
-
-def unit(x: Float[Array, '... d']) -> Float[Array, '... d']:
-  """Vectors scaled to length 1; zero vectors stay zero."""
-  return x * jax.lax.rsqrt(jnp.maximum(jnp.sum(x * x, -1, keepdims=True), 1e-24))

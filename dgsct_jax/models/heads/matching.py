@@ -17,8 +17,7 @@ from dgsct_jax.models.adapters import NoExchange
 from dgsct_jax.models.clap import CLAP, PADDING
 from dgsct_jax.models.clip import CLIP
 from dgsct_jax.models.dual import DualEncoder
-from dgsct_jax.models.heads.avqa import unit
-from dgsct_jax.models.layers import Dense
+from dgsct_jax.models.layers import Dense, unit
 
 Outputs = dict[str, Float[Array, '...']]
 Rows = tuple[tuple[int, ...], ...]
