@@ -137,7 +137,7 @@ class Case:
 
   def gradients(self, grads: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     """Gradients by their released names, and their norms, as the outputs of a case."""
-    norms = [np.linalg.norm(grads[name].astype(np.float64)) for name in self.grad_names]
+    norms = [np.linalg.norm(np.asarray(grads[name], np.float64)) for name in self.grad_names]
     return {f'grad/{name}': x for name, x in grads.items()} | {'grad_norms': np.asarray(norms)}
 
   def wanted(self) -> dict[str, np.ndarray]:
