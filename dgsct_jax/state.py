@@ -2,6 +2,7 @@
 
 import dataclasses
 import hashlib
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,10 +19,10 @@ from jax.sharding import Mesh
 from jaxtyping import Array, Int, UInt32
 
 from dgsct_jax import sharding, tree
+from dgsct_jax import weights as files
 from dgsct_jax.models import lazy
 
 CONVERT = 'python -m dgsct_jax.convert SOURCE CHECKPOINT OUT.safetensors'
-PACKAGED = Path(__file__).parent / 'scenes' / 'weights'
 
 
 @struct.dataclass
@@ -217,7 +218,7 @@ def _sources(
       continue
     if not targets and not given:
       continue  # The model has no such part: LAVISH has one backbone for both streams.
-    file, path = _open(name, given, prefix, sum(shapes[target].size for target in targets))
+    file, path = _open(name, given, prefix, {target: shapes[target].shape for target in targets})
     with path.open('rb') as stream:
       weights[name] = 'sha256 ' + hashlib.file_digest(stream, 'sha256').hexdigest()
     held = {join(tensor, prefix): _Tensor(file, tensor) for tensor in file.keys()}
@@ -235,30 +236,26 @@ def _sources(
   return sources, weights
 
 
-def _open(name: str, given: str, prefix: str, size: int) -> tuple[Any, Path]:
-  """The file that a field of config.init names."""
+def _open(
+  name: str, given: str, prefix: str, wanted: Mapping[str, tuple[int, ...]]
+) -> tuple[Any, Path]:
+  """The file that a field of config.init names, as one of ours."""
   remedy = f'make it with `{CONVERT}`, or choose random weights: --config.init.{name}=random'
   if not given:
+    size = sum(math.prod(shape) for shape in wanted.values())
     raise ValueError(
       f'config.init.{name} is not given: the {size:,} values of {prefix or "the model"}'
       f' come from a converted file; {remedy}.'
     )
-  path = locate(given)
-  if not path.is_file():
-    raise ValueError(f'config.init.{name}={given}: there is no file {path}; {remedy}.')
   try:
+    path = files.find(given, {_without(path, prefix): shape for path, shape in wanted.items()})
     return safetensors.safe_open(path, framework='np'), path
   except safetensors.SafetensorError as error:
     raise ValueError(
       f'config.init.{name}={given}: {path} is no safetensors file ({error}); {remedy}.'
     ) from error
-
-
-def locate(given: str) -> Path:
-  """The path of a file named in config.init; 'package:NAME' is a file of this package."""
-  if given.startswith('package:'):
-    return PACKAGED / given.removeprefix('package:')
-  return Path(given).expanduser()
+  except ValueError as error:
+    raise ValueError(f'config.init.{name}={given}: {error}\nOr {remedy}.') from error
 
 
 def _faults(
@@ -293,3 +290,9 @@ def join(tensor: str, prefix: str) -> str:
   """'collection/c' of a file as 'collection/a/b/c' of the model."""
   collection, _, path = tensor.partition('/')
   return '/'.join(filter(None, (collection, prefix, path)))
+
+
+def _without(path: str, prefix: str) -> str:
+  """The inverse of `join`."""
+  collection, _, rest = path.partition('/')
+  return f'{collection}/{rest.removeprefix(f"{prefix}/" if prefix else "")}'

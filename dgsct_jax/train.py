@@ -79,7 +79,13 @@ def train(
   # The step, compiled before a clip is read.
   shapes = sharding.abstract_batch(task.inputs.spec, config.data.batch, mesh)
   step_fn, seconds = compile_step(
-    task, tx, schedule, states.abstract_state(abstract, tx, mesh), abstract.frozen, shapes
+    task,
+    tx,
+    schedule,
+    states.abstract_state(abstract, tx, mesh),
+    abstract.frozen,
+    shapes,
+    epoch_steps,
   )
   writer.say(f'compiled the step in {seconds:.1f} s')
   forward = trained.compile_forward(task, mesh)
@@ -180,14 +186,16 @@ def train_step(
   task: Task,
   tx: optax.GradientTransformation,
   schedule: optim.Schedule,
+  epoch_steps: int = 1,
 ) -> tuple[states.TrainState, Scalars]:
   """Trains on one batch: the new state and the scalars to report."""
   rngs = states.step_keys(state.rng, state.step)
+  epoch = 1 + state.step // epoch_steps
 
   def loss_fn(params: tree.Tree) -> tuple[Array, tuple[Scalars, tree.Tree]]:
     variables = {'params': tree.merge(params, frozen), 'batch_stats': state.batch_stats}
     outputs, moved = task.model.apply(variables, batch, True, rngs=rngs, mutable=['batch_stats'])
-    loss, parts = task.loss(outputs, batch)
+    loss, parts = task.loss(outputs, batch | {'epoch': epoch})
     return loss, (parts, moved.get('batch_stats', {}))
 
   gradient = jax.value_and_grad(loss_fn, has_aux=True)
@@ -216,6 +224,7 @@ def compile_step(
   state: states.TrainState,
   frozen: tree.Tree,
   batch: Batch,
+  epoch_steps: int = 1,
 ) -> tuple[Callable[..., tuple[states.TrainState, Scalars]], float]:
   """`train_step` compiled for these shapes, and the seconds that it took.
 
@@ -223,7 +232,7 @@ def compile_step(
   """
   since = time.monotonic()
   step = jax.jit(
-    functools.partial(train_step, task=task, tx=tx, schedule=schedule),
+    functools.partial(train_step, task=task, tx=tx, schedule=schedule, epoch_steps=epoch_steps),
     donate_argnums=0,
     out_shardings=(
       jax.tree.map(lambda leaf: leaf.sharding, state),

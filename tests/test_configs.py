@@ -18,7 +18,7 @@ from flax import traverse_util
 from ml_collections import ConfigDict
 
 from configs import common, composed
-from dgsct_jax import optim, sharding, train
+from dgsct_jax import optim, sharding, train, weights
 from dgsct_jax import state as states
 from dgsct_jax.data import records
 from dgsct_jax.data.datasets import ave
@@ -282,7 +282,7 @@ def test_packaged_weights_are_there_and_packaged():
     for value in get_config(name, *filter(None, [variant])).init.to_dict().values()
     if value.startswith('package:')
   }
-  assert given == {path.name for path in states.PACKAGED.iterdir()} and len(given) == 4
+  assert given == {path.name for path in weights.PACKAGED.iterdir()} and len(given) == 4
   patterns = tomllib.loads((ROOT / 'pyproject.toml').read_text())['tool']['setuptools']
   packaged = {
     path
@@ -290,4 +290,4 @@ def test_packaged_weights_are_there_and_packaged():
     for pattern in globs
     for path in (ROOT / package.replace('.', '/')).glob(pattern)
   }
-  assert {states.PACKAGED / name for name in given} <= packaged
+  assert {weights.PACKAGED / name for name in given} <= packaged

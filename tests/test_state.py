@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from dgsct_jax import optim, sharding, tree
+from dgsct_jax import optim, sharding, tree, weights
 from dgsct_jax import state as states
 from tests import toy
 
@@ -94,7 +94,7 @@ def test_one_file_may_hold_everything(tmp_path):
 
 
 def test_packaged_weights_go_by_name(tmp_path, monkeypatch):
-  monkeypatch.setattr(states, 'PACKAGED', tmp_path)
+  monkeypatch.setattr(weights, 'PACKAGED', tmp_path)
   write(tmp_path / 'tiny.safetensors', part('encoder/visual'))
   found = leaves(variables(**{'init.visual': 'package:tiny.safetensors'}))
   path = 'params/encoder/visual/stem/kernel'
@@ -128,9 +128,12 @@ def test_all_faults_of_all_files_are_named_at_once(tmp_path):
       r'config.init.visual is not given: the 52 values of encoder/visual come from .*'
       r'python -m dgsct_jax.convert .* --config.init.visual=random',
     ),
-    ('gone.safetensors', r'config.init.visual=gone.safetensors: there is no file gone.*convert'),
-    ('package:gone.safetensors', r'there is no file .*weights/gone.safetensors; make it with'),
-    (__file__, r'is no safetensors file \(.*\); make it with'),
+    (
+      'gone.safetensors',
+      r'config.init.visual=gone.safetensors: gone.safetensors is not a file.*\n.*convert',
+    ),
+    ('package:gone.safetensors', r'weights/gone.safetensors is not a file;'),
+    (__file__, r'test_state.py is no checkpoint by its name.*\nOr make it with'),
   ],
 )
 def test_weights_are_never_random_unless_asked_by_name(given, message):

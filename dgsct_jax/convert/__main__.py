@@ -14,68 +14,12 @@ import argparse
 import collections
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
 
-from dgsct_jax.convert import (
-  avqa,
-  avs,
-  avvp,
-  clap,
-  clip,
-  dgsct,
-  htsat,
-  lavish,
-  ma_avt,
-  matching,
-  read,
-  release,
-  run,
-  swin_v2,
-  table,
-  vit,
-)
-
-
-class Source(NamedTuple):
-  """A kind of checkpoint.
-
-  plan: recognises it; its second argument is the file's name.
-  export: writes a model of ours under its names, which then get the `prefix`; without it the
-    original can be had. rows: of its table; those without a place here are what is left unread.
-  borrow: what a checkpoint lacks, from the file that was there before it.
-  """
-
-  plan: Callable[[table.State, str], table.Plan]
-  export: Callable[[table.State], table.State] | None = None
-  rows: table.Table = ()
-  prefix: str = ''
-  borrow: Callable[[table.State], table.State] | None = None
-
-
-SOURCES = {
-  'swin_v2': Source(swin_v2.plan),
-  'htsat': Source(htsat.plan),
-  'clip': Source(clip.plan),
-  'clip-visual': Source(clip.plan_vision),
-  'clap': Source(clap.plan),
-  'vit': Source(vit.plan),
-  'dgsct-ave': Source(dgsct.plan_ave, release.export_ave, dgsct.AVE),
-  'dgsct-avqa': Source(avqa.plan, release.export_avqa, avqa.AVQA, 'module.'),
-  'dgsct-grounding': Source(
-    avqa.plan_grounding, release.export_grounding, avqa.MATCHING, 'module.'
-  ),
-  'dgsct-avvp': Source(avvp.plan, release.export_avvp, avvp.AVVP),
-  # What S4 drops besides, MS3 reads; where ours lacks it, it comes from the original.
-  'dgsct-avs': Source(avs.plan, release.export_avs, avs.TABLES['ms3']),
-  'dgsct-matching': Source(
-    matching.plan, matching.export, matching.MATCHING, borrow=matching.borrow
-  ),
-  'lavish-ave': Source(lavish.plan_ave),
-  'ma-avt': Source(ma_avt.plan, ma_avt.export, ma_avt.TABLE, 'module.'),
-  'ma-avt-folded': Source(ma_avt.plan, ma_avt.export_folded, ma_avt.TABLE, 'module.'),
-}
+from dgsct_jax import hub
+from dgsct_jax.convert import read, run, table
+from dgsct_jax.convert.sources import SOURCES
 
 
 def convert(source: str, checkpoint: str, out: Path, original: str | None = None) -> str:
@@ -91,10 +35,10 @@ def convert(source: str, checkpoint: str, out: Path, original: str | None = None
       if borrow
       else f'{source} takes nothing from --original.'
     )
-  path = read.fetch(checkpoint)
+  path = hub.fetch(checkpoint)
   state = read.read(path)
   if borrow and original:
-    state = table.unwrap(state) | borrow(read.read(read.fetch(original)))
+    state = table.unwrap(state) | borrow(read.read(hub.fetch(original)))
   plan, tensors = _converted(source, path, state, checkpoint)
   sha256 = read.sha256(path)
   read.write(
@@ -133,7 +77,7 @@ def export(source: str, checkpoint: str, out: Path, original: str | None) -> str
     ValueError: with the file, the tensors and what to do.
   """
   kind = SOURCES[source]
-  path = read.fetch(checkpoint)
+  path = hub.fetch(checkpoint)
   ours = read.read(path)
   try:
     released = table.export(ours, kind.rows)
@@ -143,7 +87,7 @@ def export(source: str, checkpoint: str, out: Path, original: str | None) -> str
   assert kind.export is not None  # `main` has refused the others
   state = kind.export(ours)
   if original:
-    kept = table.unwrap(read.read(read.fetch(original)))
+    kept = table.unwrap(read.read(hub.fetch(original)))
     unread = table.dropped(kind.rows, kept)
     if not unread:
       raise ValueError(

@@ -19,45 +19,6 @@ SUFFIXES = ('.safetensors', *TORCH, '.npz')
 NESTED = ('state_dict', 'model')  # where Lightning, LAION and Microsoft keep the tensors
 
 
-def fetch(checkpoint: str) -> Path:
-  """A local file for a path or `hf://owner/name[/file]`; huggingface_hub caches the latter."""
-  if not checkpoint.startswith('hf://'):
-    path = Path(os.path.expanduser(checkpoint))
-    if not os.path.isfile(path):  # False, not an error, for any name
-      raise ValueError(
-        f'{path} is not a file; give a {", ".join(SUFFIXES)} or hf://owner/name[/file].'
-      )
-    return path
-  try:
-    import huggingface_hub
-  except ImportError as error:
-    raise ValueError(
-      f'{checkpoint} needs huggingface_hub: pip install "dgsct-jax[convert]".'
-    ) from error
-  owner, name, *rest = checkpoint.removeprefix('hf://').split('/', 2) + [''] * 2
-  if not owner or not name:
-    raise ValueError(
-      f'{checkpoint!r} names no repository; write hf://owner/name or hf://owner/name/file.'
-    )
-  file = rest[0]
-  try:
-    if not file:
-      files = huggingface_hub.list_repo_files(f'{owner}/{name}')
-      file = next((f for f in ('model.safetensors', 'pytorch_model.bin') if f in files), '')
-      if not file:
-        raise ValueError(
-          f'{checkpoint} has neither model.safetensors nor pytorch_model.bin but'
-          f' {", ".join(files)}; write hf://{owner}/{name}/FILE.'
-        )
-    return Path(huggingface_hub.hf_hub_download(f'{owner}/{name}', file))
-  except (
-    OSError,
-    huggingface_hub.errors.HfHubHTTPError,
-    huggingface_hub.errors.HFValidationError,
-  ) as error:
-    raise ValueError(f'{checkpoint} cannot be downloaded: {error}') from error
-
-
 def read(path: Path) -> State:
   """All tensors of a file by name, floating ones of 16 bits as float32. No code in it is ever run.
 

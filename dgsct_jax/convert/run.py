@@ -2,11 +2,9 @@
 
 from pathlib import Path
 
-import ml_collections
 import numpy as np
-import safetensors
 
-from dgsct_jax import checkpoint, state, tree
+from dgsct_jax import checkpoint, sharding, state, tree
 from dgsct_jax.convert import read
 from dgsct_jax.convert.table import VERSION
 from dgsct_jax.tasks import registry
@@ -23,13 +21,14 @@ def convert(workdir: Path, out: Path, part: str = '', dtype: str = 'float32') ->
   manager = checkpoint.find(workdir, '')
   run = checkpoint.read_run(manager, manager.latest_step())
   config = checkpoint.config_of(run)
-  manager = checkpoint.find(workdir, registry.build(config).primary)
+  task = registry.build(config)
+  manager = checkpoint.find(workdir, task.primary)
   step, _ = checkpoint.best(manager)
   assert step is not None  # `find` has seen one
   trained = checkpoint.read_model(manager, step)
-  tensors = _frozen(config) | {
-    name: np.asarray(leaf) for name, leaf in tree.flatten(trained).items()
-  }
+  layout = state.layout(task.model, task.inputs.spec, config, sharding.make_mesh((-1, 1)))
+  tensors = {path: source.read() for path, source in layout.sources.items()}
+  tensors |= {name: np.asarray(leaf) for name, leaf in tree.flatten(trained).items()}
   prefix = f'{part}/' if part else ''
   kept = {}
   for name, tensor in tensors.items():
@@ -44,16 +43,3 @@ def convert(workdir: Path, out: Path, part: str = '', dtype: str = 'float32') ->
   read.write(out, kept, {'source': 'run', 'variant': 'custom', 'step': str(step), 'table': VERSION})
   values = sum(x.size for x in kept.values())
   return f'{out}: {len(kept)} tensors, {values:,} values of step {step} of {workdir}'
-
-
-def _frozen(config: ml_collections.ConfigDict) -> dict[str, np.ndarray]:
-  """What the files of `config.init` gave the run."""
-  tensors: dict[str, np.ndarray] = {}
-  parts = {'all': ''} if config.init.all else config.parts
-  for name, prefix in parts.items():
-    given = config.init[name]
-    if not given or given == 'random':
-      continue  # Either all of it was trained, or the reader of the file will miss it by name.
-    with safetensors.safe_open(state.locate(given), framework='np') as file:
-      tensors |= {state.join(key, prefix): file.get_tensor(key) for key in file.keys()}
-  return tensors

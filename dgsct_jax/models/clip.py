@@ -252,11 +252,16 @@ def build_vision(variant: str = 'B/32', **fields: Any) -> CLIPVision:
   return _tower(CLIPVision, VISUAL, variant, fields)
 
 
+def build_text(variant: str = 'B/32', **fields: Any) -> CLIPText:
+  """The text tower beside `build_vision`'s of that name, or 'custom', with any field replaced."""
+  return _tower(CLIPText, TEXT, variant, fields)
+
+
 def build(
   variant: str = 'B/32', visual: dict[str, Any] | None = None, text: dict[str, Any] | None = None
 ) -> CLIP:
   """Both towers by name, with any of their fields replaced."""
-  return CLIP(build_vision(variant, **visual or {}), _tower(CLIPText, TEXT, variant, text or {}))
+  return CLIP(build_vision(variant, **visual or {}), build_text(variant, **text or {}))
 
 
 def _tower(kind: type, variants: dict[str, Any], variant: str, fields: dict[str, Any]) -> Any:

@@ -63,7 +63,8 @@ class Task:
   """What one benchmark adds to training and evaluation.
 
   model: (batch, train) -> outputs, whose first axis is b.
-  loss: traced; the total and its parts, averaged over the clips with `batch['valid']` 1.
+  loss: traced; the total and its parts, averaged over the clips with `batch['valid']` 1;
+    `batch['epoch']` counts from 1.
   metrics: in numpy; a value [b *v] and a weight [b] per clip. Their mean over a split is
     Σ value·weight·valid / Σ weight·valid.
   data: split -> records and transforms.

@@ -1,11 +1,11 @@
-"""The losses of matching with words, against golden numbers and formulas, and names of classes."""
+"""Matching with words: losses, against golden numbers and formulas; metrics, views, what learns."""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import tokenizers
 
+from configs import few_shot
 from dgsct_jax import tree
 from dgsct_jax.tasks import matching
 from tests.models.heads.test_matching import batch, dgsct, model
@@ -78,47 +78,10 @@ def test_a_target_of_the_clip_is_compared_with_the_mean_score():
   np.testing.assert_allclose(matching.loss_parts(outputs, clips)['event'], want)
 
 
-def test_the_class_of_a_clip_is_its_first_event():
-  np.testing.assert_array_equal(matching.clip_target(np.array([3, 3, 1, 3]), 3), [0, 1, 0])
-  assert not matching.clip_target(np.array([3, 3]), 3).any()
-
-
 def test_what_learns_is_what_the_release_trains():
   shapes = jax.eval_shape(
     lambda clips: model(dgsct()).init(jax.random.key(0), clips, train=False), batch()
   )
-  trained, frozen = tree.split(shapes['params'], matching.TRAINABLE)
+  trained, frozen = tree.split(shapes['params'], few_shot.LEARNED)
   assert set(trained) == {'encoder', 'prompt', 'visual_adapter', 'text_adapter', 'contrast'}
   assert set(frozen) == {'clip', 'clap'}
-
-
-@pytest.fixture(scope='module')
-def vocabulary(tmp_path_factory):
-  folder = tmp_path_factory.mktemp('roberta')
-  bpe = tokenizers.ByteLevelBPETokenizer()
-  bpe.train_from_iterator(['The sounds of'], 300, special_tokens=['<s>', '<pad>', '</s>'])
-  bpe.save_model(str(folder))
-  return folder
-
-
-def test_names_become_prompts_of_both_towers(vocabulary):
-  classes = matching.tokenize(('Frying_(food)', 'Baby_cry_infant_cry'), vocabulary)
-  assert classes.lengths == (4, 4)
-  assert classes.clip[0][:10] == (49406, 343, 343, 343, 343, 38516, 263, 1559, 1818, 49407)
-  spaced = matching.tokenize(('Frying (food)', 'Baby cry infant cry'), vocabulary)
-  assert spaced.clip == classes.clip and spaced.clap != classes.clap
-
-
-@pytest.mark.parametrize(
-  'names, told',
-  [
-    ((), 'no classes'),
-    (('dog', 'cat', 'Dog'), "stand twice.*'dog', 'Dog'"),
-    (('dog bark', 'dog_bark'), "'dog bark', 'dog_bark'"),
-    (('dog', ' '), r"empty.*\[' '\]"),
-    (('dog', 'very ' * 80), 'holds 77 tokens'),
-  ],
-)
-def test_names_that_tell_no_class_are_refused(vocabulary, names, told):
-  with pytest.raises(ValueError, match=told):
-    matching.tokenize(names, vocabulary)

@@ -11,6 +11,7 @@ from dgsct_jax.data.datasets import (
   music_avqa,
   vggsound,
   vggsound_avel,
+  words,
 )
 from dgsct_jax.data.kind import Kind
 from dgsct_jax.scenes import dataset as scenes
@@ -26,6 +27,7 @@ KINDS: dict[str, Kind] = {
   'scenes': scenes.KIND,
   'vggsound': vggsound.KIND,
   'vggsound_avel': vggsound_avel.KIND,
+  'words': words.KIND,
 }
 
 

@@ -4,7 +4,7 @@ CLIP and CLAP with an exchange, for classes known by name alone.
 """
 
 from collections.abc import Callable, Sequence
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
 import jax
 import jax.numpy as jnp
@@ -21,12 +21,13 @@ from dgsct_jax.models.layers import Dense, unit
 
 Outputs = dict[str, Float[Array, '...']]
 Rows = tuple[tuple[int, ...], ...]
+Merge = Literal['sum', 'released', 'fixed', 'visual', 'audio']
 
 
 class Classes(NamedTuple):
   """The classes as the text towers read them: constants of a model.
 
-  clip: ids of prompts such as 'X X X X dog.'; the learned words take the places after the start.
+  clip: ids of prompts such as 'a photo of a dog.'; learned words replace those before the name.
   lengths: of each name in `clip`, in tokens. clap: ids such as 'The sounds of dog'.
   """
 
@@ -42,8 +43,7 @@ class Prompts(nn.Module):
 
   words: how many. name_at: the name follows them, stands in their midst, or before them.
   start: 'random' values take the place of the prompt's own words, whatever they are, as released;
-  'words' learns what is
-    added to these, from nothing.
+    'words' learns what is added to these, from nothing.
   """
 
   words: int = 4
@@ -88,24 +88,28 @@ class FeatureAdapter(nn.Module):
 
 
 def merge(
-  visual: Float[Array, '*n c'],
-  audio: Float[Array, '*n c'],
-  how: Literal['sum', 'released', 'fixed'],
+  visual: Float[Array, '*n c'], audio: Float[Array, '*n c'], how: Merge
 ) -> Float[Array, '*n c']:
   """One score per class from those of both streams.
 
   sum: 2v + 2a, of the few-shot release. released: v·v/(v+a) + a·a/(v+a), of its pre-training and
   zero-shot evaluation; it has a pole where v = −a, and while a < 0.41 v a better match of the sound
   *lowers* it. fixed: the mean, which lies between both and never falls where one of them rises.
+  visual, audio: those of one stream alone.
   """
   match how:
+    case 'visual':
+      return visual
+    case 'audio':
+      return audio
     case 'sum':
       return 2 * visual + 2 * audio
     case 'released':
       return (jnp.square(visual) + jnp.square(audio)) / (visual + audio)
     case 'fixed':
       return (visual + audio) / 2
-  raise ValueError(f"Scores cannot be merged by {how!r}; choose 'sum', 'released' or 'fixed'.")
+  known = ', '.join(get_args(Merge))
+  raise ValueError(f'Scores cannot be merged by {how!r}; choose one of {known}.')
 
 
 class Matching(nn.Module):
@@ -113,14 +117,14 @@ class Matching(nn.Module):
 
   Takes `video` [b t h w 3] and `wave` [b t s]. Returns `logits` [b t c]; those of the streams
   alone, `visual_logits` and `audio_logits` [b t c]; `contrast` [b b], scaled cosines of each clip's
-  sound (rows) with each clip's pictures; and the spatial attention of the last exchange,
+  sound (rows) with each clip's pictures, if `contrastive`; and the attention of the last exchange,
   `visual_map` [b t n] and `audio_map` [b t m].
 
   prompts: makes the learned prompts; None leaves them as they are written.
   share: of the adapters of CLIP's features; 0: there are none.
   merge: see there. exp_audio_scale: CLAP's factor of cosines is the exponential of what it stores,
-  as CLAP was trained;
-    else, as released, what it stores, so that a sound counts some 20 times less than a picture.
+    as CLAP was trained; else, as released, what it stores, so that a sound counts some 20 times
+    less than a picture.
   """
 
   clip: CLIP
@@ -129,8 +133,9 @@ class Matching(nn.Module):
   exchange: Callable[[], nn.Module] = NoExchange
   prompts: Callable[[], nn.Module] | None = Prompts
   share: float = 0.2
-  merge: Literal['sum', 'released', 'fixed'] = 'sum'
+  merge: Merge = 'sum'
   exp_audio_scale: bool = False
+  contrastive: bool = True
 
   def setup(self):
     """Makes the parts."""
@@ -140,7 +145,8 @@ class Matching(nn.Module):
     if self.share:
       self.visual_adapter = FeatureAdapter(self.share)
       self.text_adapter = FeatureAdapter(self.share)
-    self.contrast = Dense(self.clap.features)
+    if self.contrastive:
+      self.contrast = Dense(self.clip.visual.features)
 
   def __call__(self, batch: dict[str, Any], train: bool = False) -> Outputs:
     """The outputs for clips, in training with dropout."""
@@ -190,14 +196,16 @@ class Matching(nn.Module):
       audio_scale = jnp.exp(audio_scale)
     visual = scale * unit(seen) @ unit(read).T
     audio = audio_scale * unit(clip['audio']) @ unit(text['audio']).T
-    heard = unit(self.contrast(clip['audio']).mean(1))
-    # As released: the factor was taken when the model was made and never learns.
-    contrast = jax.lax.stop_gradient(scale) * heard @ unit(clip['visual'].mean(1)).T
-    return {
+    outputs = {
       'logits': merge(visual, audio, self.merge),
       'visual_logits': visual,
       'audio_logits': audio,
-      'contrast': contrast,
       'visual_map': clip['visual_map'],
       'audio_map': clip['audio_map'],
     }
+    if self.contrastive:
+      heard = unit(self.contrast(clip['audio']).mean(1))
+      # As released: the factor was taken when the model was made and never learns.
+      scale = jax.lax.stop_gradient(scale)
+      outputs['contrast'] = scale * heard @ unit(clip['visual'].mean(1)).T
+    return outputs

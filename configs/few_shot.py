@@ -1,0 +1,204 @@
+"""Few-shot learning with DG-SCT between CLIP and CLAP: k clips of each class.
+
+python -m dgsct_jax.main --config=configs/few_shot.py --config.data.dir=DIR --config.data.shots=16 \
+    --config.init.clip=hf://openai/clip-vit-base-patch32 --config.init.clap=CLAP.pt \
+    --config.model.tokenizer.clap=hf://laion/clap-htsat-fused/tokenizer.json
+
+The variants `ave` (default: the event of each second of AVE), `ave_class` and `llp_class` (the
+class of each clip of AVE and of LLP) are the three tasks of the paper. The release took
+`630k-audioset-fusion-best.pt` for CLAP.
+Paper, 16 clips of each class: 72.4, 84.2 and 32.6 % (its figure; selected on the test split).
+Verified here: tests/parity. Not verified: the accuracies, for want of the data and the weights.
+
+`released` trains as the release does: the best epoch is picked on the test split; drop-path,
+SpecAugment and RoBERTa's dropout act in the frozen towers; AVE's classes with a misplaced
+parenthesis in the loss. What has more than one good answer stays as released by default: pictures
+normalised with ImageNet's constants, and sound at 32 kHz for a tower that was trained at 48 kHz,
+whose `bn0` follows the batches. `native` is for an unfused CLAP as it was trained: 48 kHz, bn0 at
+rest; build the data with --rate=48000.
+
+For comparison, in the same loop: `none` has no exchange; `coop` learns the prompt alone (CoOp),
+`clip_adapter` the adapters of features alone (CLIP-Adapter), both from pictures; `clip` and `clap`
+learn nothing: give --mode=evaluate.
+`scenes` has toy towers and composed clips; `tiny` is for tests.
+"""
+
+from configs import common, composed
+
+IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+LEARNED = (
+  'encoder/exchange_.*',
+  'prompt/.*',
+  'visual_adapter/.*',
+  'text_adapter/.*',
+  'contrast/.*',
+)
+
+
+def get_config(variant: str = ''):
+  config = common.get_config()
+  config.task = 'matching'
+  config.seed = 43
+  config.trainable = LEARNED
+  config.init = {'clip': '', 'clap': '', 'all': ''}
+  config.parts = {'clip': 'clip', 'clap': 'clap'}
+
+  config.model = {
+    'visual': {'kind': 'clip', 'variant': 'B/32', 'image': 224, 'pixels': IMAGENET},
+    'text': {'variant': 'B/32'},
+    'audio': {
+      'kind': 'htsat',
+      'variant': 'audioset',
+      'tile': 10,  # each second is repeated ten times, as released
+      'sample_rate': 32000,
+      'hop': 320,
+      'batch_stats': True,
+    },
+    'roberta': {'dropout': 0.0},
+    'features': 512,  # of CLAP
+    # RoBERTa's vocabulary, a file or a folder; '': it lies beside config.init.clap.
+    'tokenizer': {'clip': 'clip', 'clap': ''},
+    'adapter': {
+      'name': 'dgsct',
+      'alpha': 0.2,
+      'beta': 0.05,
+      'gamma': 0.01,
+      'tokens': 2,
+      'reduction': 8,
+      'groups': 2,
+    },
+    'head': {
+      'target': 'seconds',
+      'background': True,
+      'picture': 'a photo of a {}.',
+      'sound': 'The sounds of {}',
+      'learned': True,  # the words before the name, of which only the number counts
+      'start': 'random',
+      'name_at': 'end',
+      'share': 0.2,
+      'merge': 'sum',
+      'exp_audio_scale': False,
+      'contrastive': True,
+    },
+    'backbone_mode': 'eval',
+    'spec_augment': False,
+    'dtype': 'float32',
+    'remat': 'none',
+  }
+  config.loss = {'weights': 'fixed'}
+  config.data = {
+    'kind': 'ave',
+    'name': 'ave',
+    'dir': '',
+    'batch': 2,
+    'workers': 2,
+    'segments': 10,
+    'blank': (),
+    'classes': (),  # names in place of the data set's, for predictions
+    'shots': 16,  # clips of each class to learn from; 0: all
+    'draw': -1,  # the seed of their choice; -1: the first ones
+  }
+  config.optim.lr = 3e-4
+  config.optim.schedule = 'step'
+  config.optim.decay_epochs = 10
+  config.optim.decay_rate = 0.5
+  config.optim.epochs = 200
+  config.optim.patience = 50
+  config.optim.clip_norm = 0.5
+  return common.variant(
+    config,
+    variant,
+    ave=lambda config: None,
+    ave_class=ave_class,
+    llp_class=llp_class,
+    released=released,
+    native=native,
+    none=common.without_adapters,
+    coop=coop,
+    clip_adapter=clip_adapter,
+    clip=lambda config: alone(config, 'visual'),
+    clap=lambda config: alone(config, 'audio'),
+    tiny=tiny,
+  )
+
+
+def ave_class(config):
+  config.model.head.target = 'clip'
+  config.model.head.background = False
+  config.model.adapter.gamma = 0.05
+  config.loss.weights = 'shares'
+
+
+def llp_class(config):
+  ave_class(config)
+  config.model.head.target = 'set'
+  config.data.kind = config.data.name = 'llp'
+
+
+def released(config):
+  config.model.backbone_mode = 'train'
+  config.model.roberta.dropout = 0.1
+  config.select_on = 'test'
+  if config.model.head.target == 'clip':
+    config.loss.weights = 'shares_released'
+
+
+def native(config):
+  config.model.audio.update(sample_rate=48000, hop=480, batch_stats=False)
+
+
+def baseline(config, merge):
+  common.without_adapters(config)
+  config.model.head.update(merge=merge, contrastive=False, learned=False, share=0.0)
+
+
+def coop(config):
+  baseline(config, 'visual')
+  config.model.head.learned = True
+  config.trainable = ('prompt/.*',)
+
+
+def clip_adapter(config):
+  baseline(config, 'visual')
+  config.model.head.share = 0.2
+  config.trainable = ('visual_adapter/.*', 'text_adapter/.*')
+
+
+def alone(config, stream):
+  baseline(config, stream)
+  config.model.audio.batch_stats = False
+  config.trainable = ()
+
+
+def tiny(config):
+  config.init.clip = config.init.clap = 'random'
+  config.model.visual = {
+    'kind': 'clip',
+    'variant': 'custom',
+    'image': 32,
+    'patch': 16,
+    'width': 16,
+    'depths': (1,),
+    'heads': 2,
+    'features': 8,
+  }
+  config.model.text = {
+    'variant': 'custom',
+    'vocabulary': 259,
+    'context': 64,
+    'width': 16,
+    'depth': 1,
+    'heads': 2,
+    'features': 8,
+  }
+  config.model.audio = dict(composed.TINY_AUDIO)
+  config.model.remat = 'none'
+  config.model.roberta.update(vocabulary=259, positions=66, width=16, depth=1, heads=2)
+  config.model.features = 8
+  config.model.tokenizer = {'clip': 'letters', 'clap': 'letters'}
+  if 'reduction' in config.model.adapter:
+    config.model.adapter.reduction = 2
+  config.data.batch = 2
+  config.data.workers = 0
+  config.data.shots = 1
+  config.optim.epochs = 1
