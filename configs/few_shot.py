@@ -135,6 +135,11 @@ def llp_class(config):
   config.data.kind = config.data.name = 'llp'
 
 
+def pretrained(config):
+  """The gates of pre-training and of zero-shot evaluation."""
+  config.model.adapter.update(alpha=0.3, beta=0.01, gamma=0.05)
+
+
 def released(config):
   config.model.backbone_mode = 'train'
   config.model.roberta.dropout = 0.1

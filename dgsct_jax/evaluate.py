@@ -24,10 +24,16 @@ Sums = dict[str, tuple[np.ndarray, float]]
 def run(
   config: ml_collections.ConfigDict, workdir: Path, task: Task | None = None
 ) -> dict[str, float]:
-  """Scores the best checkpoint of a run on the test split; the latest if none was evaluated."""
+  """Scores the best checkpoint of a run on the test split; the latest if none was evaluated.
+
+  A config that trains nothing needs no run.
+  """
   mesh = sharding.make_mesh(config.mesh)
   sharding.check_batch(config.data.batch, mesh)
-  return finish(trained.load(workdir, config, task, mesh), workdir)
+  if config.trainable:
+    return finish(trained.load(workdir, config, task, mesh), workdir)
+  workdir.mkdir(parents=True, exist_ok=True)
+  return finish(trained.untrained(config, task, mesh), workdir)
 
 
 def finish(model: Trained, workdir: Path) -> dict[str, float]:
@@ -50,6 +56,7 @@ def finish(model: Trained, workdir: Path) -> dict[str, float]:
       lines = ''.join(json.dumps(record, ensure_ascii=False) + '\n' for record in records)
       (workdir / 'predictions.jsonl').write_text(lines, encoding='utf-8')
     chosen = f'best {task.primary} on {config.select_on}' if model.selected else 'latest'
+    chosen = chosen if model.step else 'untrained'
     summary = {'task': config.task, 'step': model.step, 'chosen': chosen}
     summary[config.select_on] = model.selected
     summary['test'] = metrics  # last, since config.select_on may be 'test' too

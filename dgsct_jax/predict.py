@@ -1,9 +1,10 @@
-"""Runs a trained model on any video or sound file.
+"""Runs a model on any video or sound file.
 
 python -m dgsct_jax.predict --workdir=RUN clip.mp4 [more files] [--question TEXT ...]
+python -m dgsct_jax.predict --config=configs/zero_shot.py --classes "dog, church bell" clip.mp4
 
-The prediction is printed, and written to a folder for each file, by default
-RUN/predictions/clip.mp4:
+The model is that of a run, or of a config that trains nothing. The prediction is printed, and
+written to a folder for each file, by default RUN/predictions/clip.mp4 or predictions/clip.mp4:
 
   NAME.json     the prediction, with notes on the file; NAME depends on the task: events, answers
   timeline.png  frames, sound, attention and prediction on one time axis
@@ -16,13 +17,17 @@ filled up with its last picture and silence.
 """
 
 import argparse
+import ast
 import json
+import operator
+import runpy
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import av
+import ml_collections
 import numpy as np
 from PIL import Image
 
@@ -142,7 +147,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     formatter_class=argparse.RawDescriptionHelpFormatter,
   )
   parser.add_argument('files', nargs='+', type=Path, metavar='FILE')
-  parser.add_argument('--workdir', type=Path, required=True, help='the folder of a run')
+  model_of = parser.add_mutually_exclusive_group(required=True)
+  model_of.add_argument('--workdir', type=Path, help='the folder of a run')
+  model_of.add_argument('--config', metavar='FILE[:VARIANT]', help='a config that trains nothing')
   parser.add_argument('--out', type=Path, help='where results go')
   parser.add_argument(
     '--question', action='append', default=[], metavar='TEXT', help='may be repeated'
@@ -158,17 +165,32 @@ def main(argv: Sequence[str] | None = None) -> int:
   parser.add_argument(
     '--masks', type=Path, metavar='DIR', help='of a model of segmentation: a PNG for every second'
   )
+  parser.add_argument(
+    '--classes', metavar='NAMES', help='of a model that matches names: "dog barking, church bell"'
+  )
+  parser.add_argument('--classes_from', type=Path, metavar='FILE', help='one name in each line')
+  parser.add_argument(
+    '--set',
+    action='append',
+    default=[],
+    metavar='FIELD=VALUE',
+    help='of the config, as in --set "model.head.picture=a drawing of a {}."',
+  )
   given = parser.parse_args(argv)
+  about: dict[str, Any]
   try:
     asked = given.question + (read_lines(given.questions) if given.questions else [])
-    config = trained.read_config(given.workdir, given.init)
+    config = settings(given)
     task = registry.build(config)
     question = ask(task, asked)  # before the weights are read, which takes longer
-    model = trained.load(given.workdir, config, task)
+    if given.workdir:
+      model = trained.load(given.workdir, config, task)
+      about = {'workdir': str(given.workdir), 'step': model.step}
+    else:
+      model, about = trained.untrained(config, task), {'config': given.config}
   except (OSError, ValueError) as error:
     parser.exit(1, f'error: {error}\n')
-  about = {'workdir': str(given.workdir), 'step': model.step}
-  out, failed = given.out or given.workdir / 'predictions', False
+  out, failed = given.out or (given.workdir or Path()) / 'predictions', False
   for path, folder in zip(given.files, _folders(given.files, out)):
     try:
       file, view = look(model, path, asked, question)
@@ -181,6 +203,35 @@ def main(argv: Sequence[str] | None = None) -> int:
       print(f'error: {media.printable(str(error))}', file=sys.stderr, flush=True)
       failed = True
   return int(failed)
+
+
+def settings(given: argparse.Namespace) -> ml_collections.ConfigDict:
+  """The config that the arguments name, with what they change in it.
+
+  Raises:
+    ValueError: there is no such config, or no such field in it.
+  """
+  if given.workdir:
+    config = trained.read_config(given.workdir)
+  else:
+    file, _, variant = given.config.partition(':')
+    if not Path(file).is_file():
+      raise ValueError(f'--config={given.config}: there is no file {file}.')
+    config = runpy.run_path(file)['get_config'](variant)
+  trained.set_init(config, given.init)
+  for name, _, text in (field.partition('=') for field in given.set):
+    try:
+      before = operator.attrgetter(name)(config)
+      value = text if isinstance(before, str) else ast.literal_eval(text)
+      config.update_from_flattened_dict({name: value})
+    except (AttributeError, KeyError, SyntaxError, TypeError, ValueError) as error:
+      raise ValueError(f'--set={name}={text}: {error}') from error
+  if given.classes or given.classes_from:
+    if 'classes' not in config.data:
+      raise ValueError('--classes: this model has fixed classes; one of matching takes any.')
+    names = read_lines(given.classes_from) if given.classes_from else given.classes.split(',')
+    config.data.classes = tuple(filter(None, map(str.strip, names)))
+  return config
 
 
 def read_lines(path: Path) -> list[str]:

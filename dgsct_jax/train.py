@@ -284,6 +284,8 @@ def _traced(profile: tuple[int, ...], start: int, num_steps: int) -> tuple[int, 
 
 def _check(config: ml_collections.ConfigDict) -> None:
   """Raises ValueError for settings that would fail only later in the run."""
+  if not config.trainable:
+    raise ValueError('config.trainable is empty: there is nothing to train; give --mode=evaluate.')
   if config.select_on not in ('val', 'test'):
     raise ValueError(f"config.select_on={config.select_on!r}; choose 'val' or 'test'.")
   for name in ('log_steps', 'save_steps', 'eval_epochs'):

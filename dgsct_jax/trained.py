@@ -1,4 +1,4 @@
-"""The best checkpoint of a run as a function from batches to outputs."""
+"""The best checkpoint of a run, or an untrained model, as a function from batches to outputs."""
 
 import dataclasses
 from collections.abc import Callable, Sequence
@@ -26,7 +26,7 @@ class Trained:
   config: ml_collections.ConfigDict
   task: Task
   mesh: Mesh
-  step: int  # of the checkpoint
+  step: int  # of the checkpoint; 0: it was not trained
   selected: dict[str, float]  # its metrics on the split that selected it; empty: it is the latest
   variables: states.Variables
   forward: Forward
@@ -48,13 +48,18 @@ def read_config(workdir: Path, init: Sequence[str] = ()) -> ml_collections.Confi
   """
   manager = checkpoint.find(workdir, '')
   config = checkpoint.config_of(checkpoint.read_run(manager, manager.latest_step()))
+  set_init(config, init)
+  return config
+
+
+def set_init(config: ml_collections.ConfigDict, init: Sequence[str]) -> None:
+  """Sets `config.init.NAME` for each 'NAME=FILE'. Raises ValueError if there is no such field."""
   for name, _, file in (given.partition('=') for given in init):
     if name not in config.init or not file:
       raise ValueError(
         f'--init={name}={file}: give NAME=FILE, NAME one of {", ".join(config.init)}.'
       )
     config.init[name] = file
-  return config
 
 
 def load(
@@ -76,6 +81,33 @@ def load(
   layout = states.layout(task.model, task.inputs.spec, config, mesh)
   frozen = states.fill(layout, frozen_only=True).frozen
   return restore(manager, config, task, layout, frozen, mesh)
+
+
+def untrained(
+  config: ml_collections.ConfigDict, task: Task | None = None, mesh: Mesh | None = None
+) -> Trained:
+  """The model of a config that trains nothing, from the files of `config.init` alone.
+
+  Args:
+    mesh: all devices, each with the whole model, if None.
+
+  Raises:
+    ValueError: the config trains something; or files are missing or leave variables open.
+  """
+  if config.trainable:
+    raise ValueError(
+      f'This config trains {", ".join(config.trainable)}; train it, and give the folder of the run,'
+      ' or choose one that trains nothing, such as configs/zero_shot.py.'
+    )
+  task, mesh = task or registry.build(config), mesh or sharding.make_mesh((-1, 1))
+  layout = states.layout(task.model, task.inputs.spec, config, mesh)
+  random = 'random' in config.init.values()
+  if not random and (drawn := sorted(layout.leaves.keys() - layout.sources.keys())):
+    raise ValueError(
+      f'{len(drawn)} variables come from no file of config.init and would be random, such as'
+      f' {drawn[0]}; name a file that has them, or choose a model without them.'
+    )
+  return Trained(config, task, mesh, 0, {}, states.fill(layout), compile_forward(task, mesh))
 
 
 def restore(

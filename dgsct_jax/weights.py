@@ -33,7 +33,7 @@ def find(given: str, wanted: Mapping[str, tuple[int, ...]]) -> Path:
   known = folder() / f'{sha256}-{table.VERSION}'
   kept = {source: known.with_name(f'{known.name}-{source}.safetensors') for source in SOURCES}
   for file in kept.values():
-    if file.is_file() and shapes(file) == dict(wanted):
+    if is_ours(file) and shapes(file) == dict(wanted):
       return file
   source, plan = recognise(path, given, wanted)
   out = kept[source]
@@ -74,8 +74,8 @@ def recognise(
 
 
 def is_ours(path: Path) -> bool:
-  """Whether a file is one that `convert` has written. False for a damaged one."""
-  if path.suffix != '.safetensors':
+  """Whether there is a whole file that `convert` has written."""
+  if path.suffix != '.safetensors' or not path.is_file():
     return False
   try:
     return all(name.startswith(COLLECTIONS) for name in shapes(path))

@@ -7,6 +7,7 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
+import tokenizers
 from PIL import Image
 
 from configs import ave as ave_config
@@ -302,3 +303,121 @@ def test_a_trained_run_is_asked_from_the_command_line(tmp_path, capsys):
   with pytest.raises(SystemExit):
     predict.main([str(path), f'--workdir={tmp_path / "run"}'])
   assert 'This model answers questions: give --question' in capsys.readouterr().err
+
+
+# Any words, without a run.
+
+
+@pytest.fixture(scope='module')
+def towers(tmp_path_factory):
+  """CLIP and CLAP at toy size with random weights, in the files of the Hugging Face hub."""
+  torch, transformers = pytest.importorskip('torch'), pytest.importorskip('transformers')
+  torch.manual_seed(0)
+  folder = tmp_path_factory.mktemp('hub')
+  text = dict(hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=64)
+  clip = transformers.CLIPConfig(
+    vision_config=text | dict(num_hidden_layers=12, image_size=32, patch_size=16),
+    text_config=text | dict(vocab_size=49408, max_position_embeddings=77),
+    projection_dim=8,
+  )
+  transformers.CLIPModel(clip).save_pretrained(folder / 'clip')
+  stages = dict(depths=[1] * 4, num_attention_heads=[1, 2, 4, 8], hidden_size=64)
+  clap = transformers.ClapConfig(
+    text_config=text | dict(vocab_size=300, max_position_embeddings=66, projection_dim=8),
+    audio_config=stages | dict(patch_embeds_hidden_size=8, num_mel_bins=64, projection_dim=8),
+    projection_dim=8,
+  )
+  transformers.ClapModel(clap).save_pretrained(folder / 'clap')
+  bpe = tokenizers.ByteLevelBPETokenizer()
+  bpe.train_from_iterator(['The sound of'], 300, special_tokens=['<s>', '<pad>', '</s>'])
+  bpe.save_model(str(folder / 'clap'))
+  return folder
+
+
+TOY = {
+  'model.visual': {
+    'kind': 'clip',
+    'variant': 'custom',
+    'image': 32,
+    'patch': 16,
+    'width': 16,
+    'depths': (2, 2, 6, 2),
+    'heads': 2,
+    'features': 8,
+  },
+  'model.text': {'variant': 'custom', 'width': 16, 'depth': 1, 'heads': 2, 'features': 8},
+  'model.audio.width': 8,
+  'model.audio.depths': (1, 1, 1, 1),
+  'model.audio.heads': (1, 2, 4, 8),
+  'model.roberta': {'vocabulary': 300, 'positions': 66, 'width': 16, 'depth': 1, 'heads': 2},
+  'model.features': 8,
+}
+
+
+def test_any_words_are_found_in_any_clip_without_a_run(towers, tmp_path, monkeypatch, capsys):
+  monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path / 'cache'))
+  monkeypatch.chdir(tmp_path)
+  clips.write(tmp_path / 'clip.mp4', clips.counter(50), np.arange(50) / 25, clips.tone(32000, 2))
+  (tmp_path / 'toy.py').write_text(
+    'from configs import zero_shot\n'
+    'def get_config(variant):\n'
+    '  config = zero_shot.get_config(variant)\n'
+    f'  config.update_from_flattened_dict({TOY!r})\n'
+    '  return config\n'
+  )
+  names = ['dog barking', 'church_bell', 'Male speech, man speaking']
+  (tmp_path / 'names.txt').write_text('\n'.join(names) + '\n\n')
+  command = ['--config=toy.py', '--classes_from=names.txt', 'clip.mp4']
+  command += [f'--init=clip={towers}/clip', f'--init=clap={towers}/clap']
+  assert predict.main(command) == 0
+  said = capsys.readouterr().out
+  assert f'{towers}/clip: clip, converted and kept as {tmp_path}/cache/dgsct_jax/' in said
+  assert f'{towers}/clap: clap, converted and kept as {tmp_path}/cache/dgsct_jax/' in said
+  record = json.loads((tmp_path / 'predictions' / 'clip.mp4' / 'matches.json').read_text())
+  assert record['classes'] == names and record['config'] == 'toy.py'
+  assert [row['second'] for row in record['timeline']] == [0, 1]
+  for row in record['timeline']:
+    for stream in ('seen', 'heard', 'both'):
+      shares = row[stream]['probabilities']
+      assert list(shares) == names and abs(sum(shares.values()) - 1) < 1e-3
+      assert row[stream]['class'] == max(shares, key=shares.get)
+  for name in ('timeline.png', 'film.mp4'):
+    assert (tmp_path / 'predictions' / 'clip.mp4' / name).is_file()
+
+  others = [*command[:1], '--classes=dog, bell', *command[2:], '--set=model.head.picture=The {}']
+  assert predict.main(others) == 0
+  said = capsys.readouterr().out
+  assert 'converted' not in said and '0:01  seen ' in said
+
+
+@pytest.mark.parametrize(
+  'given, told',
+  [
+    ([], 'There are no classes; give at least one name'),
+    (['--classes=dog, Dog'], 'stand twice'),
+    (['--classes=dog', '--set=model.head.nothing=1'], '--set=model.head.nothing=1: '),
+    (['--classes=dog', '--set=model.head.share=much'], '--set=model.head.share=much: '),
+    (['--classes=dog', '--init=visual=x'], 'give NAME=FILE, NAME one of'),
+    (
+      ['--classes=dog', '--init=clap=nowhere', '--set=model.tokenizer.clap=letters'],
+      'config.init.clap=nowhere: nowhere is not a file',
+    ),
+    (['--classes=dog', '--question=What?'], 'This model takes no questions'),
+  ],
+)
+def test_what_a_config_cannot_use_is_told_before_weights_are_read(towers, capfd, given, told):
+  with pytest.raises(SystemExit) as stop:
+    command = ['--config=configs/zero_shot.py', f'--init=clap={towers}/clap', 'clip.mp4']
+    predict.main([*command, *given])
+  assert stop.value.code == 1 and told in capfd.readouterr().err
+
+
+def test_a_config_that_trains_needs_a_run(towers, capfd):
+  for config, told in (
+    ('configs/few_shot.py:tiny', 'This config trains encoder/exchange_.*; train it, and give'),
+    ('configs/nowhere.py', 'there is no file configs/nowhere.py'),
+    ('configs/zero_shot.py:other', "unknown words ['other']"),
+  ):
+    with pytest.raises(SystemExit):
+      predict.main([f'--config={config}', '--classes=dog', 'clip.mp4'])
+    assert told.partition('.*')[0] in capfd.readouterr().err

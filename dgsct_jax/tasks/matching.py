@@ -310,9 +310,9 @@ def show(clip: Clip, outputs: Outputs, *, names: tuple[str, ...], encoder: DualE
 
 
 def present(clip: Clip) -> Bool[np.ndarray, 't 2']:
-  """Whether there is something to see and to hear in each second of a clip."""
+  """Whether there is something to see and to hear in each second: neither black nor silent."""
   assert clip.frames is not None and clip.wave is not None
-  seen = np.ptp(clip.frames.reshape(len(clip.frames), -1), axis=1) > 0
+  seen = clip.frames.max((1, 2, 3)) > 0
   heard = np.sqrt(np.square(clip.wave).mean(-1)) > SILENT
   return np.stack([seen, heard], 1)
 
