@@ -28,15 +28,15 @@ SECONDS, RATE = 10, 32000
 
 
 @dataclasses.dataclass(frozen=True)
-class Clip:
+class Entry:
   """A synthetic clip; its id is the seed."""
 
   id: str
 
 
-def make(clip: Clip) -> records.Record:
+def make(entry: Entry) -> records.Record:
   """Frames of smooth noise, as large in JPEG as real ones (about 15 kB), and a wave of noise."""
-  rng = np.random.default_rng(int(clip.id))
+  rng = np.random.default_rng(int(entry.id))
   frames = []
   for _ in range(SECONDS):
     coarse = Image.fromarray(rng.integers(0, 256, (24, 24, 3), dtype=np.uint8))
@@ -47,7 +47,7 @@ def make(clip: Clip) -> records.Record:
       )
     )
   wave = (rng.normal(size=SECONDS * RATE) * 2000).astype(np.int16)
-  return {'id': clip.id, 'frames': frames, 'wave': wave, 'label': np.zeros(SECONDS, np.int32)}
+  return {'id': entry.id, 'frames': frames, 'wave': wave, 'label': np.zeros(SECONDS, np.int32)}
 
 
 def build(folder: Path, clips: int) -> None:
@@ -58,7 +58,7 @@ def build(folder: Path, clips: int) -> None:
     'wave': records.wave(SECONDS * RATE),
     'label': tfds.features.Tensor(shape=(SECONDS,), dtype=np.int32),
   }
-  splits = {'train': [Clip(str(i)) for i in range(clips)]}
+  splits = {'train': [Entry(str(i)) for i in range(clips)]}
   records.write(records.Recipe('ave', '1.0.0', features, splits, make), folder)
 
 

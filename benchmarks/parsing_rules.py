@@ -35,7 +35,7 @@ def main(argv: list[str]) -> None:
         print(f'| {rule} | {told} | {level} | {" | ".join(cells)} |')
 
 
-def truth(clips: list[llp.Clip]) -> dict[str, np.ndarray]:
+def truth(clips: list[llp.Entry]) -> dict[str, np.ndarray]:
   """What is heard and seen, as a batch has it."""
   return {
     'audio': np.stack([llp.raster(clip.heard) for clip in clips]),
@@ -43,7 +43,7 @@ def truth(clips: list[llp.Clip]) -> dict[str, np.ndarray]:
   }
 
 
-def rules(clips: list[llp.Clip]) -> dict[str, dict[str, np.ndarray]]:
+def rules(clips: list[llp.Entry]) -> dict[str, dict[str, np.ndarray]]:
   """What each rule hears and sees, from 0 to 1."""
   nothing = np.zeros((len(clips), llp.SECONDS, len(llp.CLASSES)))
   speech, weak = nothing.copy(), nothing.copy()
@@ -58,7 +58,7 @@ def rules(clips: list[llp.Clip]) -> dict[str, dict[str, np.ndarray]]:
   }
 
 
-def score(clips: list[llp.Clip], rule: str) -> dict[str, float]:
+def score(clips: list[llp.Entry], rule: str) -> dict[str, float]:
   """The metrics of the task, of a rule on all clips."""
   found = rules(clips)[rule]
   outputs = {f'{stream}_probability': on for stream, on in found.items()}

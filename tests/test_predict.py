@@ -83,7 +83,7 @@ def events(model, path, tmp_path):
 def test_an_ave_clip_is_seen_and_heard_as_in_training(tmp_path):
   model = stand(ave_config.get_config('tiny'), hear)
   path = video(tmp_path / 'a.mp4', 10)
-  record = dataset.Read(RATE, 256, 16)(dataset.Clip('a', 0, 2, 0, 10, str(path)))
+  record = dataset.Read(RATE, 256, 16)(dataset.Entry('a', 0, 2, 0, 10, str(path)))
   for transform in model.task.inputs.decode:
     record = transform.map(record)
   predict.look(model, path)
@@ -254,7 +254,7 @@ def test_the_model_gets_the_seconds_that_the_data_set_would_take(asked, tmp_path
     np.arange(120) / 5,
     clips.tone(32000, 24, 300) * np.linspace(0, 1, 32000 * 24, dtype=np.float32),
   )
-  record = music_avqa.Read(RATE, 256, 0.5)(music_avqa.Clip('a', str(path)))
+  record = music_avqa.Read(RATE, 256, 0.5)(music_avqa.Entry('a', str(path)))
   expected = transforms.DecodeWave(T, RATE).map(asked.task.inputs.decode[0].map(record))
   predict.look(asked, path, ['Is it?'], predict.ask(asked.task, ['Is it?']))
   (batch,) = asked.seen

@@ -55,12 +55,12 @@ def examine(recipe: records.Recipe, workers: int = 0) -> list[Finding]:
   Args:
     workers: processes that read; with 0 this one does.
   """
-  clips = [(split, clip) for split, listed in recipe.splits.items() for clip in listed]
+  entries = [(split, entry) for split, listed in recipe.splits.items() for entry in listed]
   look, findings = _Look(recipe.read), []
-  for (split, clip), (kinds, detail, content) in zip(clips, _map(look, clips, workers)):
-    findings.append(Finding(split, clip.id, kinds, detail, content))
-    if len(findings) % 500 == 0 or len(findings) == len(clips):
-      print(f'{len(findings)} of {len(clips)} clips', file=sys.stderr, flush=True)
+  for (split, entry), (kinds, detail, content) in zip(entries, _map(look, entries, workers)):
+    findings.append(Finding(split, entry.id, kinds, detail, content))
+    if len(findings) % 500 == 0 or len(findings) == len(entries):
+      print(f'{len(findings)} of {len(entries)} clips', file=sys.stderr, flush=True)
   return _compared(findings)
 
 
@@ -132,12 +132,12 @@ def report(findings: Sequence[Finding], counts: Sequence[tuple[str, int, int, in
 
 @dataclasses.dataclass(frozen=True)
 class _Look:
-  """A clip -> (kinds, detail, hash of the content); a class, to be sent to worker processes."""
+  """(split, entry) -> (kinds, detail, hash of the content); a class, for worker processes."""
 
   read: Callable[[Any], records.Record]
 
-  def __call__(self, clip: tuple[str, records.Clip]) -> tuple[tuple[str, ...], str, str]:
-    result = records.Attempt(self.read)(clip[1])
+  def __call__(self, listed: tuple[str, records.Entry]) -> tuple[tuple[str, ...], str, str]:
+    result = records.Attempt(self.read)(listed[1])
     if isinstance(result, Exception):
       wrong = 'wrong length' if isinstance(result, cut.WrongLength) else 'unreadable'
       return ('missing' if isinstance(result, FileNotFoundError) else wrong,), str(result), ''
@@ -184,13 +184,13 @@ def _compared(findings: Sequence[Finding]) -> list[Finding]:
   return result
 
 
-def _map(look: _Look, clips: Sequence, workers: int) -> Iterator:
+def _map(look: _Look, entries: Sequence, workers: int) -> Iterator:
   if not workers:
-    yield from map(look, clips)
+    yield from map(look, entries)
     return
   spawn = multiprocessing.get_context('spawn')
   with concurrent.futures.ProcessPoolExecutor(workers, spawn) as pool:
-    yield from pool.map(look, clips, chunksize=16)
+    yield from pool.map(look, entries, chunksize=16)
 
 
 if __name__ == '__main__':

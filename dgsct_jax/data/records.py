@@ -32,27 +32,30 @@ class Remark(UserWarning):
 
 
 @runtime_checkable
-class Clip(Protocol):
-  """What `Recipe.read` turns into a record: a small picklable value with a complete repr."""
+class Entry(Protocol):
+  """A clip as a data set lists it, which `Recipe.read` turns into a record.
+
+  A small picklable value with a complete repr, `Name(fields)`.
+  """
 
   @property
   def id(self) -> str:
     """Its name, which need not be unique."""
 
 
-AnyClip = TypeVar('AnyClip', bound=Clip)
+AnyEntry = TypeVar('AnyEntry', bound=Entry)
 
 
 @dataclasses.dataclass(frozen=True)
-class Recipe(Generic[AnyClip]):
+class Recipe(Generic[AnyEntry]):
   """One data set before it is built: its clips in the order of the files, and how to read one."""
 
   name: str
   version: str  # of the rules by which clips are cut: new rules, new version
   features: Mapping[str, tfds.features.FeatureConnector]
-  splits: Mapping[str, Sequence[AnyClip]]
+  splits: Mapping[str, Sequence[AnyEntry]]
   # A function or a frozen dataclass; raises ValueError or OSError for a clip that cannot be used.
-  read: Callable[[AnyClip], Record]
+  read: Callable[[AnyEntry], Record]
   files: Mapping[str, str] = dataclasses.field(default_factory=dict)  # stored with it: name -> text
   remarks: Sequence[str] = ()  # on oddities of the label files that do not prevent their use
 
@@ -314,7 +317,7 @@ class _Shard:
 
   title: str
   kept: Path
-  clips: tuple[Clip, ...]
+  entries: tuple[Entry, ...]
   read: Callable[[Any], Record]
   pool: concurrent.futures.Executor | None
 
@@ -328,19 +331,19 @@ class _Shard:
     bad: list[tuple[str, str]] = []
     remarks: list[tuple[str, str]] = []
     attempt = Attempt(self.read)
-    results = self.pool.map(attempt, self.clips) if self.pool else map(attempt, self.clips)
-    for i, (clip, result) in enumerate(zip(self.clips, results)):
+    results = self.pool.map(attempt, self.entries) if self.pool else map(attempt, self.entries)
+    for i, (entry, result) in enumerate(zip(self.entries, results)):
       if sys.stderr.isatty():
         print(f'\r{self.title}: {i}', end='', file=sys.stderr, flush=True)
       if isinstance(result, Exception):
-        bad.append((clip.id, str(result)))
+        bad.append((entry.id, str(result)))
         continue
       record, texts = result
-      ids.append(clip.id)
-      remarks += [(clip.id, text) for text in texts]
-      yield clip.id, record
+      ids.append(entry.id)
+      remarks += [(entry.id, text) for text in texts]
+      yield entry.id, record
     report.write_text(json.dumps({'ids': ids, 'bad': bad, 'remarks': remarks}))
-    rate = len(self.clips) / (time.monotonic() - started)
+    rate = len(self.entries) / (time.monotonic() - started)
     print(f'\r{self.title}: {rate:.1f} per second, {len(bad)} bad', file=sys.stderr, flush=True)
 
 
@@ -350,12 +353,12 @@ class Attempt:
 
   read: Callable[[Any], Record]
 
-  def __call__(self, clip: Clip) -> tuple[Record, list[str]] | Exception:
+  def __call__(self, entry: Entry) -> tuple[Record, list[str]] | Exception:
     """The record and the remarks on it, or the error."""
     with warnings.catch_warnings(record=True) as caught:
       warnings.simplefilter('always')
       try:
-        record = self.read(clip)
+        record = self.read(entry)
       except (ValueError, OSError) as error:
         return error
     return record, [str(w.message) for w in caught if issubclass(w.category, Remark)]
@@ -387,5 +390,6 @@ def _fingerprint(recipe: Recipe) -> str:
   features = tfds.features.FeaturesDict(dict(recipe.features)).to_json_content()
   read = getattr(recipe.read, '__qualname__', repr(recipe.read))
   parts = [recipe.name, recipe.version, str(features), read, repr(sorted(recipe.files.items()))]
-  parts += [f'{split}: {clip!r}' for split, clips in recipe.splits.items() for clip in clips]
+  for split, entries in recipe.splits.items():  # under one name, by which builds are known
+    parts += [f'{split}: Clip({repr(entry).partition("(")[2]}' for entry in entries]
   return hashlib.sha256('\n'.join(parts).encode()).hexdigest()

@@ -150,7 +150,7 @@ def test_windows_go_on_where_the_one_before_ended(tmp_path):
 
 def test_a_clip_of_ave_is_cut_as_in_training(tmp_path):
   path = video(tmp_path / 'a.mp4', 10)
-  expected = ave.Read(RATE, 256, 16)(ave.Clip('a', 0, 2, 0, 10, str(path)))
+  expected = ave.Read(RATE, 256, 16)(ave.Entry('a', 0, 2, 0, 10, str(path)))
   windows = lambda length: ave.KIND.windows(None, length)
   ((record, _),) = open_file(path, windows).examples(ave.KIND.side(None))
   np.testing.assert_array_equal(record['wave'], expected['wave'])

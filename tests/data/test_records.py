@@ -19,7 +19,7 @@ from dgsct_jax.data import records
 
 
 @dataclasses.dataclass(frozen=True)
-class Clip:
+class Entry:
   id: str
   fault: str = ''
 
@@ -30,25 +30,25 @@ class Read:
 
   folder: Path
 
-  def __call__(self, clip):
+  def __call__(self, entry):
     with open(self.folder / 'log', 'a') as log:
-      log.write(f'{clip.id}\n')
-    if clip.fault and not (self.folder / f'repaired-{clip.id}').exists():
-      if clip.fault == 'kill':
+      log.write(f'{entry.id}\n')
+    if entry.fault and not (self.folder / f'repaired-{entry.id}').exists():
+      if entry.fault == 'kill':
         os.kill(os.getpid(), signal.SIGKILL)
-      if clip.fault == 'short':
+      if entry.fault == 'short':
         warnings.warn('was short', records.Remark)
       else:
-        raise ValueError(clip.fault)
-    number = int(clip.id[1:])
+        raise ValueError(entry.fault)
+    number = int(entry.id[1:])
     frames = [bytes([number, i]) for i in range(3)]
-    return {'id': clip.id, 'frames': frames, 'wave': np.full(5, -number, np.int16)}
+    return {'id': entry.id, 'frames': frames, 'wave': np.full(5, -number, np.int16)}
 
   def log(self):
     return (self.folder / 'log').read_text().split()
 
 
-DEADLY = [Clip(f't{i}', 'kill' if i == 9 else '') for i in range(10)]
+DEADLY = [Entry(f't{i}', 'kill' if i == 9 else '') for i in range(10)]
 
 
 def run(code, folder):
@@ -66,13 +66,13 @@ def small_shards(monkeypatch):
   monkeypatch.setattr(records, 'SHARD', 4)
 
 
-def make(folder, train, val=(Clip('v0'), Clip('v1'))):
+def make(folder, train, val=(Entry('v0'), Entry('v1'))):
   features = {'id': tfds.features.Text(), 'frames': records.IMAGES, 'wave': records.wave(5)}
   return records.Recipe('toy', '1.0.0', features, {'train': train, 'val': val}, Read(folder))
 
 
 def test_records_come_back_in_the_order_of_the_recipe_over_several_files(tmp_path, small_shards):
-  recipe = make(tmp_path, [Clip(f't{i}') for i in range(10)])
+  recipe = make(tmp_path, [Entry(f't{i}') for i in range(10)])
   folder = records.write(recipe, tmp_path / 'out')
   assert len(list(folder.glob('toy-train.array_record-*'))) == 3
   source = records.load(tmp_path / 'out', 'toy', 'train')
@@ -86,8 +86,8 @@ def test_records_come_back_in_the_order_of_the_recipe_over_several_files(tmp_pat
 def test_all_bad_clips_are_listed_and_nothing_can_be_read(tmp_path, small_shards):
   recipe = make(
     tmp_path,
-    [Clip('t0'), Clip('t1', 'has no sound'), Clip('t2'), Clip('t3')],
-    [Clip('v0'), Clip('v1', 'is 3 s long')],
+    [Entry('t0'), Entry('t1', 'has no sound'), Entry('t2'), Entry('t3')],
+    [Entry('v0'), Entry('v1', 'is 3 s long')],
   )
   with pytest.raises(ValueError, match=r'(?s)2 clips.*t1: has no sound.*v1: is 3 s long.*skip_bad'):
     records.write(recipe, tmp_path / 'out')
@@ -96,7 +96,7 @@ def test_all_bad_clips_are_listed_and_nothing_can_be_read(tmp_path, small_shards
 
 
 def test_the_rest_is_built_on_request_and_says_what_was_left_out(tmp_path, small_shards):
-  recipe = make(tmp_path, [Clip('t0'), Clip('t1', 'has no sound'), Clip('t2')])
+  recipe = make(tmp_path, [Entry('t0'), Entry('t1', 'has no sound'), Entry('t2')])
   folder = records.write(recipe, tmp_path / 'out', skip_bad=True)
   source = records.load(tmp_path / 'out', 'toy', 'train')
   assert source.ids == [source[i]['id'] for i in range(len(source))] == ['t0', 't2']
@@ -104,13 +104,13 @@ def test_the_rest_is_built_on_request_and_says_what_was_left_out(tmp_path, small
 
 
 def test_what_was_made_good_is_noted(tmp_path):
-  folder = records.write(make(tmp_path, [Clip('t0'), Clip('t1', 'short')]), tmp_path / 'out')
+  folder = records.write(make(tmp_path, [Entry('t0'), Entry('t1', 'short')]), tmp_path / 'out')
   assert len(records.load(tmp_path / 'out', 'toy', 'train')) == 2
   assert json.loads((folder / 'remarks.json').read_text()) == ['t1: was short']
 
 
 def test_a_rerun_after_a_repair_reads_only_the_file_that_was_bad(tmp_path, small_shards):
-  recipe = make(tmp_path, [Clip(f't{i}', 'broken' if i == 5 else '') for i in range(10)])
+  recipe = make(tmp_path, [Entry(f't{i}', 'broken' if i == 5 else '') for i in range(10)])
   with pytest.raises(ValueError, match='t5: broken'):
     records.write(recipe, tmp_path / 'out')
   assert len(recipe.read.log()) == 12
@@ -138,7 +138,7 @@ def test_a_killed_build_leaves_nothing_to_read_and_the_next_continues(tmp_path, 
 
 
 def test_processes_build_the_same_as_one(tmp_path):
-  recipe = make(tmp_path, [Clip(f't{i}') for i in range(6)])
+  recipe = make(tmp_path, [Entry(f't{i}') for i in range(6)])
   for workers in (0, 2):
     records.write(recipe, tmp_path / str(workers), workers=workers)
   one, two = (records.load(tmp_path / str(n), 'toy', 'train') for n in (0, 2))
@@ -148,38 +148,45 @@ def test_processes_build_the_same_as_one(tmp_path):
 
 def test_an_apache_beam_runner_builds_the_same(tmp_path, small_shards):
   pytest.importorskip('apache_beam', reason='install the extra [beam]')
-  recipe = make(tmp_path, [Clip(f't{i}') for i in range(10)])
+  recipe = make(tmp_path, [Entry(f't{i}') for i in range(10)])
   for runner in (None, 'DirectRunner'):
     records.write(recipe, tmp_path / str(runner), beam_runner=runner)
   one, two = (records.load(tmp_path / str(n), 'toy', 'train') for n in (None, 'DirectRunner'))
   assert [one[i]['id'] for i in range(10)] == [two[i]['id'] for i in range(10)]
-  faulty = make(tmp_path, [Clip('t0', 'has no sound'), Clip('t1')])
+  faulty = make(tmp_path, [Entry('t0', 'has no sound'), Entry('t1')])
   with pytest.raises(ValueError, match='t0: has no sound'):
     records.write(faulty, tmp_path / 'bad', beam_runner='DirectRunner')
 
 
 def test_other_clips_do_not_overwrite_a_built_set(tmp_path):
-  records.write(make(tmp_path, [Clip('t0')]), tmp_path / 'out')
+  records.write(make(tmp_path, [Entry('t0')]), tmp_path / 'out')
   with pytest.raises(ValueError, match='built from other clips or settings'):
-    records.write(make(tmp_path, [Clip('t1')]), tmp_path / 'out')
+    records.write(make(tmp_path, [Entry('t1')]), tmp_path / 'out')
+
+
+def test_the_name_of_its_type_does_not_tell_an_entry_from_another(tmp_path):
+  records.write(make(tmp_path, [Entry('t0')]), tmp_path / 'out')
+  renamed = dataclasses.make_dataclass('Row', [], bases=(Entry,), frozen=True)
+  assert repr(renamed('t0')).startswith('Row(')
+  records.write(make(tmp_path, [renamed('t0')]), tmp_path / 'out')
 
 
 def test_an_empty_split_is_an_error_before_and_after_reading(tmp_path):
   with pytest.raises(ValueError, match="split 'train'"):
     records.write(make(tmp_path, []), tmp_path / 'out')
   with pytest.raises(ValueError, match="split 'train', can be used"):
-    records.write(make(tmp_path, [Clip('t0', 'broken')]), tmp_path / 'out', skip_bad=True)
+    records.write(make(tmp_path, [Entry('t0', 'broken')]), tmp_path / 'out', skip_bad=True)
 
 
 def test_small_files_lie_with_the_records(tmp_path):
-  recipe = dataclasses.replace(make(tmp_path, [Clip('t0')]), files={'questions.json': '[1, "？"]'})
+  recipe = dataclasses.replace(make(tmp_path, [Entry('t0')]), files={'questions.json': '[1, "？"]'})
   records.write(recipe, tmp_path / 'out')
   folder = records.load(tmp_path / 'out', 'toy', 'train').folder
   assert (folder / 'questions.json').read_text(encoding='utf-8') == '[1, "？"]'
 
 
 def test_records_come_in_another_order_if_a_file_says_so(tmp_path):
-  recipe = make(tmp_path, [Clip(f't{i}', 'broken' * (i == 1)) for i in range(4)])
+  recipe = make(tmp_path, [Entry(f't{i}', 'broken' * (i == 1)) for i in range(4)])
   recipe = dataclasses.replace(recipe, files={'train.order.txt': 't3\nt1\nt0\nt2'})
   records.write(recipe, tmp_path / 'out', skip_bad=True)
   source = records.load(tmp_path / 'out', 'toy', 'train')
@@ -187,14 +194,14 @@ def test_records_come_in_another_order_if_a_file_says_so(tmp_path):
 
 
 def test_a_missing_split_names_those_there_are(tmp_path):
-  records.write(make(tmp_path, [Clip('t0')]), tmp_path / 'out')
+  records.write(make(tmp_path, [Entry('t0')]), tmp_path / 'out')
   with pytest.raises(ValueError, match=r"no split 'test', only \['train', 'val'\]"):
     records.load(tmp_path / 'out', 'toy', 'test')
 
 
 def test_building_and_reading_need_neither_tensorflow_nor_jax(tmp_path):
   code = (
-    't.records.write(t.make(folder, [t.Clip("t0")]), folder / "out"); '
+    't.records.write(t.make(folder, [t.Entry("t0")]), folder / "out"); '
     't.records.load(folder / "out", "toy", "train")[0]; '
     'assert not {"tensorflow", "jax"} & set(sys.modules)'
   )

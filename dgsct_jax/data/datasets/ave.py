@@ -53,7 +53,7 @@ BACKGROUND = len(CLASSES)
 
 
 @dataclasses.dataclass(frozen=True)
-class Clip:
+class Entry:
   """One row of Annotations.txt; 46 videos have two or more."""
 
   id: str  # of the video
@@ -78,17 +78,17 @@ class Read:
   frames_per_second: int  # at which videos are cut before ten frames are chosen
   usual: int = dataclasses.field(default=0, repr=False)  # pictures in a folder
 
-  def __call__(self, clip: Clip) -> records.Record:
+  def __call__(self, entry: Entry) -> records.Record:
     """Raises ValueError or OSError if the clip cannot be used."""
     times = frame_times(self.frames_per_second)
-    frames, wave = cut.read_clip(clip.files, clip.id, times, self.rate, self.side, self.usual)
+    frames, wave = cut.read_clip(entry.files, entry.id, times, self.rate, self.side, self.usual)
     return {
-      'id': clip.id,
-      'row': clip.row,
+      'id': entry.id,
+      'row': entry.row,
       'frames': frames,
       'wave': wave,
-      'event': clip.event,
-      'label': np.array(clip.label, np.int32),
+      'event': entry.event,
+      'label': np.array(entry.label, np.int32),
     }
 
 
@@ -110,7 +110,7 @@ def recipe(
     )
   usual = cut.usual_count(root / 'frames' / row.id for row in rows) if released else 0
   missing = str(root / 'AVE' / '{}.mp4')  # the file that the error names
-  clips = [
+  entries = [
     dataclasses.replace(
       row, files=str(root if released else videos.get(row.id, missing.format(row.id)))
     )
@@ -128,14 +128,14 @@ def recipe(
     name='ave',
     version=VERSION,
     features=features,
-    splits={name: [clips[i] for i in order] for name, order in splits(root, rows).items()},
+    splits={name: [entries[i] for i in order] for name, order in splits(root, rows).items()},
     read=Read(rate, side, frames_per_second, usual),
     files={'classes.txt': '\n'.join(CLASSES)},
     remarks=repeated(rows),
   )
 
 
-def annotations(root: Path) -> list[Clip]:
+def annotations(root: Path) -> list[Entry]:
   """The rows of Annotations.txt, without their files."""
   rows = files.lines(root / 'Annotations.txt')
   if rows and rows[0][1].startswith('Category&'):
@@ -145,7 +145,7 @@ def annotations(root: Path) -> list[Clip]:
   ]
 
 
-def repeated(rows: list[Clip]) -> list[str]:
+def repeated(rows: list[Entry]) -> list[str]:
   """Remarks on equal rows of Annotations.txt."""
   same: dict[tuple[int, str, int, int], list[int]] = {}
   for row in rows:
@@ -157,7 +157,7 @@ def repeated(rows: list[Clip]) -> list[str]:
   ]
 
 
-def splits(root: Path, rows: list[Clip]) -> dict[str, list[int]]:
+def splits(root: Path, rows: list[Entry]) -> dict[str, list[int]]:
   """The rows of each split in their order, from NAME_order.h5 or NAMESet.txt, which must agree."""
   result: dict[str, list[int]] = {}
   numbers: dict[tuple[int, str, int, int], list[int]] = {}
@@ -220,14 +220,14 @@ def _read_list(
   return places
 
 
-def _key(row: Clip) -> tuple[int, str, int, int]:
+def _key(row: Entry) -> tuple[int, str, int, int]:
   return row.event, row.id, row.start, row.end
 
 
-def _parse(path: Path, line: int, text: str, row: int) -> Clip:
+def _parse(path: Path, line: int, text: str, row: int) -> Entry:
   try:
     category, video, _, start, end = text.split('&')
-    return Clip(video, row, CLASSES.index(category), int(start), int(end), '')
+    return Entry(video, row, CLASSES.index(category), int(start), int(end), '')
   except ValueError:
     raise ValueError(
       f'{path}, line {line}: {text!r} is not a known class, a video, a quality, and two seconds,'

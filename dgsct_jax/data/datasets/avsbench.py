@@ -27,7 +27,7 @@ SOFT = 0.2  # share of grey pixels above which a picture is not accepted as a ma
 
 
 @dataclasses.dataclass(frozen=True)
-class Clip:
+class Entry:
   """A row of the list, and the places of its files."""
 
   id: str
@@ -47,41 +47,45 @@ class Read:
   rate: int  # of the stored sound
   side: int  # maximum of the shorter side of frames taken from videos
 
-  def __call__(self, clip: Clip) -> records.Record:
+  def __call__(self, entry: Entry) -> records.Record:
     """Raises ValueError or OSError if the clip cannot be used."""
-    start = cut.start_of(clip.video, clip.start, SECONDS) if clip.video else 0
-    if clip.frames:
-      frames = cut.read_pictures([Path(path) for path in clip.frames])
+    start = cut.start_of(entry.video, entry.start, SECONDS) if entry.video else 0
+    if entry.frames:
+      frames = cut.read_pictures([Path(path) for path in entry.frames])
     else:
       times = [start + i + FRAME_AT for i in range(SECONDS)]
-      frames = cut.video_frames(clip.video, times, self.side)
-    if clip.waves:
-      wave = _stored_waves(clip.waves).get(clip.sound)
+      frames = cut.video_frames(entry.video, times, self.side)
+    if entry.waves:
+      wave = _stored_waves(entry.waves).get(entry.sound)
       if wave is None:
-        raise FileNotFoundError(f'{clip.waves} has no {clip.sound!r}.')
+        raise FileNotFoundError(f'{entry.waves} has no {entry.sound!r}.')
       wave = cut.fit(
         np.asarray(wave, np.float32).reshape(-1),
         SECONDS,
         self.rate,
-        f'{clip.sound} in {clip.waves}',
+        f'{entry.sound} in {entry.waves}',
       )
     else:
-      wave = cut.video_wave(clip.video, SECONDS, self.rate, start)
-    masks = [binary_mask(path) for path in clip.masks]
+      wave = cut.video_wave(entry.video, SECONDS, self.rate, start)
+    masks = [binary_mask(path) for path in entry.masks]
     if all(transforms.decode_image(mask).all() for mask in masks):
       remark = 'its masks cover the whole picture in every second'
       warnings.warn(remark, records.Remark, stacklevel=2)
     return {
-      'id': clip.id,
+      'id': entry.id,
       'frames': frames,
       'wave': wave,
       'masks': masks,
-      'category': clip.category,
+      'category': entry.category,
     }
 
 
 def recipe(
-  name: str, clips: Mapping[str, list[Clip]], rate: int, side: int, categories: Sequence[str] = ()
+  name: str,
+  entries: Mapping[str, list[Entry]],
+  rate: int,
+  side: int,
+  categories: Sequence[str] = (),
 ) -> records.Recipe:
   """The data set of some clips, which will be read in their order.
 
@@ -95,9 +99,12 @@ def recipe(
     'masks': records.IMAGES,  # PNG of one channel, 0 or 255
     'category': tfds.features.Scalar(np.int32),
   }
-  stored = {split: sorted(listed, key=lambda clip: clip.waves) for split, listed in clips.items()}
+  stored = {
+    split: sorted(listed, key=lambda entry: entry.waves) for split, listed in entries.items()
+  }
   files = {
-    f'{split}.order.txt': '\n'.join(clip.id for clip in listed) for split, listed in clips.items()
+    f'{split}.order.txt': '\n'.join(entry.id for entry in listed)
+    for split, listed in entries.items()
   }
   if categories:
     files['classes.txt'] = '\n'.join(categories)

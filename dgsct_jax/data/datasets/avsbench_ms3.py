@@ -19,13 +19,13 @@ def recipe(source: str | os.PathLike, *, rate: int = 32000, side: int = 256) -> 
   """
   root = cut.find_root(source, 'AVSBench_data/Multi-sources', 'ms3_meta_data.csv')
   folder, videos = avsbench.find_media(root, 'ms3_data')
-  clips: dict[str, list[avsbench.Clip]] = {split: [] for split in avsbench.SPLITS}
+  entries: dict[str, list[avsbench.Entry]] = {split: [] for split in avsbench.SPLITS}
   for name, split in rows(root / 'ms3_meta_data.csv'):
     numbers = range(1, avsbench.SECONDS + 1)
     masks = folder / 'gt_masks' / split / name
     pictures = folder / 'visual_frames' / name
-    clips[split].append(
-      avsbench.Clip(
+    entries[split].append(
+      avsbench.Entry(
         id=name,
         frames=() if videos else tuple(str(pictures / f'{name}.mp4_{i}.png') for i in numbers),
         video=str(videos.get(name, folder / 'raw_videos' / f'{name}.mp4')) if videos else '',
@@ -34,7 +34,7 @@ def recipe(source: str | os.PathLike, *, rate: int = 32000, side: int = 256) -> 
         sound=f'{name}.wav',
       )
     )
-  return avsbench.recipe('avsbench_ms3', clips, rate, side)
+  return avsbench.recipe('avsbench_ms3', entries, rate, side)
 
 
 def rows(path: Path) -> list[tuple[str, str]]:

@@ -46,7 +46,7 @@ def recipe(source: str | os.PathLike, *, rate: int = 32000, side: int = 256) -> 
   """
   root = cut.find_root(source, 'AVSBench_data/Single-source', 's4_meta_data.csv')
   folder, videos = avsbench.find_media(root, 's4_data')
-  clips: dict[str, list[avsbench.Clip]] = {split: [] for split in avsbench.SPLITS}
+  entries: dict[str, list[avsbench.Entry]] = {split: [] for split in avsbench.SPLITS}
   for row in rows(root / 's4_meta_data.csv'):
     name, category, split = row['name'], row['category'], row['split']
     inside = Path(split, category, name)
@@ -55,8 +55,8 @@ def recipe(source: str | os.PathLike, *, rate: int = 32000, side: int = 256) -> 
     waves = folder / 'wave' / split / category / 'AVS.npy'
     pictures = tuple(str(folder / 'visual_frames' / inside / f'{name}_{i}.png') for i in numbers)
     masked = numbers[:1] if split == 'train' else numbers
-    clips[split].append(
-      avsbench.Clip(
+    entries[split].append(
+      avsbench.Entry(
         id=f'{category}/{name}',
         frames=() if videos else pictures,
         video=str(video) if videos else '',
@@ -67,7 +67,7 @@ def recipe(source: str | os.PathLike, *, rate: int = 32000, side: int = 256) -> 
         category=CATEGORIES.index(category),
       )
     )
-  return avsbench.recipe('avsbench_s4', clips, rate, side, CATEGORIES)
+  return avsbench.recipe('avsbench_s4', entries, rate, side, CATEGORIES)
 
 
 def rows(path: Path) -> list[dict[str, Any]]:

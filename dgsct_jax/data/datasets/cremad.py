@@ -19,7 +19,7 @@ CLASSES = ('NEU', 'HAP', 'SAD', 'FEA', 'DIS', 'ANG')
 
 
 @dataclasses.dataclass(frozen=True)
-class Clip:
+class Entry:
   """One sentence of an actor."""
 
   id: str  # actor_sentence_emotion_level
@@ -36,17 +36,17 @@ class Read:
   rate: int  # of the stored sound
   side: int  # maximum of the shorter side of frames taken from videos
 
-  def __call__(self, clip: Clip) -> records.Record:
+  def __call__(self, entry: Entry) -> records.Record:
     """Raises ValueError or OSError if the clip cannot be used."""
-    if clip.frames:
-      frames = cut.first_files(clip.frames, SECONDS, 1)
+    if entry.frames:
+      frames = cut.first_files(entry.frames, SECONDS, 1)
     else:
-      seconds = max(1, round(media.probe(clip.video).duration or 1))
+      seconds = max(1, round(media.probe(entry.video).duration or 1))
       frames = cut.video_frames(
-        clip.video, [i + 0.5 for i in range(min(seconds, SECONDS))], self.side
+        entry.video, [i + 0.5 for i in range(min(seconds, SECONDS))], self.side
       )
-    wave = cut.sound_looped(clip.sound or clip.video, SECONDS, self.rate)
-    return {'id': clip.id, 'frames': frames, 'wave': wave, 'label': clip.label}
+    wave = cut.sound_looped(entry.sound or entry.video, SECONDS, self.rate)
+    return {'id': entry.id, 'frames': frames, 'wave': wave, 'label': entry.label}
 
 
 def recipe(
@@ -74,7 +74,7 @@ def recipe(
   sounds = root / 'AudioWAV'
   splits = {
     name: [
-      Clip(
+      Entry(
         clip,
         label,
         video=str(videos.get(clip, root / 'VideoFlash' / f'{clip}.flv')) if videos else '',

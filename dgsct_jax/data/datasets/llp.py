@@ -52,7 +52,7 @@ Spans = tuple[tuple[int, int, int], ...]  # class, first second, second after th
 
 
 @dataclasses.dataclass(frozen=True)
-class Clip:
+class Entry:
   """One row of a split's file, with the labels of its seconds."""
 
   id: str  # as in the file: video, start and end
@@ -80,28 +80,28 @@ class Read:
   rate: int  # of the stored sound
   side: int  # maximum of the shorter side of frames taken from videos
 
-  def __call__(self, clip: Clip) -> records.Record:
+  def __call__(self, entry: Entry) -> records.Record:
     """Raises ValueError or OSError if the clip cannot be used."""
-    path = Path(clip.files)
+    path = Path(entry.files)
     if path.is_dir():
-      frames = cut.first_files(path / 'frame' / clip.video, SECONDS)
-      wave = cut.wave_file(path / 'wave' / f'{clip.video}.npy', SECONDS, self.rate)
+      frames = cut.first_files(path / 'frame' / entry.video, SECONDS)
+      wave = cut.wave_file(path / 'wave' / f'{entry.video}.npy', SECONDS, self.rate)
     else:
-      start = cut.start_of(path, clip.start, SECONDS)
+      start = cut.start_of(path, entry.start, SECONDS)
       frames = cut.video_frames(path, [start + i + 0.5 for i in range(SECONDS)], self.side)
       wave = cut.video_wave(path, SECONDS, self.rate, start)
     label = np.zeros(len(CLASSES), np.float32)
-    label[list(clip.events)] = 1
+    label[list(entry.events)] = 1
     record = {
-      'id': clip.id,
+      'id': entry.id,
       'frames': frames,
       'wave': wave,
-      'audio': raster(clip.heard),
-      'visual': raster(clip.seen),
+      'audio': raster(entry.heard),
+      'visual': raster(entry.seen),
       'label': label,
     }
-    if clip.motion:
-      record['motion'] = _motion(path / f'feats/r2plus1d_18/{clip.video}.npy')
+    if entry.motion:
+      record['motion'] = _motion(path / f'feats/r2plus1d_18/{entry.video}.npy')
     return record
 
 
@@ -122,13 +122,15 @@ def recipe(source: str | os.PathLike, *, rate: int = 32000, side: int = 256) -> 
       f'{root} has neither the folders frame and wave in LLP_dataset, nor videos in '
       'video, videos, LLP_dataset/video or itself.'
     )
-  splits: dict[str, list[Clip]] = {}
+  splits: dict[str, list[Entry]] = {}
   for split, listed in labels(root).items():
     splits[split] = []
-    for clip in listed:
-      video = videos.get(clip.id) or videos.get(clip.video) or root / 'video' / f'{clip.video}.mp4'
+    for entry in listed:
+      video = (
+        videos.get(entry.id) or videos.get(entry.video) or root / 'video' / f'{entry.video}.mp4'
+      )
       files = str(folder if released else video)
-      splits[split].append(dataclasses.replace(clip, files=files, motion=motion))
+      splits[split].append(dataclasses.replace(entry, files=files, motion=motion))
   seconds = tfds.features.Tensor(shape=(SECONDS, len(CLASSES)), dtype=np.float32)
   features = {
     'id': tfds.features.Text(),
@@ -147,10 +149,10 @@ def recipe(source: str | os.PathLike, *, rate: int = 32000, side: int = 256) -> 
   )
 
 
-def labels(root: Path) -> dict[str, list[Clip]]:
+def labels(root: Path) -> dict[str, list[Entry]]:
   """The clips of each split in the order of its file, without their files."""
   heard, seen = (_spans(root / f'AVVP_eval_{name}.csv') for name in ('audio', 'visual'))
-  splits: dict[str, list[Clip]] = {}
+  splits: dict[str, list[Entry]] = {}
   for split, name in SPLITS.items():
     splits[split] = []
     for row in files.table(root / name, ('filename', 'event_labels'), '\t'):
@@ -158,7 +160,7 @@ def labels(root: Path) -> dict[str, list[Clip]]:
       clip = row.fields['filename']
       known = split != 'train'
       splits[split].append(
-        Clip(
+        Entry(
           clip,
           tuple(sorted(events)),
           heard.get(clip, ()) if known else (),

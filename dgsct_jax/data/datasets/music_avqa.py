@@ -84,7 +84,7 @@ ANSWERS = (
 
 
 @dataclasses.dataclass(frozen=True)
-class Clip:
+class Entry:
   """A video."""
 
   id: str
@@ -100,19 +100,19 @@ class Read:
   frame_at: float  # time of a frame in its second, for frames taken from videos
   usual: int = dataclasses.field(default=0, repr=False)  # pictures in a folder
 
-  def __call__(self, clip: Clip) -> records.Record:
+  def __call__(self, entry: Entry) -> records.Record:
     """Raises ValueError or OSError if the video cannot be used."""
-    path = Path(clip.files)
+    path = Path(entry.files)
     if path.is_dir():
-      folder = path / 'frames' / clip.id
+      folder = path / 'frames' / entry.id
       frames = cut.frame_files(folder, SECONDS, self.usual)
-      wave = _wave(path / 'audio_wave' / f'{clip.id}.npy', len(files.pictures(folder)), self.rate)
-      return {'id': clip.id, 'frames': frames, 'wave': wave}
+      wave = _wave(path / 'audio_wave' / f'{entry.id}.npy', len(files.pictures(folder)), self.rate)
+      return {'id': entry.id, 'frames': frames, 'wave': wave}
     sound = cut.sound_of(path, self.rate)
     starts = seconds(cut.length_of(path, least=SECONDS - 1) or len(sound) / self.rate)
     frames = cut.video_frames(path, [start + self.frame_at for start in starts], self.side)
     wave = _pieces(sound, starts, self.rate, f'the sound of {path}')
-    return {'id': clip.id, 'frames': frames, 'wave': wave}
+    return {'id': entry.id, 'frames': frames, 'wave': wave}
 
 
 def _wave(path: Path, pictures: int, rate: int) -> Int16[np.ndarray, 's']:
@@ -171,8 +171,8 @@ def recipe(
     )
   usual = cut.usual_count(root / 'frames' / name for name in names) if released else 0
   missing = str(root / 'videos' / '{}.mp4')  # the file that the error names
-  clips = [
-    Clip(name, str(root if released else videos.get(name, missing.format(name)))) for name in names
+  entries = [
+    Entry(name, str(root if released else videos.get(name, missing.format(name)))) for name in names
   ]
   features = {
     'id': tfds.features.Text(),
@@ -180,7 +180,7 @@ def recipe(
     'wave': records.wave(SECONDS * rate),
   }
   return records.Recipe(
-    'music_avqa', VERSION, features, {'videos': clips}, Read(rate, side, frame_at, usual), labels
+    'music_avqa', VERSION, features, {'videos': entries}, Read(rate, side, frame_at, usual), labels
   )
 
 

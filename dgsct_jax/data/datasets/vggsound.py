@@ -23,7 +23,7 @@ SPLITS = ('train', 'test')
 
 
 @dataclasses.dataclass(frozen=True)
-class Clip:
+class Entry:
   """A row of vggsound.csv."""
 
   id: str  # video and start
@@ -41,16 +41,16 @@ class Read:
   rate: int  # of the stored sound
   side: int  # maximum of the shorter side of frames taken from videos
 
-  def __call__(self, clip: Clip) -> records.Record:
+  def __call__(self, entry: Entry) -> records.Record:
     """Raises ValueError or OSError if the clip cannot be used."""
-    if clip.frames:
-      frames = cut.first_files(clip.frames, SECONDS, LEAST)
-      wave = cut.sound_looped(clip.sound, SECONDS, self.rate)
+    if entry.frames:
+      frames = cut.first_files(entry.frames, SECONDS, LEAST)
+      wave = cut.sound_looped(entry.sound, SECONDS, self.rate)
     else:
-      start = cut.start_of(clip.files, clip.start, SECONDS)
-      frames = cut.video_frames(clip.files, [start + i + 0.5 for i in range(SECONDS)], self.side)
-      wave = cut.sound_looped(clip.files, SECONDS, self.rate, start)
-    return {'id': clip.id, 'frames': frames, 'wave': wave, 'label': clip.label}
+      start = cut.start_of(entry.files, entry.start, SECONDS)
+      frames = cut.video_frames(entry.files, [start + i + 0.5 for i in range(SECONDS)], self.side)
+      wave = cut.sound_looped(entry.files, SECONDS, self.rate, start)
+    return {'id': entry.id, 'frames': frames, 'wave': wave, 'label': entry.label}
 
 
 def recipe(
@@ -81,9 +81,9 @@ def recipe(
   splits = {}
   for split, listed in rows.items():
     splits[split] = [
-      _located(clip, root, split, None if released else videos)
-      for clip in listed
-      if wanted is None or clip.id in wanted
+      _located(entry, root, split, None if released else videos)
+      for entry in listed
+      if wanted is None or entry.id in wanted
     ]
   features = {
     'id': tfds.features.Text(),
@@ -96,7 +96,7 @@ def recipe(
   )
 
 
-def labels(path: Path) -> tuple[dict[str, list[Clip]], list[str]]:
+def labels(path: Path) -> tuple[dict[str, list[Entry]], list[str]]:
   """The clips of each split, without their files, and the names of the classes."""
   lines = []
   for row in files.columns(path, 4):
@@ -108,27 +108,27 @@ def labels(path: Path) -> tuple[dict[str, list[Clip]], list[str]]:
   classes = sorted({line[2] for line in lines})
   splits = {
     split: [
-      Clip(f'{video}_{int(start):06d}', classes.index(name), int(start), '', '', '')
+      Entry(f'{video}_{int(start):06d}', classes.index(name), int(start), '', '', '')
       for video, start, name, own in lines
       if own == split
     ]
     for split in SPLITS
   }
-  counts = {split: len({clip.label for clip in clips}) for split, clips in splits.items()}
+  counts = {split: len({entry.label for entry in listed}) for split, listed in splits.items()}
   if len(set(counts.values())) > 1:
     raise ValueError(f'{path} has {counts} different classes in its splits.')
   return splits, classes
 
 
-def _located(clip: Clip, root: Path, split: str, videos: Mapping[str, Path] | None) -> Clip:
+def _located(entry: Entry, root: Path, split: str, videos: Mapping[str, Path] | None) -> Entry:
   if videos is None:
     return dataclasses.replace(
-      clip,
-      frames=str(root / 'frames' / split / 'Image-01-FPS' / f'{clip.id}.mp4'),
-      sound=str(root / 'audio' / split / f'{clip.id}.wav'),
+      entry,
+      frames=str(root / 'frames' / split / 'Image-01-FPS' / f'{entry.id}.mp4'),
+      sound=str(root / 'audio' / split / f'{entry.id}.wav'),
     )
   return dataclasses.replace(
-    clip, files=str(videos.get(clip.id, root / 'videos' / f'{clip.id}.mp4'))
+    entry, files=str(videos.get(entry.id, root / 'videos' / f'{entry.id}.mp4'))
   )
 
 

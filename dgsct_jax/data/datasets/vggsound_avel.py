@@ -22,7 +22,7 @@ LABELS = 'vggsound-avel40k_labels.csv'
 
 
 @dataclasses.dataclass(frozen=True)
-class Clip:
+class Entry:
   """A row of the labels."""
 
   id: str
@@ -40,12 +40,12 @@ class Read:
   side: int  # maximum of the shorter side of frames taken from videos
   usual: int = dataclasses.field(default=0, repr=False)  # pictures in a folder
 
-  def __call__(self, clip: Clip) -> records.Record:
+  def __call__(self, entry: Entry) -> records.Record:
     """Raises ValueError or OSError if the clip cannot be used."""
     times = clips.middles(SECONDS)
-    frames, wave = cut.read_clip(clip.files, clip.id, times, self.rate, self.side, self.usual)
-    label = np.where(clip.on, clip.event, clip.background).astype(np.int32)
-    return {'id': clip.id, 'frames': frames, 'wave': wave, 'event': clip.event, 'label': label}
+    frames, wave = cut.read_clip(entry.files, entry.id, times, self.rate, self.side, self.usual)
+    label = np.where(entry.on, entry.event, entry.background).astype(np.int32)
+    return {'id': entry.id, 'frames': frames, 'wave': wave, 'event': entry.event, 'label': label}
 
 
 def recipe(source: str | os.PathLike, *, rate: int = 32000, side: int = 256) -> records.Recipe:
@@ -67,13 +67,13 @@ def recipe(source: str | os.PathLike, *, rate: int = 32000, side: int = 256) -> 
   splits = {
     split: [
       dataclasses.replace(
-        clip, files=str(root if released else videos.get(clip.id, missing.format(clip.id)))
+        entry, files=str(root if released else videos.get(entry.id, missing.format(entry.id)))
       )
-      for clip in rows
+      for entry in rows
     ]
     for split, rows in listed.items()
   }
-  folders = (root / 'frames' / clip.id for rows in listed.values() for clip in rows)
+  folders = (root / 'frames' / entry.id for rows in listed.values() for entry in rows)
   usual = cut.usual_count(folders) if released else 0
   features = {
     'id': tfds.features.Text(),
@@ -97,10 +97,10 @@ def categories(root: Path) -> list[str]:
   return [name for _, name in files.lines(root / 'VggsoundAVEL40kCategories.txt')]
 
 
-def labels(root: Path) -> dict[str, list[Clip]]:
+def labels(root: Path) -> dict[str, list[Entry]]:
   """The clips of each split in the order of the file, without their files."""
   classes = categories(root)
-  splits: dict[str, list[Clip]] = {}
+  splits: dict[str, list[Entry]] = {}
   for row in files.table(root / LABELS, ('video_id', 'category', 'label', 'split')):
     text, category = row.fields['label'], row.fields['category']
     try:
@@ -112,8 +112,8 @@ def labels(root: Path) -> dict[str, list[Clip]]:
     if category not in classes:
       raise row.fail(f'{category!r} is no category of VggsoundAVEL40kCategories.txt')
     name = f'{row.whole("video_id", 0, 999999):06d}'
-    clip = Clip(name, classes.index(category), on, len(classes), '')
-    splits.setdefault(row.fields['split'], []).append(clip)
+    entry = Entry(name, classes.index(category), on, len(classes), '')
+    splits.setdefault(row.fields['split'], []).append(entry)
   return splits
 
 
