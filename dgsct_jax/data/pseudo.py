@@ -16,11 +16,12 @@ from absl import app, flags
 from jaxtyping import Bool, Float
 from ml_collections import config_flags
 
-from dgsct_jax import evaluate, sharding, trained
+from dgsct_jax import evaluate, sharding
 from dgsct_jax import state as states
 from dgsct_jax.data import datasets
 from dgsct_jax.data.pseudo_labels import STREAMS
 from dgsct_jax.tasks import registry
+from dgsct_jax.trained import Trained, compile_forward
 
 CONFIG = config_flags.DEFINE_config_file(
   'config', 'configs/few_shot.py:llp_labels', 'Config of the towers and of the data.'
@@ -33,46 +34,54 @@ def main(argv: list[str]) -> None:
   """Writes the labels of a split."""
   if len(argv) > 1:
     raise app.UsageError(f'{" ".join(argv[1:])} is no flag.')
-  print(write(CONFIG.value, Path(OUT.value), SPLIT.value))
+  print(write(towers(CONFIG.value), Path(OUT.value), SPLIT.value))
 
 
-def write(config: ml_collections.ConfigDict, out: Path, split: str = 'train') -> str:
-  """Writes the labels of all clips of a split; returns how many.
+def towers(config: ml_collections.ConfigDict) -> Trained:
+  """The model of a config, with the weights of its files alone.
 
   Args:
     config: of a task whose outputs have `visual_logits` and `audio_logits` [b t c] for the classes
       of the data, and whose clips have the classes that occur as `target` [c].
 
   Raises:
-    ValueError: the model has more classes than the data; or what the task and its data say.
+    ValueError: the target is not of clips or has other classes; or what building the task raises.
   """
   task, mesh = registry.build(config), sharding.make_mesh(config.mesh)
-  names = datasets.of(config.data).classes(config.data)
-  if task.inputs.spec['target'].shape != (len(names),):
+  classes, shape = datasets.of(config.data).classes(config.data), task.inputs.spec['target'].shape
+  if shape != (len(classes),):
     raise ValueError(
-      f'The target of the config has the shape {task.inputs.spec["target"].shape}; labels are made'
-      f' for clips whose {len(names)} classes are known: set config.model.head.target to'
+      f'The target of the config has the shape {shape}; labels are made for clips of which is'
+      f' known which of {len(classes)} classes occur: set config.model.head.target to'
       " 'set' or 'clip', config.model.head.background to False and config.data.classes to nothing."
     )
-  ids = task.data(split).source.ids
-  layout = states.layout(task.model, task.inputs.spec, config, mesh)
-  forward = trained.compile_forward(task, mesh)
-  model = trained.Trained(config, task, mesh, 0, {}, states.fill(layout), forward)
+  variables = states.fill(states.layout(task.model, task.inputs.spec, config, mesh))
+  return Trained(config, task, mesh, 0, {}, variables, compile_forward(task, mesh))
+
+
+def write(model: Trained, out: Path, split: str = 'train') -> str:
+  """Writes the labels of all clips of a split that have none yet; returns how many."""
+  fields = model.config.data
+  kind = datasets.of(fields)
+  ids = kind.load(fields, split).ids
   for stream in STREAMS:
     (out / stream).mkdir(parents=True, exist_ok=True)
-  (out / 'classes.txt').write_text(''.join(f'{name}\n' for name in names), encoding='utf-8')
+  names = ''.join(f'{name}\n' for name in kind.classes(fields))
+  (out / 'classes.txt').write_text(names, encoding='utf-8')
   written = 0
-  with evaluate.batches(task, split, config) as batches:
+  with evaluate.batches(model.task, split, model.config) as batches:
     for batch in batches:
-      clips = [(i, ids[batch['index'][i]]) for i in np.flatnonzero(batch['valid'])]
-      files = {s: {i: out / s / f'{clip}.npy' for i, clip in clips} for s in STREAMS}
-      if all(file.is_file() for of in files.values() for file in of.values()):
+      files = {
+        (i, stream): out / stream / f'{ids[batch["index"][i]]}.npy'
+        for i in np.flatnonzero(batch['valid'])
+        for stream in STREAMS
+      }
+      if all(file.is_file() for file in files.values()):
         continue
       outputs = model(batch)
-      for stream, of in files.items():
-        for i, file in of.items():
-          np.save(file, label(outputs[f'{stream}_logits'][i], batch['target'][i] > 0))
-      written += len(clips)
+      for (i, stream), file in files.items():
+        np.save(file, label(outputs[f'{stream}_logits'][i], batch['target'][i] > 0))
+      written += len(files) // len(STREAMS)
   return f'{out}: {len(ids)} clips, {written} of them new'
 
 
