@@ -127,6 +127,7 @@ def scenes(config, knobs, source='shapes'):
   config.model.head.width = 32
   config.data.batch = 4
   config.data.size = 64
+  config.data.masked = config.data.segments  # all of them, S4's too: more to learn from a clip
   config.optim.lr = 2e-3
   config.optim.schedule = 'cosine'
   config.optim.clip_norm = 1.0
@@ -139,7 +140,7 @@ def tiny(config, knobs):
   config.model.adapter.update(tokens=2, reduction=2)
   config.model.head.width = 8
   config.data.size = 32
-  config.data.masked = min(config.data.masked, 2)
+  config.data.masked = 2
 
 
 def silent(config):
