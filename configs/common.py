@@ -46,6 +46,7 @@ def get_config() -> ml_collections.ConfigDict:
   config.select_on = 'val'  # the split that selects the best checkpoint; as released: 'test'
   config.log_steps = 20
   config.eval_epochs = 1
+  config.eval_batch = 0  # clips in evaluation, over all devices and hosts; 0: as in training
   config.save_steps = 500  # in addition to a checkpoint after every evaluation
   config.keep = 2  # latest checkpoints, besides the best
   config.mesh = (-1, 1)  # devices over ('data', 'fsdp'); -1: the remaining ones

@@ -20,6 +20,8 @@ rest; build the data with --rate=48000.
 For comparison, in the same loop: `none` has no exchange; `coop` learns the prompt alone (CoOp),
 `clip_adapter` the adapters of features alone (CLIP-Adapter), both from pictures; `clip` and `clap`
 learn nothing: give --mode=evaluate.
+`llp_labels` learns nothing either: with it, `python -m dgsct_jax.data.pseudo` writes what CLIP sees
+and CLAP hears in each second of LLP's clips, for configs/avvp.py to learn from.
 `scenes` has toy towers and composed clips; `tiny` is for tests.
 """
 
@@ -118,6 +120,7 @@ def get_config(variant: str = ''):
     clip_adapter=clip_adapter,
     clip=lambda config: alone(config, 'visual'),
     clap=lambda config: alone(config, 'audio'),
+    llp_labels=llp_labels,
     tiny=tiny,
   )
 
@@ -173,6 +176,16 @@ def alone(config, stream):
   baseline(config, stream)
   config.model.audio.batch_stats = False
   config.trainable = ()
+
+
+def llp_labels(config):
+  """Both towers as they were trained."""
+  llp_class(config)
+  alone(config, 'fixed')
+  native(config)
+  del config.model.visual.pixels
+  config.model.head.exp_audio_scale = True
+  config.data.shots = 0
 
 
 def tiny(config):

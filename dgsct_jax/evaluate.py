@@ -29,7 +29,7 @@ def run(
   A config that trains nothing needs no run.
   """
   mesh = sharding.make_mesh(config.mesh)
-  sharding.check_batch(config.data.batch, mesh)
+  sharding.check_batch(batch_size(config), mesh, 'config.eval_batch')
   if config.trainable:
     return finish(trained.load(workdir, config, task, mesh), workdir)
   workdir.mkdir(parents=True, exist_ok=True)
@@ -125,11 +125,16 @@ def batches(task: Task, split: str, config: ml_collections.ConfigDict) -> pipeli
   """The batches of a split on this host, every clip once."""
   return pipeline.evaluate(
     task.data(split),
-    batch=config.data.batch,
+    batch=batch_size(config),
     workers=config.data.workers,
     host=jax.process_index(),
     hosts=jax.process_count(),
   )
+
+
+def batch_size(config: ml_collections.ConfigDict) -> int:
+  """Clips in a batch of evaluation, over all devices and hosts."""
+  return config.eval_batch or config.data.batch
 
 
 def _means(sums: Sequence[Sums]) -> Means:

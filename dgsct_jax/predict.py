@@ -183,6 +183,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     config = settings(given)
     task = registry.build(config)
     question = ask(task, asked)  # before the weights are read, which takes longer
+    if given.masks:
+      _check_stems(given.files)
     if given.workdir:
       model = trained.load(given.workdir, config, task)
       about = {'workdir': str(given.workdir), 'step': model.step}
@@ -245,6 +247,16 @@ def _report(file: clips.File, view: View) -> list[str]:
   notes = [f'  note: {note}' for note in file.notes]
   first = f'{media.printable(file.path)}: {file.seconds} s{"" if whole else some}'
   return [first, *notes, *(f'  {line}' for line in view.lines)]
+
+
+def _check_stems(files: Sequence[Path]) -> None:
+  """Raises ValueError if masks of one file would have the names of another's."""
+  stems = [file.stem for file in files]
+  if twice := sorted({stem for stem in stems if stems.count(stem) > 1}):
+    raise ValueError(
+      f'--masks: several files are called {", ".join(twice)}, and so would be their masks; give'
+      ' them one by one, each with a folder of its own.'
+    )
 
 
 def _folders(files: Sequence[Path], out: Path) -> list[Path]:

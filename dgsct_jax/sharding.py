@@ -25,12 +25,12 @@ def make_mesh(shape: tuple[int, int]) -> Mesh:
   return jax.make_mesh(sizes, ('data', 'fsdp'), axis_types=(AxisType.Auto,) * 2)
 
 
-def check_batch(batch: int, mesh: Mesh) -> None:
+def check_batch(batch: int, mesh: Mesh, field: str = 'config.data.batch') -> None:
   """Raises ValueError unless a batch divides evenly over the devices, and so over the hosts."""
   if batch < 1 or batch % mesh.size:
     raise ValueError(
-      f'{batch} clips do not divide over {mesh.size} devices; set config.data.batch to a'
-      f' multiple of {mesh.size}.'
+      f'{batch} clips do not divide over {mesh.size} devices; set {field} to a multiple of'
+      f' {mesh.size}.'
     )
 
 

@@ -48,6 +48,7 @@ def train(
   _check(config)
   mesh = sharding.make_mesh(config.mesh)
   sharding.check_batch(config.data.batch, mesh)
+  sharding.check_batch(evaluate.batch_size(config), mesh, 'config.eval_batch')
   task = task or registry.build(config)
   dataset = task.data('train')
   epoch_steps = -(-len(dataset.source) // config.data.batch)  # an epoch shows every clip

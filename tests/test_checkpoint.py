@@ -123,7 +123,15 @@ def test_a_checkpoint_of_another_run_is_refused_with_both_values(tmp_path, chang
 def test_more_epochs_more_patience_other_folders_and_workers_continue_a_run(tmp_path):
   with checkpoint.open(tmp_path, 1, 'acc') as manager:
     save(manager, 1)
-    changed = run(**{'optim.epochs': 9, 'optim.patience': 7, 'data.dir': 'b', 'data.workers': 3})
+    changed = run(
+      **{
+        'optim.epochs': 9,
+        'optim.patience': 7,
+        'data.dir': 'b',
+        'data.workers': 3,
+        'eval_batch': 4,
+      }
+    )
     assert checkpoint.restore_latest(manager, make(0), changed)[1] == {'batches': 1}
 
 

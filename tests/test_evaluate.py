@@ -12,9 +12,9 @@ from dgsct_jax import state as states
 from tests import processes, toy
 
 
-def untrained(batch=8, task=None):
+def untrained(batch=8, task=None, **changes):
   """The model with its initial values."""
-  config = toy.config(**{'data.batch': batch})
+  config = toy.config(**{'data.batch': batch} | changes)
   task, mesh = task or toy.task(), sharding.make_mesh(config.mesh)
   variables = states.fill(states.layout(task.model, task.inputs.spec, config, mesh))
   forward = trained.compile_forward(task, mesh)
@@ -60,6 +60,9 @@ def test_the_mean_of_batch_means_is_there_beside_under_its_own_name():
   for size in (4, 8):
     means = [right[i : i + size].mean() for i in range(0, 13, size)]
     np.testing.assert_allclose(score(size)['accuracy_batch_mean'], np.mean(means), rtol=1e-6)
+    model = untrained(**{'eval_batch': size})
+    found = evaluate.evaluate(model, model.task, 'test', model.config)
+    np.testing.assert_allclose(found['accuracy_batch_mean'], np.mean(means), rtol=1e-6)
   assert 'margin_batch_mean' not in score(4)
 
 
@@ -149,7 +152,7 @@ def test_the_evaluation_of_a_run_gives_its_final_metrics_again(tmp_path, capsys)
   before = (tmp_path / 'metrics.json').read_text()
   (tmp_path / 'metrics.json').unlink()
   capsys.readouterr()
-  found = evaluate.run(toy.config(**{'optim.lr': 1.0, 'data.batch': 5}), tmp_path, toy.task())
+  found = evaluate.run(toy.config(**{'optim.lr': 1.0, 'eval_batch': 5}), tmp_path, toy.task())
   for name in ('accuracy', 'margin'):
     np.testing.assert_allclose(found[name], metrics[name], rtol=1e-6)
   again = json.loads((tmp_path / 'metrics.json').read_text())

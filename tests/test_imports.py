@@ -37,6 +37,9 @@ DRAWING = LEAVES | {'PIL', 'matplotlib', 'dgsct_jax.figures', 'dgsct_jax.tracks'
 ALLOWED = {
   'configs': {'ml_collections', 'configs'},
   'dgsct_jax.cubic': LEAVES,
+  # A command that runs models; no other module imports it.
+  'dgsct_jax.data.pseudo': RUNS | DATA | {'dgsct_jax.evaluate'},
+  'dgsct_jax.data.pseudo_labels': DATA,
   'dgsct_jax.data.datasets': DATA | {'dgsct_jax.scenes.dataset'},
   'dgsct_jax.data': DATA,
   'dgsct_jax.tokenizers': LEAVES | {'tokenizers', 'dgsct_jax.tokenizers'},
@@ -90,6 +93,7 @@ RESERVED = {
   'tensorflow': set(),
   'dgsct_jax.train': {'dgsct_jax.main'},
   'dgsct_jax.main': set(),
+  'dgsct_jax.data.pseudo': set(),
 }
 # Packages of which only registries know: what else is to know of them goes by a name in a config.
 BEHIND_REGISTRIES = {'dgsct_jax.scenes': {'dgsct_jax.data.datasets', 'dgsct_jax.tasks.registry'}}

@@ -12,6 +12,7 @@ from PIL import Image
 
 from configs import ave as ave_config
 from configs import avqa as avqa_config
+from configs import avs_s4
 from dgsct_jax import predict, train, trained
 from dgsct_jax import state as states
 from dgsct_jax.data import transforms
@@ -136,6 +137,39 @@ def test_sound_alone_is_heard_and_gives_no_film(model, tmp_path):
   assert found['seconds'] == 3 and found['notes'][0].startswith('no video track: black frames')
   files = sorted(file.name for file in (tmp_path / 'out').iterdir())
   assert files == ['events.json', 'timeline.png']
+
+
+def left_sounds(batch):
+  """The left quarter of every picture sounds."""
+  b, t, height, width = batch['video'].shape[:4]
+  logits = np.where(np.arange(width) < width // 4, 9.0, -9.0)
+  return {
+    'mask_logits': np.broadcast_to(logits, (b, t, height, width)),
+    'visual_map': np.ones((b, t, 64)),
+    'audio_map': np.ones((b, t, 64)),
+  }
+
+
+def test_masks_have_the_size_of_the_video_one_for_every_second(tmp_path):
+  model = stand(avs_s4.get_config('tiny'), left_sounds)
+  path = clips.write(tmp_path / 'a.mkv', clips.counter(30, (48, 80)), np.arange(30) / 10)
+  file, view = predict.look(model, path)
+  predict.write_masks(file, view, tmp_path / 'masks')
+  names = sorted(path.name for path in (tmp_path / 'masks').iterdir())
+  assert names == ['a_0.png', 'a_1.png', 'a_2.png']
+  mask = Image.open(tmp_path / 'masks/a_2.png')
+  assert mask.mode == 'L' and mask.size == (80, 48)
+  wanted = np.broadcast_to(np.where(np.arange(80) < 20, 255, 0), (48, 80))
+  np.testing.assert_array_equal(np.asarray(mask), wanted)
+  assert view.record == {'sounding': [0.25, 0.25, 0.25]}
+
+
+def test_masks_of_other_models_and_of_files_of_one_name_are_refused(model, tmp_path):
+  file, view = predict.look(model, video(tmp_path / 'a.mkv', 2))
+  with pytest.raises(ValueError, match='a.mkv: --masks needs a model of segmentation'):
+    predict.write_masks(file, view, tmp_path)
+  with pytest.raises(ValueError, match='several files are called a, and'):
+    predict._check_stems([Path('x/a.mp4'), Path('b.mp4'), Path('a.mkv')])
 
 
 def test_files_of_one_name_have_their_own_folders():

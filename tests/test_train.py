@@ -268,6 +268,7 @@ def test_the_profile_of_chosen_steps_is_written(tmp_path):
     ({'profile': (0, 3)}, r'config.profile=\(0, 3\); give \(first, last\)'),
     ({'mesh': (3, 5)}, r'config.mesh=\(3, 5\)'),
     ({'data.batch': 0}, '0 clips do not divide over 1 devices'),
+    ({'eval_batch': -1}, '-1 clips do not divide over 1 devices; set config.eval_batch'),
     ({'trainable': ('temporal/.*',)}, "'temporal/.*' matches no parameter"),
     ({'optim.lr_by_path': (('encoder/visual/.*', 0.1),)}, "'encoder/visual/.*' matches no param"),
   ],

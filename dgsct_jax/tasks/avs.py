@@ -241,9 +241,8 @@ def data(
 ) -> Dataset:
   """Clips of `config.data` with their masks.
 
-  `size`: of frames and masks. `masked`: so many seconds have a mask in training; one in S4, of
-  composed clips, too. `blank`: fields that are replaced by zeros, to see what the other stream
-  alone is worth.
+  `size`: of frames and masks. `masked`: so many seconds have a mask in training, the first one in
+  S4. `blank`: fields that are replaced by zeros, to see what the other stream alone is worth.
   """
   kind = datasets.of(fields)
   if kind.masks is None:

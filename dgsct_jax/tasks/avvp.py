@@ -15,7 +15,7 @@ from dgsct_jax.data import datasets, transforms
 from dgsct_jax.data.clips import Clip
 from dgsct_jax.data.motion import WIDTH, Motion
 from dgsct_jax.data.pipeline import Dataset
-from dgsct_jax.data.pseudo import STREAMS, PseudoLabels
+from dgsct_jax.data.pseudo_labels import STREAMS, PseudoLabels
 from dgsct_jax.models.dual import DualEncoder
 from dgsct_jax.models.heads import avvp as head
 from dgsct_jax.tasks import views

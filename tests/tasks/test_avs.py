@@ -7,6 +7,7 @@ import pytest
 
 from configs import avs_ms3, avs_s4
 from dgsct_jax import tree
+from dgsct_jax.data import pipeline
 from dgsct_jax.data.clips import Clip
 from dgsct_jax.models.heads.avs import under
 from dgsct_jax.tasks import avs, registry
@@ -209,6 +210,17 @@ def test_data_without_masks_is_told():
   config.data.kind = 'ave'
   with pytest.raises(ValueError, match="'ave', a data set without masks; choose avsbench_s4"):
     registry.build(config).data('train')
+
+
+def test_only_the_first_seconds_have_masks_in_training(tmp_path):
+  config = avs_s4.get_config('tiny')
+  config.data.update(dir=str(tmp_path), masked=1)
+  data = registry.build(config).data
+  train, val = (
+    pipeline.train(data('train'), batch=4, seed=0),
+    pipeline.evaluate(data('val'), batch=1),
+  )
+  assert next(train)['masks'].shape == (4, 1, 32, 32) and next(val)['masks'].shape == (1, 2, 32, 32)
 
 
 # Views.

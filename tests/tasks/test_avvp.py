@@ -15,7 +15,7 @@ from dgsct_jax.data import pipeline
 from dgsct_jax.data.clips import Clip
 from dgsct_jax.data.datasets import llp
 from dgsct_jax.data.motion import Motion
-from dgsct_jax.data.pseudo import PseudoLabels
+from dgsct_jax.data.pseudo_labels import PseudoLabels
 from dgsct_jax.models.dual import DualEncoder
 from dgsct_jax.tasks import avvp, registry
 from tests import annotations

@@ -90,7 +90,10 @@ def test_motion_features_are_kept_where_there_are_any(tmp_path):
     records.load(tmp_path / 'out', 'llp', 'test')[0]['motion'], np.full((10, 512), 3)
   )
   np.save(root / 'LLP_dataset/feats/r2plus1d_18/ccccccccccc.npy', np.zeros((9, 512)))
-  with pytest.raises(ValueError, match=r'1 clips.*\n.*ccccccccccc.npy has the shape \(9, 512\)'):
+  with pytest.raises(ValueError, match=r'  ccccccccccc_0_10: .*c.npy has the shape \(9, 512\)'):
+    build(tmp_path, tmp_path / 'again')
+  (root / 'LLP_dataset/feats/r2plus1d_18/ccccccccccc.npy').unlink()
+  with pytest.raises(ValueError, match=r'  ccccccccccc_0_10: .*ccccccccccc.npy is missing'):
     build(tmp_path, tmp_path / 'again')
 
 
