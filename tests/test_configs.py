@@ -145,7 +145,8 @@ def small(name: str, folder: Path) -> ConfigDict:
   else:
     config = get_config(name, 'tiny')
     for backbone in (config.model.visual, config.model.audio):
-      backbone.update(depths=(1,), heads=(2,))
+      if backbone.kind in ('swin_v2', 'htsat'):
+        backbone.update(depths=(1,), heads=(2,))
   config.data.dir = str(folder / name)
   if config.data.kind == 'ave':
     rate = config.model.audio.sample_rate
