@@ -37,6 +37,27 @@ AUDIO = {
   'window': 8,
   'drop_path': 0.0,
 }
+# A plain ViT over the same patches, and spectrograms of its size, of one second of composed sound.
+VIT = {
+  'kind': 'vit',
+  'variant': 'custom',
+  'image': 64,
+  'patch': 8,
+  'width': 72,
+  'depths': (2, 2),
+  'heads': 4,
+}
+SHARED = {
+  'kind': 'shared',
+  'front_end': 'fbank',
+  'variant': 'lavish_ave',
+  'sample_rate': 8000,
+  'mel_bins': 64,
+  'shift': 15.0,
+  'frames': 64,
+  'mean': -9.0,
+  'std': 3.0,
+}
 CLASSES = {'shapes': 8, 'stamps': 13}
 
 # Smaller still, for tests: random weights, compiled in seconds.
@@ -48,6 +69,15 @@ TINY_VISUAL = {
   'depths': (1,),
   'heads': (2,),
   'window': 4,
+}
+TINY_VIT = {
+  'kind': 'vit',
+  'variant': 'custom',
+  'image': 32,
+  'patch': 8,
+  'width': 16,
+  'depths': (2,),
+  'heads': 2,
 }
 TINY_AUDIO = {
   'kind': 'htsat',
@@ -64,6 +94,7 @@ TINY_AUDIO = {
   'fmax': 500.0,
   'tile': 1,
 }
+TINY_SHARED = SHARED | {'sample_rate': 1000, 'mel_bins': 32, 'shift': 30.0, 'frames': 32}
 
 
 def use(
@@ -75,7 +106,7 @@ def use(
   seed: int,
   kind: str = 'scenes',
 ) -> None:
-  """Sets the toy encoders, and clips of a source as the data.
+  """Sets toy encoders of the kinds that the config has, and clips of a source as the data.
 
   Args:
     source: 'shapes', drawn and synthesised; 'stamps', photographs and recordings, whose unpacked
@@ -84,10 +115,13 @@ def use(
     knobs: fields of `dgsct_jax.scenes.compose.Knobs`. clips: how many, for each split.
     kind: of config.data.
   """
-  config.init.visual = f'package:visual_{source}.safetensors'
-  config.init.audio = f'package:audio_{source}.safetensors'
-  config.model.visual = dict(VISUAL)
-  config.model.audio = dict(AUDIO)
+  visual, audio = kinds(config)
+  # No toy ViT has been trained: a config that has one trains it.
+  config.init.visual = 'random' if visual == 'vit' else f'package:visual_{source}.safetensors'
+  if audio != 'shared':
+    config.init.audio = f'package:audio_{source}.safetensors'
+  config.model.visual = dict({'swin_v2': VISUAL, 'vit': VIT}[visual])
+  config.model.audio = dict({'htsat': AUDIO, 'shared': SHARED}[audio])
   config.model.remat = 'none'
   config.data.update(
     {
@@ -107,9 +141,7 @@ def use(
 
 def make_tiny(config: ml_collections.ConfigDict, segments: int = 3) -> None:
   """Sets tiny random encoders, and few, short clips, in a config with composed clips."""
-  config.init.visual = config.init.audio = 'random'
-  config.model.visual = dict(TINY_VISUAL)
-  config.model.audio = dict(TINY_AUDIO)
+  tiny_encoders(config)
   config.data.knobs.update(segments=segments, size=32, sample_rate=1000)
   config.data.update(
     name=f'{config.data.name}_tiny',
@@ -118,3 +150,19 @@ def make_tiny(config: ml_collections.ConfigDict, segments: int = 3) -> None:
     clips={'train': 6, 'val': 2, 'test': 2},
   )
   config.optim.epochs = 1
+
+
+def tiny_encoders(config: ml_collections.ConfigDict) -> None:
+  """Sets tiny random encoders of the kinds that the config has."""
+  visual, audio = kinds(config)
+  config.init.visual = 'random'
+  if audio != 'shared':
+    config.init.audio = 'random'
+  config.model.visual = dict({'swin_v2': TINY_VISUAL, 'vit': TINY_VIT}[visual])
+  config.model.audio = dict({'htsat': TINY_AUDIO, 'shared': TINY_SHARED}[audio])
+
+
+def kinds(config: ml_collections.ConfigDict) -> tuple[str, str]:
+  """Of both encoders; DG-SCT's where the config names none."""
+  named = [config.model.get(stream, {}).get('kind') for stream in ('visual', 'audio')]
+  return named[0] or 'swin_v2', named[1] or 'htsat'

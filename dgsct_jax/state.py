@@ -179,7 +179,7 @@ def create(
 def step_keys(rng: UInt32[Array, 'words'], step: Int[Array, '']) -> dict[str, Array]:
   """The random keys of one step, a function of (seed, step)."""
   key = jax.random.fold_in(jax.random.wrap_key_data(rng), step)
-  return dict(zip(('dropout', 'drop_path', 'augment'), jax.random.split(key, 3)))
+  return dict(zip(('dropout', 'drop_path', 'augment', 'modulate'), jax.random.split(key, 4)))
 
 
 class _Tensor:

@@ -24,7 +24,7 @@ from dgsct_jax import state as states
 from dgsct_jax import writer as writers
 from dgsct_jax.data import pipeline
 from dgsct_jax.tasks import registry
-from dgsct_jax.tasks.task import Batch, Task, check_fields
+from dgsct_jax.tasks.task import Batch, Outputs, Task, check_fields
 
 Scalars = dict[str, Array]
 
@@ -193,14 +193,16 @@ def train_step(
   rngs = states.step_keys(state.rng, state.step)
   epoch = 1 + state.step // epoch_steps
 
-  def loss_fn(params: tree.Tree) -> tuple[Array, tuple[Scalars, tree.Tree]]:
+  def loss_fn(params: tree.Tree) -> tuple[Array, tuple[Outputs, Scalars, tree.Tree]]:
     variables = {'params': tree.merge(params, frozen), 'batch_stats': state.batch_stats}
     outputs, moved = task.model.apply(variables, batch, True, rngs=rngs, mutable=['batch_stats'])
     loss, parts = task.loss(outputs, batch | {'epoch': epoch})
-    return loss, (parts, moved.get('batch_stats', {}))
+    return loss, (outputs, parts, moved.get('batch_stats', {}))
 
   gradient = jax.value_and_grad(loss_fn, has_aux=True)
-  (loss, (parts, batch_stats)), grads = gradient(state.params)
+  (loss, (outputs, parts, batch_stats)), grads = gradient(state.params)
+  if task.modulate:
+    grads = task.modulate(grads, outputs, batch, rngs['modulate'])
   updates, opt_state = tx.update(grads, state.opt_state, state.params)
   scalars = {
     'loss': loss,

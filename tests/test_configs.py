@@ -156,7 +156,8 @@ def small(name: str, folder: Path) -> ConfigDict:
   else:
     config = get_config(name, 'tiny')
     for backbone in (config.model.visual, config.model.audio):
-      backbone.update(depths=(1,), heads=(2,) if isinstance(backbone.heads, tuple) else 2)
+      if backbone.kind in ('swin_v2', 'htsat'):
+        backbone.update(depths=(1,), heads=(2,))
   if name in ('pretrain', 'zero_shot'):
     config.data.update(kind='ave', name='ave', classes=())
   config.data.dir = str(folder / name)

@@ -127,6 +127,25 @@ def test_gradients_flow_through_the_frozen_backbones_but_not_to_them():
   assert held == 2 * tree.count(state.params)  # the two moments of Adam, of the trainable half
 
 
+def test_a_task_may_change_gradients_before_the_optimiser_gets_them():
+  def modulate(gradients, outputs, batch, key):
+    assert len(outputs['logits']) == len(batch['valid']) and key.shape == ()
+    return gradients | {'head': jax.tree.map(jax.numpy.zeros_like, gradients['head'])}
+
+  state, frozen, _, batches = prepare()
+  tx, schedule = optim.build(toy.config().optim, 6)
+  step = jax.jit(
+    lambda state, batch: (
+      trains.train_step(
+        state, frozen, batch, task=toy.task(modulate=modulate), tx=tx, schedule=schedule
+      )[0].params
+    )
+  )
+  after = tree.flatten(step(state, next(batches)))
+  moved = {path for path, leaf in tree.flatten(state.params).items() if (after[path] != leaf).any()}
+  assert moved == {path for path in after if not path.startswith('head/')} != set(after)
+
+
 def test_half_precision_frozen_kernels_train_too(tmp_path):
   metrics = run(tmp_path, frozen_dtype='bfloat16', **{'optim.epochs': 2})
   assert np.isfinite(metrics['margin'])

@@ -23,7 +23,7 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 class DecodeFrames(grain.transforms.Map):
   """`frames`, a list of t encoded pictures -> `video` [t h w 3], normalised in float32.
 
-  By default with ImageNet's mean and standard deviation.
+  By default with ImageNet's mean and standard deviation. Frames may be decoded already.
   """
 
   size: int  # of both sides: the aspect ratio is not kept
@@ -38,7 +38,7 @@ class DecodeFrames(grain.transforms.Map):
     video = np.empty((len(frames), self.size, self.size, 3), np.float32)
     for i, encoded in enumerate(frames):
       try:
-        frame = decode_image(encoded)
+        frame = encoded if isinstance(encoded, np.ndarray) else decode_image(encoded)
       except ValueError as error:
         raise ValueError(f'{name(example)}: frame {i} {error}.') from error
       # Normalised in the flat layout that the resize leaves: numpy is slow along an axis of 3.

@@ -13,27 +13,32 @@ import jax.numpy as jnp
 import ml_collections
 from flax import linen as nn
 
-from dgsct_jax.models import adapters, clip, htsat, kaldi, lavish, swin_v2, vit
+from dgsct_jax.models import adapters, clip, htsat, kaldi, lavish, stft, swin_v2, vit
 from dgsct_jax.models.dual import DualEncoder
 from dgsct_jax.models.listener import Listener
 
 VISUAL = {'swin_v2': swin_v2.build, 'clip': clip.build_vision, 'vit': vit.build}
 AUDIO = {'htsat': htsat.build}
+FRONT_ENDS = {'fbank': kaldi.build, 'log_magnitude': stft.build}
 ADAPTERS = {'dgsct': adapters.DGSCTAdapter, 'lavish': lavish.LavishAdapter}
 
 
 def build(config: ml_collections.ConfigDict) -> DualEncoder:
   """The dual encoder of `config.model`: `visual`, `audio` and `adapter`, whose name may be 'none'.
 
-  `audio.kind` 'shared': the visual backbone looks at spectrograms, too (LAVISH); see `kaldi.build`
-  for the other fields.
+  `audio.kind` 'shared': the visual backbone looks at spectrograms, too (LAVISH). `audio.front_end`
+  names what makes them, the other fields are its own.
   """
   visual, exchange = build_visual(config), build_exchange(config)
   if config.audio.kind != 'shared':
     return DualEncoder(visual, build_audio(config), exchange)
   fields = {name: x for name, x in config.audio.items() if name != 'kind'}
-  front_end = kaldi.build(dtype=jnp.dtype(config.dtype), **fields)
-  listener = Listener(visual, front_end)
+  front_end = fields.pop('front_end')
+  if front_end not in FRONT_ENDS:
+    raise ValueError(
+      f'config.model.audio.front_end is {front_end!r}; choose one of {", ".join(FRONT_ENDS)}.'
+    )
+  listener = Listener(visual, FRONT_ENDS[front_end](dtype=jnp.dtype(config.dtype), **fields))
   return DualEncoder(visual, listener, exchange, split_audio=True, norm_audio=True)
 
 

@@ -25,6 +25,11 @@ class Listener(nn.Module):
     return self.backbone.depths
 
   @property
+  def seconds(self) -> float:
+    """Of sound that a segment holds."""
+    return self.front_end.seconds
+
+  @property
   def stages(self) -> Sequence[Any]:
     """Those of the backbone."""
     return self.backbone.stages

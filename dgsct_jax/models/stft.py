@@ -1,5 +1,6 @@
 """Linear-frequency log magnitudes, on the device: what MA-AVT hears of VGGSound and CREMA-D."""
 
+import dataclasses
 from typing import Any
 
 import jax
@@ -48,7 +49,19 @@ class LogMagnitude(nn.Module):
     return picture
 
 
-VARIANTS = {  # `LogMagnitude` of each data set
+VARIANTS: dict[str, dict[str, Any]] = {  # `LogMagnitude` of each data set
   'ma_avt_vggsound': {},
   'ma_avt_cremad': dict(sample_rate=22050, n_fft=447, hop=296, seconds=3.0),
 }
+
+
+def build(variant: str = 'ma_avt_vggsound', **fields: Any) -> LogMagnitude:
+  """The log magnitudes of a data set, with any field replaced."""
+  if variant not in VARIANTS:
+    raise ValueError(f'Unknown log magnitudes {variant!r}; choose one of {", ".join(VARIANTS)}.')
+  known = {field.name for field in dataclasses.fields(LogMagnitude)} - {'parent', 'name'}
+  if unknown := set(fields) - known:
+    raise ValueError(
+      f'LogMagnitude has no field {", ".join(sorted(unknown))}; it has {", ".join(sorted(known))}.'
+    )
+  return LogMagnitude(**VARIANTS[variant] | fields)

@@ -1,7 +1,6 @@
 """Audio-visual event localisation: one event per clip, and when it is both seen and heard."""
 
 import functools
-from typing import Any
 
 import grain
 import jax.numpy as jnp
@@ -20,7 +19,6 @@ from dgsct_jax.models.temporal import TemporalAttention
 from dgsct_jax.tasks import views
 from dgsct_jax.tasks.inputs import audio_visual, class_names
 from dgsct_jax.tasks.task import Batch, Outputs, Task, View, Weighted, integers, mean_over_clips
-from dgsct_jax.tracks import Bars, Steps
 
 
 def build(config: ml_collections.ConfigDict) -> Task:
@@ -135,61 +133,17 @@ def metrics(outputs: Outputs, batch: Batch, classes: int = 28) -> dict[str, Weig
 
 def show(clip: Clip, outputs: Outputs, *, names: tuple[str, ...], encoder: DualEncoder) -> View:
   """The events of a clip, second by second, with the true ones where they are known."""
-  timeline = judge(outputs, names)[: len(clip.seconds)]
-  for second, row in zip(clip.seconds, timeline):
-    row['second'] = second
-  title = ' · '.join([clip.title, *clip.notes])
-  bars: tuple[Bars, ...] = ()
-  predicted = clip.join(predict(outputs, len(names)))
-  if 'label' in clip.known:
-    label = np.asarray(clip.known['label'])
-    title += f': {np.sum(label == predicted)} of {len(label)} seconds right'
-    bars = (Bars('true', label, names),)
-    for row, true in zip(timeline, label):
-      row['true'] = names[true] if true < len(names) else None
-  lines = tuple(line(second) for second in timeline)
-  visual_map, audio_map = (clip.join(outputs[name]) for name in ('visual_map', 'audio_map'))
-  tracks = views.perception(clip, encoder, visual_map, audio_map)
-  return View(
-    name='events',
-    title=title,
-    record={'classes': list(names), 'timeline': timeline},
-    lines=lines,
-    tracks=(
-      *tracks,
-      Steps('event', clip.join(views.sigmoid(outputs['event_logits'])), 0.5),
-      *bars,
-      Bars('predicted', predicted, names),
-    ),
-    overlay=tracks[1],
-    captions=lines,
-  )
+  judged = judge(outputs, len(names))
+  return views.events(clip, names, judged, encoder, outputs['visual_map'], outputs['audio_map'])
 
 
-def judge(outputs: Outputs, names: tuple[str, ...]) -> list[dict[str, Any]]:
-  """For each second of the windows: the event or None, and the likeliest event's probability."""
-  classes = len(names)
+def judge(outputs: Outputs, classes: int) -> views.Judged:
+  """What every second of the windows is, by the clip's event and whether it happens."""
   logits = np.asarray(outputs['logits'])[:, :classes]
-  share = views.softmax(logits).max(1)
   event = views.sigmoid(outputs['event_logits'])
-  likeliest = np.repeat(logits.argmax(1), event.shape[1])
-  predicted = predict(outputs, classes).reshape(-1)
-  confidence = (event * share[:, None]).reshape(-1)
-  return [
-    {
-      'second': i,
-      'event': names[label] if label < classes else None,
-      'likeliest': names[best],
-      'confidence': float(sure),
-      'event_probability': float(p),
-    }
-    for i, (label, best, sure, p) in enumerate(
-      zip(predicted, likeliest, confidence, event.reshape(-1))
-    )
-  ]
-
-
-def line(second: dict[str, Any]) -> str:
-  """A second as text: '1:07  Bark 0.93', or '1:08  – (Bark 0.21)' for background."""
-  name = f'{second["likeliest"]} {second["confidence"]:.2f}'
-  return f'{views.clock(second["second"])}  ' + (name if second['event'] else f'– ({name})')
+  return views.Judged(
+    predicted=predict(outputs, classes),
+    likeliest=np.broadcast_to(logits.argmax(1)[:, None], event.shape),
+    confidence=event * views.softmax(logits).max(1)[:, None],
+    event=event,
+  )

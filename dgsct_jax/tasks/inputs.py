@@ -1,11 +1,11 @@
-"""What models that take a picture and a second of sound per segment get from their data set."""
+"""What models that take a picture and some seconds of sound per segment get from their data set."""
 
 import functools
 
 import jax
 import ml_collections
 
-from dgsct_jax.data import datasets, transforms
+from dgsct_jax.data import clips, datasets, transforms
 from dgsct_jax.models.dual import DualEncoder
 from dgsct_jax.tasks.task import Inputs, floats
 
@@ -20,13 +20,35 @@ def audio_visual(
   """
   kind = datasets.of(config.data)
   t, size, rate = config.data.segments, config.model.visual.image, config.model.audio.sample_rate
+  seconds = seconds_of(encoder)
+  windows = functools.partial(kind.windows, config.data)
+  if seconds > 1:
+    windows = functools.partial(clips.consecutive, times=clips.middles(t * seconds))
   return Inputs(
-    spec={'video': floats(t, size, size, 3), 'wave': floats(t, rate)} | fields,
-    windows=functools.partial(kind.windows, config.data),
-    decode=(transforms.DecodeFrames(size, *encoder.visual.pixels), transforms.DecodeWave(t, rate)),
+    spec={'video': floats(t, size, size, 3), 'wave': floats(t, seconds * rate)} | fields,
+    windows=windows,
+    decode=(
+      transforms.DecodeFrames(size, *encoder.visual.pixels),
+      transforms.DecodeWave(t, seconds * rate),
+    ),
     side=kind.side(config.data),
     pixels=encoder.visual.pixels,
   )
+
+
+def seconds_of(encoder: DualEncoder) -> int:
+  """Of sound in a segment: one, unless the front end of a shared backbone takes more.
+
+  Raises:
+    ValueError: they are not whole.
+  """
+  seconds = getattr(encoder.audio, 'seconds', 1)
+  if seconds != int(seconds):
+    raise ValueError(
+      f'The front end takes {seconds} seconds of sound per segment, and stored clips have whole'
+      ' ones; set config.model.audio.seconds=1.'
+    )
+  return int(seconds)
 
 
 def class_names(config: ml_collections.ConfigDict) -> tuple[str, ...]:

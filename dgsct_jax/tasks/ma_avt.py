@@ -1,17 +1,130 @@
-"""What MA-AVT learns from and is measured by."""
+"""MA-AVT: what two streams through one frozen ViT show, and whether they belong together."""
 
+import functools
 import zlib
 from typing import Any
 
+import grain
 import jax
 import jax.numpy as jnp
+import ml_collections
 import numpy as np
 import optax
 from jaxtyping import Array, Float, Int, Num
 
-from dgsct_jax.tasks.task import Batch, Outputs, Weighted, share
+from dgsct_jax import models
+from dgsct_jax.data import datasets, transforms
+from dgsct_jax.data.background import Mismatch
+from dgsct_jax.data.clips import Clip
+from dgsct_jax.data.crops import RandomPart, Whole
+from dgsct_jax.data.excerpts import Excerpt, RandomExcerpt, hold_out
+from dgsct_jax.data.pipeline import Dataset, Source
+from dgsct_jax.models.dual import DualEncoder
+from dgsct_jax.models.listener import Listener
+from dgsct_jax.models.ma_avt import MAAVT
+from dgsct_jax.models.vit import ViT
+from dgsct_jax.tasks import views
+from dgsct_jax.tasks.inputs import audio_visual, class_names, seconds_of
+from dgsct_jax.tasks.task import (
+  Batch,
+  Means,
+  Outputs,
+  Scalars,
+  Task,
+  View,
+  Weighted,
+  integers,
+  share,
+)
 
 TEMPERATURE = 0.07
+
+
+def build(config: ml_collections.ConfigDict) -> Task:
+  """`config.model.head`: the fields of `MAAVT`, and `primary`, the metric that selects.
+
+  `config.loss`: `contrast_weight` as in `loss`; `modulation`, the strength of gradient modulation,
+  0 for none; `modulation_noise`, see `modulate`.
+  """
+  encoder, fields = models.build(config.model), dict(config.model.head)
+  if not isinstance(encoder.visual, ViT) or not isinstance(encoder.audio, Listener):
+    raise ValueError(
+      f'config.model has visual.kind={config.model.visual.kind!r} and audio.kind='
+      f"{config.model.audio.kind!r}; MA-AVT is one ViT: set 'vit' and 'shared'."
+    )
+  primary, classes = fields.pop('primary'), fields['classes']
+  found = audio_visual(config, encoder, label=integers(config.data.segments))
+  excerpt = Excerpt(
+    config.data.segments, seconds_of(encoder), config.model.audio.sample_rate, config.data.picture
+  )
+  stretch = (Whole(config.model.visual.image),) if config.data.crops else ()
+  inputs = found._replace(decode=(excerpt, *stretch, *found.decode))
+  strength, noise = config.loss.modulation, config.loss.modulation_noise
+  # Of VGGSound they are stored with the built data set, which a model does not need.
+  names = functools.cache(lambda: class_names(config))
+  return Task(
+    model=MAAVT(encoder.visual, encoder.audio.front_end, exchange=encoder.exchange, **fields),
+    loss=functools.partial(loss, classes=classes, contrast_weight=config.loss.contrast_weight),
+    metrics=functools.partial(metrics, classes=classes),
+    data=functools.partial(data, config, inputs.decode),
+    primary=primary,
+    inputs=inputs,
+    show=lambda clip, outputs: show(clip, outputs, names=names(), encoder=encoder),
+    summarize=summarize,
+    modulate=functools.partial(modulated, strength=strength, noise=noise) if strength else None,
+  )
+
+
+def data(
+  config: ml_collections.ConfigDict, decode: tuple[grain.transforms.Map, ...], split: str
+) -> Dataset:
+  """Clips of `config.data`, in training with pairs that do not belong together.
+
+  `bg_prob`, `bg_mode`: of these, see `Mismatch`. `hold_out`: every n-th training clip is for
+  validation; with 0, the data set has clips for it. `picture`: see `Excerpt`. `crops`: in training
+  random parts of pictures. `blank`: fields that are replaced by zeros.
+  """
+  fields, train = config.data, split == 'train'
+  class_names(config)  # for its error message
+  records, steps = load(fields, split), list(decode)
+  if train:
+    steps[0] = RandomExcerpt(decode[0])
+    if fields.crops:
+      steps[1] = RandomPart(config.model.visual.image)
+    if config.model.head.background and fields.bg_prob:
+      steps.insert(0, Mismatch(records, config.model.head.classes, fields.bg_prob, fields.bg_mode))
+  keep = transforms.Keep(('video', 'wave', 'label'))
+  return Dataset(records, (*steps, transforms.Blank(tuple(fields.blank)), keep))
+
+
+def load(fields: ml_collections.ConfigDict, split: str) -> Source:
+  """The records of a split, of which 'val' may be held out of training."""
+  kind = datasets.of(fields)
+  if fields.hold_out and split != 'test':
+    return hold_out(kind.load(fields, 'train'), fields.hold_out, split)
+  return kind.load(fields, split)
+
+
+def show(clip: Clip, outputs: Outputs, *, names: tuple[str, ...], encoder: DualEncoder) -> View:
+  """The class of every second, or that its picture and sound do not belong together."""
+  judged, seconds = judge(outputs), seconds_of(encoder)
+  maps = outputs['visual_map'], outputs['audio_map']
+  return views.events(clip, names, judged, encoder, *maps, seconds)
+
+
+def judge(outputs: Outputs) -> views.Judged:
+  """What every segment is: background where the classifier of background says so."""
+  shares = views.softmax(outputs['logits'])
+  likeliest, classes = shares.argmax(-1), shares.shape[-1]
+  event = np.ones(likeliest.shape)
+  if 'background_logits' in outputs:
+    event = 1 - views.sigmoid(outputs['background_logits'])
+  return views.Judged(
+    predicted=np.where(event < 0.5, classes, likeliest),
+    likeliest=likeliest,
+    confidence=event * shares.max(-1),
+    event=event,
+  )
 
 
 def loss(
@@ -77,7 +190,7 @@ def metrics(outputs: Outputs, batch: Batch, classes: int) -> dict[str, Weighted]
 
   accuracy: of foreground segments, those with the right class. background_accuracy: of all, those
   rightly called background or not. joint_accuracy: of all, those rightly called background, or not
-  and then given the right class.
+  and then given the right class. foreground: of all, those that are not background.
   """
   label = np.asarray(batch['label'])
   background = label >= classes
@@ -88,7 +201,22 @@ def metrics(outputs: Outputs, batch: Batch, classes: int) -> dict[str, Weighted]
     everywhere = np.ones_like(background)
     found['background_accuracy'] = share(detected, everywhere)
     found['joint_accuracy'] = share(detected & (right | background), everywhere)
+    found['foreground'] = share(~background, everywhere)
   return found
+
+
+def summarize(means: Means) -> Scalars:
+  """The means of a split, and the accuracy that the release calls total.
+
+  That is the accuracy of foreground, as often as there is any, and for the rest the accuracy of
+  background *of all segments*. Without background in the split it is `accuracy`.
+  """
+  found = {name: float(x) for name, x in means.items()}
+  if 'foreground' in found:
+    part = found['foreground'] / 100
+    of_foreground = part * found['accuracy'] if part else 0.0
+    found['total_accuracy'] = of_foreground + (1 - part) * found['background_accuracy']
+  return {name: x for name, x in found.items() if not np.isnan(x)}
 
 
 def modulation(
@@ -109,6 +237,14 @@ def modulation(
   visual, audio = jnp.sum(probability * weight[..., None], (0, 1))
   ratio = jnp.stack([visual / audio, audio / visual])
   return jnp.where(ratio > 1, 1 - jnp.tanh(strength * ratio), 1.0)
+
+
+def modulated(
+  gradients: Any, outputs: Outputs, batch: Batch, key: Array, *, strength: float, noise: bool
+) -> Any:
+  """The gradients of a batch, those of the stream that is ahead made smaller."""
+  coefficients = modulation(outputs['unimodal_logits'], batch['label'], batch['valid'], strength)
+  return modulate(gradients, coefficients, key, noise)
 
 
 def modulate(gradients: Any, coefficients: Float[Any, '2'], key: Array, noise: bool = True) -> Any:

@@ -3,7 +3,7 @@
 import ml_collections
 
 from dgsct_jax.scenes import unimodal
-from dgsct_jax.tasks import ave, avqa, avs, avvp, matching
+from dgsct_jax.tasks import ave, avqa, avs, avvp, ma_avt, matching
 from dgsct_jax.tasks.task import Task
 
 TASKS = {
@@ -12,6 +12,7 @@ TASKS = {
   'avqa_grounding': avqa.build_grounding,
   'avvp': avvp.build,
   'avs': avs.build,
+  'ma_avt': ma_avt.build,
   'matching': matching.build,
   'unimodal': unimodal.build,
 }

@@ -74,6 +74,7 @@ class Task:
   summarize: the means of a split -> the metrics that are reported.
   released: the means of a batch -> metrics whose plain mean over batches is also reported, as
     `<name>_batch_mean`, because a release reports it.
+  modulate: (gradients, outputs, batch, key) -> the gradients that the optimiser gets; traced.
   """
 
   model: nn.Module
@@ -86,6 +87,7 @@ class Task:
   ask: Callable[[Sequence[str]], Example] | None = None
   summarize: Callable[[Means], Scalars] = lambda means: {k: float(v) for k, v in means.items()}
   released: Callable[[Means], Scalars] | None = None
+  modulate: Callable[[Any, Outputs, Batch, Array], Any] | None = None
 
 
 def check_fields(batch: Mapping[str, np.ndarray], spec: Mapping[str, jax.ShapeDtypeStruct]) -> None:

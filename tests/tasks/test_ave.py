@@ -13,7 +13,7 @@ from configs import ave as config
 from dgsct_jax import models, tree
 from dgsct_jax.data.clips import Clip
 from dgsct_jax.models import lazy
-from dgsct_jax.tasks import ave, registry
+from dgsct_jax.tasks import ave, registry, views
 from dgsct_jax.tasks.task import Task, View
 
 CLASSES = 28
@@ -178,12 +178,18 @@ def test_metrics_do_not_depend_on_the_split_into_batches_or_padding(sizes):
 # What is shown.
 
 
+def told(outputs: dict, names: tuple[str, ...]) -> list[dict]:
+  judged = ave.judge(outputs, len(names))
+  flat = views.Judged(*(x.reshape(-1) for x in judged))
+  return views.timeline(flat, names, tuple(range(len(flat.event))))
+
+
 def test_confidence_is_that_of_an_event_and_of_its_class():
   outputs = {
     'logits': np.log([[0.5, 0.3, 0.2], [0.1, 0.1, 0.8]]),
     'event_logits': np.array([[2.0, -1.0], [0.1, 9.0]]),
   }
-  found = ave.judge(outputs, ('dog', 'bell', 'horse'))
+  found = told(outputs, ('dog', 'bell', 'horse'))
   assert [f['event'] for f in found] == ['dog', None, 'horse', 'horse']
   assert [f['likeliest'] for f in found] == ['dog', 'dog', 'horse', 'horse']
   np.testing.assert_allclose(
@@ -194,7 +200,7 @@ def test_confidence_is_that_of_an_event_and_of_its_class():
 
 def test_logits_of_background_are_no_class():
   outputs = {'logits': np.array([[0.0, 1.0, 9.0]]), 'event_logits': np.array([[50.0]])}
-  (second,) = ave.judge(outputs, ('dog', 'bell'))  # the weakly supervised head has one more
+  (second,) = told(outputs, ('dog', 'bell'))  # the weakly supervised head has one more
   assert second['event'] == 'bell' and second['confidence'] == pytest.approx(1 / (1 + np.exp(-1)))
 
 

@@ -1,11 +1,23 @@
 """Losses and metrics of MA-AVT."""
 
+import io
+import json
+from pathlib import Path
+from types import SimpleNamespace
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import tensorflow_datasets as tfds
+from PIL import Image
 
-from dgsct_jax.tasks import ma_avt
+from configs.composed import TINY_VISUAL
+from configs.ma_avt import IMAGENET, get_config
+from dgsct_jax.data import pipeline, records
+from dgsct_jax.data.background import Mismatch
+from dgsct_jax.data.clips import Clip
+from dgsct_jax.tasks import ma_avt, registry
 
 
 def unit(*shape: int, seed: int = 0) -> np.ndarray:
@@ -181,3 +193,175 @@ def test_modulation_scales_what_belongs_to_one_stream():
   gradients['visual_tokens'] = jax.random.normal(jax.random.key(1), (400, 4))
   noisy = scale(True)['visual_tokens'] - 0.5 * gradients['visual_tokens']
   assert noisy.std() == pytest.approx(float(gradients['visual_tokens'].std()), rel=0.1)
+
+
+# Accuracy as the release totals it.
+
+
+def test_the_total_is_mixed_as_released():
+  means = {'accuracy': 50.0, 'background_accuracy': 80.0, 'joint_accuracy': 1.0, 'foreground': 75.0}
+  assert ma_avt.summarize(means)['total_accuracy'] == pytest.approx(0.75 * 50 + 0.25 * 80)
+  means |= {'foreground': 100.0}
+  assert ma_avt.summarize(means)['total_accuracy'] == 50
+  nothing = means | {'foreground': 0.0, 'accuracy': np.nan}
+  found = ma_avt.summarize(nothing)
+  assert found['total_accuracy'] == 80 and 'accuracy' not in found
+  assert ma_avt.summarize({'accuracy': 3.0}) == {'accuracy': 3.0}
+
+
+# The task.
+
+
+def task(variant: str, **changes):
+  config = get_config(variant)
+  config.update_from_flattened_dict(changes)
+  return registry.build(config), config
+
+
+def test_the_release_is_made_of_fields():
+  config = get_config('vggsound,lavish,released')
+  assert (config.model.head.positions, config.model.head.swapped) == ('flat', True)
+  assert (config.data.bg_mode, config.loss.contrast_weight) == ('label_only', 0.25)
+  assert config.model.visual.pixels == IMAGENET and config.select_on == 'test'
+  assert not config.model.adapter.audio_gate and config.data.hold_out == 0
+  assert get_config('ave,released').data.bg_prob == 0
+  assert get_config('cremad,released').data.picture == 'first'
+
+
+def test_other_encoders_are_refused():
+  with pytest.raises(ValueError, match="visual.kind='swin_v2' and audio.kind='shared'; MA-AVT is"):
+    task('tiny', **{'model.visual': TINY_VISUAL, 'model.visual.image': 32})
+
+
+def vggsound(folder: Path, clips: int = 8, rate: int = 16):
+  """Clips of grey 20·label + second, of two classes, and their config."""
+
+  def read(clip):
+    i = int(clip.id)
+    frames = [clip_frame(100 * (i % 2) + j) for j in range(10)]
+    return {
+      'id': clip.id,
+      'frames': frames,
+      'wave': np.arange(10 * rate, dtype=np.int16),
+      'label': np.int32(i % 2),
+    }
+
+  features = {
+    'id': tfds.features.Text(),
+    'frames': records.IMAGES,
+    'wave': records.wave(10 * rate),
+    'label': tfds.features.Scalar(np.int32),
+  }
+  numbered = [SimpleNamespace(id=f'{i}') for i in range(clips)]
+  splits = {'train': numbered, 'test': numbered[:2]}
+  recipe = records.Recipe(
+    'vggsound', '1.0.0', features, splits, read, {'classes.txt': 'bark\nmeow'}
+  )
+  records.write(recipe, folder)
+  config = get_config('vggsound')
+  config.data.update(dir=str(folder), batch=4, workers=0, hold_out=4)
+  config.model.visual.update(variant='custom', image=16, patch=8, width=8, depths=(1,), heads=2)
+  config.model.audio.update(sample_rate=rate, n_fft=30, hop=5)
+  config.model.head.update(classes=2, features=4)
+  return config
+
+
+def clip_frame(level: int) -> bytes:
+  file = io.BytesIO()
+  Image.fromarray(np.full((20, 20, 3), level, np.uint8)).save(file, 'PNG')
+  return file.getvalue()
+
+
+@pytest.fixture(scope='module')
+def built(tmp_path_factory):
+  return vggsound(tmp_path_factory.mktemp('vggsound'))
+
+
+def grey(video: np.ndarray) -> np.ndarray:
+  return np.rint(127.5 * (video.mean((-3, -2, -1)) + 1)).astype(int)
+
+
+def test_clips_with_one_label_become_segments_of_five_seconds(built):
+  dataset = registry.build(built).data('test')
+  with pipeline.evaluate(dataset, batch=2) as batches:
+    batch = next(batches)
+  assert {name: x.shape for name, x in batch.items() if name not in ('index', 'valid')} == {
+    'video': (2, 1, 16, 16, 3),
+    'wave': (2, 1, 80),
+    'label': (2, 1),
+  }
+  np.testing.assert_array_equal(batch['label'], [[0], [1]])
+  np.testing.assert_array_equal(grey(batch['video']), [[5], [105]])  # of the fifth second
+  np.testing.assert_allclose(32768 * batch['wave'][0, 0], np.arange(48, 128))
+
+
+def test_some_pairs_in_training_do_not_belong_together_and_none_later(built):
+  task = registry.build(built)
+  with pipeline.train(task.data('train'), batch=6, seed=0) as batches:
+    seen = [next(batches) for _ in range(40)]
+  joined = {name: np.concatenate([x[name] for x in seen]) for name in ('label', 'index', 'video')}
+  label, shown = joined['label'][:, 0], grey(joined['video'])[:, 0] >= 100
+  heard = np.array([1, 2, 3, 5, 6, 7])[joined['index']] % 2  # 0 and 4 are held out
+  background = label == 2
+  assert 0.12 < background.mean() < 0.28
+  np.testing.assert_array_equal(shown[background], heard[background] == 0)
+  np.testing.assert_array_equal(label[~background], heard[~background])
+  np.testing.assert_array_equal(shown[~background], heard[~background] == 1)
+  for split, ids in (('val', ['0', '4']), ('test', ['0', '1'])):
+    source = task.data(split).source
+    assert [source[i]['id'] for i in range(len(source))] == ids
+    assert not any(isinstance(x, Mismatch) for x in task.data(split).transforms)
+
+
+def outputs_of(w: int, t: int, n: int = 5) -> dict[str, np.ndarray]:
+  return {
+    'logits': np.log(np.tile([[[0.2, 0.8]]], (w, t, 1))),
+    'background_logits': np.linspace(-1, 1, w * t).reshape(w, t),
+    'visual_map': np.full((w, t, n), 1 / n),
+    'audio_map': np.tile(np.arange(n) / 10, (w, t, 1)),
+  }
+
+
+def test_a_segment_of_a_known_clip_is_told_for_each_of_its_seconds(built):
+  task = registry.build(built)
+  wave, label = np.zeros((1, 80), np.float32), np.int32([1])
+  known = {'index': np.int32(0), 'label': label}
+  clip = Clip('clip 0', (0,), np.zeros((1, 16, 16, 3), np.uint8), wave, known=known)
+  view = task.show(clip, outputs_of(1, 1))
+  assert view.title == 'clip 0: 5 of 5 seconds right'
+  assert [row['event'] for row in view.record['timeline']] == ['meow'] * 5
+  assert all(len(track[1]) == 5 for track in view.tracks)
+  assert view.tracks[2].wave.shape == (5, 16)
+
+
+def test_a_file_is_cut_in_windows_and_told_up_to_its_end(built):
+  task = registry.build(built)
+  windows = task.inputs.windows(8.0)
+  assert [window.seconds for window in windows] == [(0, 1, 2, 3, 4), (5, 6, 7, 8, 9)]
+  example = {'wave': np.zeros(80, np.int16), 'frames': [clip_frame(j) for j in range(5)]}
+  for transform in task.inputs.decode:
+    example = transform.map(example)
+  assert grey(example['video']).tolist() == [2] and example['wave'].shape == (1, 80)
+  clip = Clip('a', tuple(range(8)), np.zeros((8, 9, 9, 3), np.uint8), np.zeros((8, 16)))
+  view = task.show(clip, outputs_of(2, 1))
+  events = [row['event'] for row in view.record['timeline']]
+  assert events == ['meow'] * 5 + [None] * 3
+  assert view.lines[0] == f'0:00  meow {0.8 / (1 + np.exp(-1)):.2f}'
+  # Each second has its own part of the map, which is of five seconds.
+  listens = view.tracks[3].weights
+  np.testing.assert_array_equal(listens[0], [[0.1, 0.1], [0.3, 0.3]])
+  np.testing.assert_array_equal(listens[2], [[0.1, 0.2], [0.3, 0.4]])
+  np.testing.assert_array_equal(listens[4], [[0.2, 0.2], [0.4, 0.4]])
+  json.dumps(view.record)
+
+
+def test_modulation_is_a_field_and_touches_what_is_of_one_stream_alone():
+  assert task('tiny')[0].modulate is None
+  found, _ = task('tiny', **{'loss.modulation': 0.5, 'loss.modulation_noise': False})
+  out = outputs(1, 2)
+  batch = {'label': LABEL[:1], 'valid': VALID[:1]}
+  strong = out | {'unimodal_logits': jnp.zeros((1, 2, 2, 3)).at[..., 0, 0].set(9.0)}
+  gradients = {name: jnp.ones(2) for name in ('visual_tokens', 'audio_tokens', 'shared_tokens')}
+  changed = found.modulate(gradients, strong, batch, jax.random.key(0))
+  assert (changed['visual_tokens'] < 0.2).all()
+  assert (changed['audio_tokens'] == 1).all() and (changed['shared_tokens'] == 1).all()
