@@ -25,7 +25,7 @@ and CLAP hears in each second of LLP's clips, for configs/avvp.py to learn from.
 `scenes` has toy towers and composed clips; `tiny` is for tests.
 """
 
-from configs import common, composed
+from configs import common, composed, quickstart
 
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 LEARNED = (
@@ -113,6 +113,7 @@ def get_config(variant: str = ''):
     ave=lambda config: None,
     ave_class=ave_class,
     llp_class=llp_class,
+    scenes=scenes,
     released=released,
     native=native,
     none=common.without_adapters,
@@ -188,31 +189,26 @@ def llp_labels(config):
   config.data.shots = 0
 
 
+def scenes(config):
+  composed.use_towers(config, 'shapes')
+  clips = {'train': 1500, 'val': 100, 'test': 300}
+  composed.use_clips(config, 'shapes', 'quickstart', quickstart.KNOBS, clips, seed=2)
+  config.model.adapter.update(tokens=2, reduction=4)
+  config.data.batch = 4
+  config.data.draw = 0
+  config.optim.lr = 1e-3
+  config.optim.schedule = 'cosine'
+  config.optim.epochs = 10
+  config.optim.patience = 0
+
+
 def tiny(config):
   config.init.clip = config.init.clap = 'random'
-  config.model.visual = {
-    'kind': 'clip',
-    'variant': 'custom',
-    'image': 32,
-    'patch': 16,
-    'width': 16,
-    'depths': (1,),
-    'heads': 2,
-    'features': 8,
-  }
-  config.model.text = {
-    'variant': 'custom',
-    'vocabulary': 259,
-    'context': 64,
-    'width': 16,
-    'depth': 1,
-    'heads': 2,
-    'features': 8,
-  }
+  config.model.visual = dict(composed.TINY_CLIP)
+  config.model.text = dict(composed.TINY_TEXT)
   config.model.audio = dict(composed.TINY_AUDIO)
-  config.model.remat = 'none'
-  config.model.roberta.update(vocabulary=259, positions=66, width=16, depth=1, heads=2)
-  config.model.features = 8
+  config.model.roberta.update(composed.TINY_ROBERTA)
+  config.model.features = composed.TINY_TEXT['features']
   config.model.tokenizer = {'clip': 'letters', 'clap': 'letters'}
   if 'reduction' in config.model.adapter:
     config.model.adapter.reduction = 2

@@ -21,7 +21,16 @@ from dgsct_jax.models.dual import DualEncoder
 from dgsct_jax.models.heads import matching as head
 from dgsct_jax.tasks import prompts, views
 from dgsct_jax.tasks.inputs import audio_visual
-from dgsct_jax.tasks.task import Batch, Outputs, Task, View, Weighted, floats, share
+from dgsct_jax.tasks.task import (
+  Batch,
+  Outputs,
+  Task,
+  View,
+  Weighted,
+  floats,
+  mean_over_clips,
+  share,
+)
 from dgsct_jax.tracks import Bars
 
 Loss = Float[Array, ''] | float
@@ -50,8 +59,17 @@ def build(config: ml_collections.ConfigDict) -> Task:
   """
   fields, kind = config.model.head, datasets.of(config.data)
   names = tuple(config.data.classes) or kind.classes(config.data)
+  if not names:
+    raise ValueError(
+      'There are no classes; give at least one name: --classes, or config.data.classes.'
+    )
   make = functools.partial(make_target, kind, classes=len(names))
   target = make(fields.target, fields.background)
+  if fields.background and fields.target != 'seconds':
+    raise ValueError(
+      f'config.model.head.background is True and .target is {fields.target!r}: only '
+      "'seconds' may be background; set it to False."
+    )
   of_clip = target if fields.target == 'set' else make('clip', False)
   names += (BACKGROUND,) * fields.background
   model = build_model(config, names)
@@ -107,14 +125,8 @@ def make_target(
   """The transforms that give a record its `target`, see `build`.
 
   Raises:
-    ValueError: there is no such target; the data set has no labels for it; or only seconds have a
-      background.
+    ValueError: there is no such target, or the data set has no labels for it.
   """
-  if background and what != 'seconds':
-    raise ValueError(
-      f"config.model.head.background is True and .target is {what!r}: only 'seconds' may be"
-      ' background; set it to False.'
-    )
   match what:
     case 'seconds':
       return (targets.OfSeconds(classes, background),)
@@ -161,14 +173,17 @@ def data(
 
 
 def loss(
-  outputs: Outputs, batch: Batch, weights: Literal['fixed', 'shares', 'shares_released']
+  outputs: Outputs, batch: Batch, weights: Literal['fixed', 'shares', 'shares_released', 'streams']
 ) -> tuple[Float[Array, ''], dict[str, Float[Array, '']]]:
-  """The losses of the valid clips, weighed as `total_loss` says, if there is more than `event`."""
+  """The losses of the valid clips, weighed as `total_loss` says, if there is more than `event`.
+
+  With 'streams' each of them learns from its own scores: the sum of the losses of both.
+  """
   valid = batch['valid']
-  parts = {
-    name: jnp.sum(part * valid) / jnp.sum(valid)
-    for name, part in loss_parts(outputs, batch).items()
-  }
+  if weights == 'streams':
+    of = lambda stream: loss_parts({'logits': outputs[f'{stream}_logits']}, batch)['event']
+    return mean_over_clips({'seen': of('visual'), 'heard': of('audio')}, valid)
+  _, parts = mean_over_clips(loss_parts(outputs, batch), valid)
   if len(parts) == 1:
     return parts['event'], parts
   return jnp.asarray(total_loss(**parts, epoch=batch['epoch'], weights=weights)), parts

@@ -66,15 +66,13 @@ def read(
     tokenizer, encode_sounds: of CLIP and of CLAP.
 
   Raises:
-    ValueError: there is no name, one stands twice, is empty or too long; or a prompt has no '{}'.
+    ValueError: a name stands twice, is empty or too long; or a prompt has no '{}'.
   """
   for field, prompt in (('picture', picture), ('sound', sound)):
     if prompt.count('{}') != 1 or prompt.count('{') != 1 or prompt.count('}') != 1:
       raise ValueError(
         f'config.model.head.{field} is {prompt!r}; write {{}} once, where the name goes.'
       )
-  if not names:
-    raise ValueError('There are no classes; give at least one name.')
   meant = [clip.clean(name.replace('_', ' ')) for name in names]
   if faults := [name for name, text in zip(names, meant) if not text or meant.count(text) > 1]:
     raise ValueError(

@@ -41,7 +41,6 @@ def test_as_many_words_are_learned_as_stand_before_the_name(vocabulary):
 @pytest.mark.parametrize(
   'names, told',
   [
-    ((), 'no classes'),
     (('dog', 'cat', 'Dog'), "stand twice.*'dog', 'Dog'"),
     (('dog bark', 'dog_bark'), "'dog bark', 'dog_bark'"),
     (('dog', ' '), r"empty.*\[' '\]"),
