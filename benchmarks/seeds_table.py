@@ -49,9 +49,11 @@ def spread(values: Sequence[float]) -> str:
   return f'{statistics.mean(values):.1f}{deviation}'
 
 
-def score(variant: str, seed: str, extra: Sequence[str]) -> dict[str, float]:
-  """The test metrics of one run."""
-  workdir = Path(RUNS.value) / f'{variant.replace(",", "_")}_{seed}'
+def score(
+  variant: str, seed: str, extra: Sequence[str], runs: Path | None = None
+) -> dict[str, float]:
+  """The test metrics of one run, whose folder is in `runs`, or in that of the flag."""
+  workdir = (runs or Path(RUNS.value)) / f'{variant.replace(",", "_")}_{seed}'
   if not (workdir / 'metrics.json').exists():
     workdir.mkdir(parents=True, exist_ok=True)
     command = [
