@@ -44,7 +44,7 @@ def main(argv: list[str]) -> None:
     axes.errorbar(shots, list(means), list(deviations), marker='o', capsize=3, label=variant)
   if PUBLISHED.value:
     paper = PAPER[PUBLISHED.value]
-    axes.plot(paper.keys(), paper.values(), 'k--', label='DG-SCT, published')
+    axes.plot(list(paper), list(paper.values()), 'k--', label='DG-SCT, published')
   axes.set(xlabel='clips of each class', ylabel=f'{METRIC.value}, %', xscale='log')
   axes.set_xticks(shots, SHOTS.value, minor=False)
   axes.minorticks_off()

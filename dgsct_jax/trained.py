@@ -1,6 +1,7 @@
 """The best checkpoint of a run, or an untrained model, as a function from batches to outputs."""
 
 import dataclasses
+import functools
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -33,8 +34,17 @@ class Trained:
 
   def __call__(self, batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     """The outputs for this host's clips; `batch` is its share of the global batch."""
-    outputs = self.forward(*self.variables, sharding.global_batch(batch, self.mesh))
+    clips = sharding.global_batch(batch, self.mesh)
+    outputs = self.forward(*self.variables, clips | self.constants)
     return jax.tree.map(sharding.local, outputs)
+
+  @functools.cached_property
+  def constants(self) -> Outputs:
+    """What the model makes of its variables alone, once for all batches."""
+    make = self.task.constants
+    if make is None:
+      return {}
+    return jax.jit(lambda *variables: make(_joined(*variables)))(*self.variables)
 
 
 def read_config(workdir: Path, init: Sequence[str] = ()) -> ml_collections.ConfigDict:
@@ -136,8 +146,7 @@ def compile_forward(task: Task, mesh: Mesh) -> Forward:
   def forward(
     params: tree.Tree, batch_stats: tree.Tree, frozen: tree.Tree, batch: Batch
   ) -> Outputs:
-    variables = {'params': tree.merge(params, frozen), 'batch_stats': batch_stats}
-    outputs: Any = task.model.apply(variables, batch, False)
+    outputs: Any = task.model.apply(_joined(params, batch_stats, frozen), batch, False)
     clips = len(batch['valid'])
     wrong = {name: x.shape for name, x in outputs.items() if x.shape[:1] != (clips,)}
     if wrong:
@@ -150,3 +159,8 @@ def compile_forward(task: Task, mesh: Mesh) -> Forward:
     return jax.tree.map(place, outputs)
 
   return jax.jit(forward)
+
+
+def _joined(params: tree.Tree, batch_stats: tree.Tree, frozen: tree.Tree) -> tree.Tree:
+  """Both halves of a model's variables, as the model takes them."""
+  return {'params': tree.merge(params, frozen), 'batch_stats': batch_stats}

@@ -1,13 +1,16 @@
 """A run is asked by its best checkpoint, as it was trained, wherever its weights lie now."""
 
+import dataclasses
 import json
 
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from configs import few_shot
 from dgsct_jax import checkpoint, sharding, train, trained
 from dgsct_jax import state as states
+from dgsct_jax.models.heads.matching import Matching
 from tests import tiny, toy
 
 
@@ -41,7 +44,7 @@ def test_the_best_checkpoint_of_a_run_is_loaded(tmp_path):
 def test_weights_that_moved_can_be_named(truck):
   config = trained.read_config(truck, ['visual=/moved.safetensors'])
   assert config.init.visual == '/moved.safetensors' and config.init.audio == 'random'
-  with pytest.raises(ValueError, match='there is no file /moved.safetensors'):
+  with pytest.raises(ValueError, match='/moved.safetensors is not a file'):
     trained.load(truck, config)
   with pytest.raises(ValueError, match='NAME one of all, audio, visual'):
     trained.read_config(truck, ['vision=/moved.safetensors'])
@@ -100,3 +103,54 @@ def test_outputs_of_half_precision_come_as_float32():
   }
   found = forward(*states.Variables({}, {}, {}), batch)
   assert (found['logits'].dtype, found['index'].dtype) == (jnp.float32, jnp.int32)
+
+
+# Without a run.
+
+
+@pytest.fixture(scope='module')
+def towers():
+  """CLIP and CLAP of toy size, which nobody trains."""
+  config = few_shot.get_config('tiny,clap')
+  config.data.update(segments=2, classes=('dog', 'bell'))
+  return trained.untrained(config)
+
+
+def test_a_model_that_nobody_trains_needs_no_run(towers):
+  assert towers.step == 0 and not towers.variables.params and towers.variables.frozen
+
+
+def test_what_depends_on_no_clip_is_computed_once(towers, monkeypatch):
+  calls, read = [], Matching.read
+  monkeypatch.setattr(Matching, 'read', lambda *given: calls.append(given) or read(*given))
+  spec = towers.task.inputs.spec
+  batch = {name: np.ones((1, *x.shape), x.dtype) for name, x in spec.items()}
+  batch['valid'] = np.ones(1, np.float32)
+  first = towers(batch)
+  second = towers(batch | {'wave': batch['wave'] / 2})
+  assert len(calls) == 1
+  assert np.abs(first['logits'] - second['logits']).max() > 0
+  direct = towers.forward(*towers.variables, batch)
+  assert len(calls) == 2
+  np.testing.assert_allclose(direct['logits'], first['logits'], rtol=1e-5, atol=1e-6)
+
+
+def test_a_config_that_trains_is_refused_and_so_are_variables_of_no_file(monkeypatch):
+  config = few_shot.get_config('tiny')
+  with pytest.raises(ValueError, match='This config trains encoder/exchange_'):
+    trained.untrained(config)
+  config.trainable = ()
+  trained.untrained(config)  # its towers are random by name, and so is the rest
+  layout = states.layout
+
+  def of_files(*given):
+    made = layout(*given)
+    held = {path: None for path in made.leaves if path.startswith(('params/cl', 'batch_stats/'))}
+    return dataclasses.replace(made, sources=held)
+
+  monkeypatch.setattr(states, 'layout', of_files)
+  config.init.clip = config.init.clap = 'file'
+  config.init.all = ''
+  monkeypatch.setattr(states, '_sources', lambda shapes, config: ({}, {}))
+  with pytest.raises(ValueError, match='come from no file of config.init.*such as params/'):
+    trained.untrained(config)

@@ -42,8 +42,9 @@ class DualEncoder(nn.Module):
   `.feed_forward(x, train)`, each with its own residual, `stages[i].downsample(x)` and `norm`; this
   class uses nothing else of it.
 
-  read: whether the adapters read the streams before or after the half block to whose output they
-    are added.
+  read: 'before': each exchange reads the streams before a half of the block, and is added behind
+    it. 'between' (few-shot): both read them between the halves, where the first is added, too; the
+    second is added behind the second half.
   split_audio: run one half of the audio block in each half of the visual block (LAVISH); otherwise,
     as released with DG-SCT, the whole audio block runs in the first half.
   norm_audio: apply the audio backbone's final norm, too (LAVISH); DG-SCT leaves it out.
@@ -52,7 +53,7 @@ class DualEncoder(nn.Module):
   visual: nn.Module
   audio: nn.Module  # the same instance as `visual` shares its weights (LAVISH)
   exchange: Callable[[], nn.Module] = NoExchange
-  read: Literal['before', 'after'] = 'before'
+  read: Literal['before', 'between'] = 'before'
   split_audio: bool = False
   norm_audio: bool = False
 
@@ -80,14 +81,16 @@ class DualEncoder(nn.Module):
         if a_block is None:
           v = v_block(v, train)
           continue
-        v_halves = v_block.attend, v_block.feed_forward
-        a_halves = (
-          (a_block.attend, a_block.feed_forward)
-          if self.split_audio
-          else (a_block, lambda a, train: a)
+        v_first, v_second = v_block.attend, v_block.feed_forward
+        a_first, a_second = (
+          (a_block.attend, a_block.feed_forward) if self.split_audio else (a_block, same)
         )
-        for v_half, a_half, exchange in zip(v_halves, a_halves, next(exchanges)):
-          v, a, maps = self.meet(v_half, a_half, exchange, v, a, train)
+        first, second = next(exchanges)
+        if self.read == 'between':
+          v, a = v_first(v, train), a_first(a, train)
+          v_first = a_first = same
+        v, a, _ = meet(v_first, a_first, first, v, a, train)
+        v, a, maps = meet(v_second, a_second, second, v, a, train)
       visual_pyramid.append(v)
       audio_pyramid.append(a)
       v, a = v_stage.downsample(v), a_stage.downsample(a)
@@ -96,22 +99,23 @@ class DualEncoder(nn.Module):
       audio_pyramid[-1] = a = self.audio.norm(a)
     return Encoded(v, a, *maps, tuple(visual_pyramid), tuple(audio_pyramid))
 
-  def meet(
-    self,
-    v_half: Callable[..., Array],
-    a_half: Callable[..., Array],
-    exchange: nn.Module,
-    v: Array,
-    a: Array,
-    train: bool,
-  ) -> tuple[Array, Array, tuple[Array, Array]]:
-    """Runs one half of both blocks and adds the residuals of the exchange."""
-    if self.read == 'before':
-      (dv, da), maps = exchange(v, a, train)
-      return v_half(v, train) + dv, a_half(a, train) + da, maps
-    v, a = v_half(v, train), a_half(a, train)
-    (dv, da), maps = exchange(v, a, train)
-    return v + dv, a + da, maps
+
+def meet(
+  v_half: Callable[..., Array],
+  a_half: Callable[..., Array],
+  exchange: nn.Module,
+  v: Array,
+  a: Array,
+  train: bool,
+) -> tuple[Array, Array, tuple[Array, Array]]:
+  """Runs one half of both blocks and adds what the exchange makes of their input."""
+  (dv, da), maps = exchange(v, a, train)
+  return v_half(v, train) + dv, a_half(a, train) + da, maps
+
+
+def same(x: Array, train: bool) -> Array:
+  """No half of a block."""
+  return x
 
 
 def pool_segments(

@@ -83,6 +83,7 @@ def build(config: ml_collections.ConfigDict) -> Task:
     data=functools.partial(data, config.data, kind, inputs.decode, target, of_clip),
     primary='accuracy',
     inputs=inputs,
+    constants=lambda variables: {'text': model.apply(variables, method='read')},
     show=functools.partial(show, names=names, encoder=encoder),
   )
 

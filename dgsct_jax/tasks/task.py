@@ -74,6 +74,8 @@ class Task:
   summarize: the means of a split -> the metrics that are reported.
   released: the means of a batch -> metrics whose plain mean over batches is also reported, as
     `<name>_batch_mean`, because a release reports it.
+  constants: what the model makes of its variables alone, such as features of texts; traced. Except
+    in training it is computed once, and every batch has it.
   modulate: (gradients, outputs, batch, key) -> the gradients that the optimiser gets; traced.
   """
 
@@ -87,6 +89,7 @@ class Task:
   ask: Callable[[Sequence[str]], Example] | None = None
   summarize: Callable[[Means], Scalars] = lambda means: {k: float(v) for k, v in means.items()}
   released: Callable[[Means], Scalars] | None = None
+  constants: Callable[[Any], dict[str, Any]] | None = None
   modulate: Callable[[Any, Outputs, Batch, Array], Any] | None = None
 
 

@@ -50,7 +50,7 @@ def test_the_class_token_hears_and_zero_gates_are_silent():
   )
   one = vision(depths=(1, 1))
   model = DualEncoder(
-    one, tiny.htsat(depths=(1, 1)), functools.partial(Exchange, adapter), read='after'
+    one, tiny.htsat(depths=(1, 1)), functools.partial(Exchange, adapter), read='between'
   )
   wave = np.random.default_rng(1).uniform(-1, 1, (2, 512)).astype(np.float32)
   run = jax.jit(lambda variables, wave: model.apply(variables, PICTURES, wave).visual[:, 0])

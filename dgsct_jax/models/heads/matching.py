@@ -139,7 +139,7 @@ class Matching(nn.Module):
 
   def setup(self):
     """Makes the parts."""
-    self.encoder = DualEncoder(self.clip.visual, self.clap.audio, self.exchange, read='after')
+    self.encoder = DualEncoder(self.clip.visual, self.clap.audio, self.exchange, read='between')
     if self.prompts:
       self.prompt = self.prompts()
     if self.share:
@@ -149,8 +149,9 @@ class Matching(nn.Module):
       self.contrast = Dense(self.clip.visual.features)
 
   def __call__(self, batch: dict[str, Any], train: bool = False) -> Outputs:
-    """The outputs for clips, in training with dropout."""
-    return self.compare(self.perceive(batch['video'], batch['wave'], train), self.read(train))
+    """The outputs for clips, in training with dropout; `text` is what `read` gave, or nothing."""
+    clip = self.perceive(batch['video'], batch['wave'], train)
+    return self.compare(clip, batch.get('text') or self.read(train))
 
   def perceive(
     self, video: Float[Array, 'b t h w 3'], wave: Float[Array, 'b t s'], train: bool = False
