@@ -1,6 +1,6 @@
 """The curve of few-shot learning: a test metric over the clips of each class, for several variants.
 
-python -m benchmarks.shots --variants='scenes scenes,none scenes,coop' --runs=DIR --out=curve.png \
+python -m benchmarks.shots --variants='ave ave,none ave,coop' --runs=DIR --out=curve.png \
     [--shots=1,2,4,8,16] [--seeds=0,1,2] [--metric=accuracy] [--published] [-- FLAGS]
 
 Each point is the mean over the seeds, which also draw the clips, with its standard deviation; runs

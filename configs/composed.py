@@ -58,27 +58,6 @@ SHARED = {
   'mean': -9.0,
   'std': 3.0,
 }
-# Towers of CLIP and CLAP, whose text towers read letters; configs/pretrain.py trained them.
-CLIP = {
-  'kind': 'clip',
-  'variant': 'custom',
-  'image': 64,
-  'patch': 8,
-  'width': 64,
-  'depths': (2, 2),
-  'heads': 4,
-  'features': 64,
-}
-TEXT = {
-  'variant': 'custom',
-  'vocabulary': 259,
-  'context': 40,
-  'width': 64,
-  'depth': 2,
-  'heads': 4,
-  'features': 64,
-}
-ROBERTA = {'vocabulary': 259, 'positions': 42, 'width': 64, 'depth': 2, 'heads': 4}
 CLASSES = {'shapes': 8, 'stamps': 13}
 
 # Smaller still, for tests: random weights, compiled in seconds.
@@ -100,7 +79,9 @@ TINY_VIT = {
   'depths': (2,),
   'heads': 2,
 }
-TINY_CLIP = CLIP | {
+TINY_CLIP = {
+  'kind': 'clip',
+  'variant': 'custom',
   'image': 32,
   'patch': 16,
   'width': 16,
@@ -108,8 +89,17 @@ TINY_CLIP = CLIP | {
   'heads': 2,
   'features': 8,
 }
-TINY_TEXT = TEXT | {'context': 64, 'width': 16, 'depth': 1, 'heads': 2, 'features': 8}
-TINY_ROBERTA = ROBERTA | {'positions': 66, 'width': 16, 'depth': 1, 'heads': 2}
+# Text towers that read letters.
+TINY_TEXT = {
+  'variant': 'custom',
+  'vocabulary': 259,
+  'context': 64,
+  'width': 16,
+  'depth': 1,
+  'heads': 2,
+  'features': 8,
+}
+TINY_ROBERTA = {'vocabulary': 259, 'positions': 66, 'width': 16, 'depth': 1, 'heads': 2}
 TINY_AUDIO = {
   'kind': 'htsat',
   'variant': 'audioset',
@@ -154,31 +144,6 @@ def use(
   config.model.visual = dict({'swin_v2': VISUAL, 'vit': VIT}[visual])
   config.model.audio = dict({'htsat': AUDIO, 'shared': SHARED}[audio])
   config.model.remat = 'none'
-  use_clips(config, source, name, knobs, clips, seed, kind)
-
-
-def use_towers(config: ml_collections.ConfigDict, source: str) -> None:
-  """Sets toy towers of CLIP and CLAP."""
-  config.init.clip = f'package:clip_{source}.safetensors'
-  config.init.clap = f'package:clap_{source}.safetensors'
-  config.model.visual = dict(CLIP)
-  config.model.audio = AUDIO | {'batch_stats': False}
-  config.model.text = dict(TEXT)
-  config.model.roberta.update(ROBERTA)
-  config.model.features = TEXT['features']
-  config.model.tokenizer = {'clip': 'letters', 'clap': 'letters'}
-
-
-def use_clips(
-  config: ml_collections.ConfigDict,
-  source: str,
-  name: str,
-  knobs: Mapping[str, Any],
-  clips: Mapping[str, int],
-  seed: int,
-  kind: str = 'scenes',
-) -> None:
-  """Sets clips of a source as the data, see `use`."""
   config.data.update(
     {
       'kind': kind,

@@ -22,10 +22,10 @@ For comparison, in the same loop: `none` has no exchange; `coop` learns the prom
 learn nothing: give --mode=evaluate.
 `llp_labels` learns nothing either: with it, `python -m dgsct_jax.data.pseudo` writes what CLIP sees
 and CLAP hears in each second of LLP's clips, for configs/avvp.py to learn from.
-`scenes` has toy towers and composed clips; `tiny` is for tests.
+`tiny` is for tests.
 """
 
-from configs import common, composed, quickstart
+from configs import common, composed
 
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 LEARNED = (
@@ -113,7 +113,6 @@ def get_config(variant: str = ''):
     ave=lambda config: None,
     ave_class=ave_class,
     llp_class=llp_class,
-    scenes=scenes,
     released=released,
     native=native,
     none=common.without_adapters,
@@ -187,19 +186,6 @@ def llp_labels(config):
   del config.model.visual.pixels
   config.model.head.exp_audio_scale = True
   config.data.shots = 0
-
-
-def scenes(config):
-  composed.use_towers(config, 'shapes')
-  clips = {'train': 1500, 'val': 100, 'test': 300}
-  composed.use_clips(config, 'shapes', 'quickstart', quickstart.KNOBS, clips, seed=2)
-  config.model.adapter.update(tokens=2, reduction=4)
-  config.data.batch = 4
-  config.data.draw = 0
-  config.optim.lr = 1e-3
-  config.optim.schedule = 'cosine'
-  config.optim.epochs = 10
-  config.optim.patience = 0
 
 
 def tiny(config):

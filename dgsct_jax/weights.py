@@ -1,6 +1,5 @@
 """Weights by name: what `config.init` names, as a file of ours that fits a part of the model."""
 
-import os
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -18,8 +17,8 @@ def find(given: str, wanted: Mapping[str, tuple[int, ...]]) -> Path:
   """A file of ours for a name in `config.init`.
 
   Args:
-    given: 'package:NAME' of this package; or a file of ours or of any source of `convert`, as a
-      path or `hf://owner/name[/file]`. What is not ours is converted once and kept in `folder()`.
+    given: 'package:NAME' of this package; or a file of ours or of any source of `convert`, as
+      `hub.fetch` takes it. What is not ours is converted once and kept in `hub.folder()`.
     wanted: name -> shape of all variables that the file is to fill, by which its source is known.
 
   Raises:
@@ -30,7 +29,7 @@ def find(given: str, wanted: Mapping[str, tuple[int, ...]]) -> Path:
   if is_ours(path):
     return path
   sha256 = read.sha256(path)
-  known = folder() / f'{sha256}-{table.VERSION}'
+  known = hub.folder() / f'{sha256}-{table.VERSION}'
   kept = {source: known.with_name(f'{known.name}-{source}.safetensors') for source in SOURCES}
   for file in kept.values():
     if is_ours(file) and shapes(file) == dict(wanted):
@@ -87,9 +86,3 @@ def shapes(path: Path) -> dict[str, tuple[int, ...]]:
   """The shapes of the tensors of a .safetensors, from its header."""
   with safetensors.safe_open(path, framework='np') as file:
     return {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}
-
-
-def folder() -> Path:
-  """Where converted files are kept: dgsct_jax in the user's cache folder."""
-  cache = os.environ.get('XDG_CACHE_HOME') or Path.home() / '.cache'
-  return Path(cache) / 'dgsct_jax'

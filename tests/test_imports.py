@@ -66,6 +66,9 @@ ALLOWED = {
   'dgsct_jax.tasks.matching': TASKS
   | TASK
   | {'dgsct_jax.tasks.inputs', 'dgsct_jax.tasks.prompts', 'dgsct_jax.tasks.views'},
+  'dgsct_jax.tasks.tags': TASKS
+  | TASK
+  | {'dgsct_jax.hub', 'dgsct_jax.tasks.inputs', 'dgsct_jax.tasks.views'},
   'dgsct_jax.tasks': TASKS | TASK | {'dgsct_jax.tasks.inputs', 'dgsct_jax.tasks.views'},
   'dgsct_jax.tree': TREES,
   'dgsct_jax.optim': TREES,

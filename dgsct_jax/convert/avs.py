@@ -7,6 +7,7 @@ from dgsct_jax.convert import dgsct
 from dgsct_jax.convert.dgsct import NEVER_READ, TEMPLATE
 from dgsct_jax.convert.table import (
   BATCH_NORM,
+  BATCHES,
   CONV,
   DENSE,
   LSTM,
@@ -54,7 +55,7 @@ TPAVI: Table = (
   ('phi', 'phi', POINTWISE_3D),
   ('W_z.0', 'out', POINTWISE_3D),
   ('W_z.1', 'bn', BATCH_NORM),
-  ('W_z.1.num_batches_tracked', None, Drop('torch counts batches, nothing reads it')),
+  ('W_z.1.num_batches_tracked', None, BATCHES),
   ('norm_layer', 'norm', NORM),
 )
 FUSION: Table = tuple(

@@ -11,6 +11,7 @@ from dgsct_jax.convert import htsat as htsat_source
 from dgsct_jax.convert import swin_v2 as swin_source
 from dgsct_jax.convert.table import (
   BATCH_NORM,
+  BATCHES,
   DENSE,
   GROUPED,
   LSTM,
@@ -59,7 +60,7 @@ ADAPTER: Table = (
   ('bn2', 'bn_up', BATCH_NORM),
   ('ln_post', 'norm_post', NORM),
   ('gate', 'gate', RAW),
-  ('bn#.num_batches_tracked', None, Drop('torch counts batches, nothing reads it')),
+  ('bn#.num_batches_tracked', None, BATCHES),
 )
 UNUSED: dict[str, Table] = {  # what the adapters of a task carry without need
   'ave': (('gate_tk', None, NEVER_READ),),

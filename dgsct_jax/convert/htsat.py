@@ -12,6 +12,7 @@ import numpy as np
 from dgsct_jax.convert import table
 from dgsct_jax.convert.table import (
   BATCH_NORM,
+  BATCHES,
   CONV,
   DENSE,
   MATRIX,
@@ -54,7 +55,7 @@ TABLE: Table = (
   ('layers.#.blocks.#.mlp.fc2', 'stages_#/blocks_#/mlp/fc2', DENSE),
   ('layers.#.downsample.norm', 'stages_#/downsample/norm', NORM),
   ('layers.#.downsample.reduction', 'stages_#/downsample/reduction', DENSE),
-  ('bn0.num_batches_tracked', None, Drop('torch counts batches, nothing reads it')),
+  ('bn0.num_batches_tracked', None, BATCHES),
   ('layers.#.blocks.#.attn_mask', None, COMPUTED),
   ('layers.#.blocks.#.attn.relative_position_index', None, COMPUTED),
   ('norm', None, TAGGING),
@@ -85,7 +86,7 @@ TABLE_TRANSFORMERS = tuple(row for row in TABLE if not row[0].startswith((_BLOCK
   (_BLOCK + 'intermediate.dense', _OURS + 'mlp/fc1', DENSE),
   (_BLOCK + 'output.dense', _OURS + 'mlp/fc2', DENSE),
   (_BLOCK + 'attention.self.relative_position_index', None, COMPUTED),
-  ('batch_norm.num_batches_tracked', None, Drop('torch counts batches, nothing reads it')),
+  ('batch_norm.num_batches_tracked', None, BATCHES),
 )
 
 # By any of these names a layout is recognised.

@@ -10,12 +10,12 @@ import numpy as np
 import safetensors
 from safetensors.numpy import save_file
 
-from dgsct_jax.convert import torch_file
+from dgsct_jax.convert import tf_bundle, torch_file
 from dgsct_jax.convert.table import State, one_line
 
 SAFETENSORS = 'BOOL U8 I8 U16 I16 U32 I32 U64 I64 F16 BF16 F32 F64 C64'.split()  # plain values
 TORCH = ('.pth', '.pt', '.ckpt', '.bin')
-SUFFIXES = ('.safetensors', *TORCH, '.npz')
+SUFFIXES = ('.safetensors', *TORCH, '.npz', '.index')
 NESTED = ('state_dict', 'model')  # where Lightning, LAION and Microsoft keep the tensors
 
 
@@ -31,6 +31,8 @@ def read(path: Path) -> State:
     return _read_torch(path)
   if path.suffix == '.npz':
     return _read_npz(path)
+  if path.suffix == '.index':
+    return tf_bundle.read(path)
   raise ValueError(
     f'{path} is no checkpoint by its name; its suffix must be {", ".join(SUFFIXES)}.'
   )

@@ -10,6 +10,7 @@ from dgsct_jax.convert import (
   clap,
   clip,
   dgsct,
+  efficientnet_lite,
   htsat,
   lavish,
   ma_avt,
@@ -18,6 +19,7 @@ from dgsct_jax.convert import (
   swin_v2,
   table,
   vit,
+  yamnet,
 )
 
 
@@ -44,6 +46,10 @@ SOURCES = {
   'clip-visual': Source(clip.plan_vision),
   'clap': Source(clap.plan),
   'vit': Source(vit.plan),
+  'efficientnet_lite': Source(efficientnet_lite.plan),
+  'efficientnet_lite-features': Source(efficientnet_lite.plan_features),
+  'yamnet': Source(yamnet.plan),
+  'yamnet-features': Source(yamnet.plan_features),
   'dgsct-ave': Source(dgsct.plan_ave, release.export_ave, dgsct.AVE),
   'dgsct-avqa': Source(avqa.plan, release.export_avqa, avqa.AVQA, 'module.'),
   'dgsct-grounding': Source(

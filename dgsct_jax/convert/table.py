@@ -108,6 +108,7 @@ BATCH_NORM = NORM + (
   Leaf(('.running_mean',), '/mean', SAME, 'batch_stats'),
   Leaf(('.running_var',), '/var', SAME, 'batch_stats'),
 )
+BATCHES = Drop('torch counts batches, nothing reads it')
 MHA = (
   Leaf(('.in_proj_weight',), '/in_proj/kernel', MATRIX),
   Leaf(('.in_proj_bias',), '/in_proj/bias', SAME),

@@ -13,12 +13,28 @@ import jax.numpy as jnp
 import ml_collections
 from flax import linen as nn
 
-from dgsct_jax.models import adapters, clip, htsat, kaldi, lavish, stft, swin_v2, vit
+from dgsct_jax.models import (
+  adapters,
+  clip,
+  efficientnet_lite,
+  htsat,
+  kaldi,
+  lavish,
+  stft,
+  swin_v2,
+  vit,
+  yamnet,
+)
 from dgsct_jax.models.dual import DualEncoder
 from dgsct_jax.models.listener import Listener
 
-VISUAL = {'swin_v2': swin_v2.build, 'clip': clip.build_vision, 'vit': vit.build}
-AUDIO = {'htsat': htsat.build}
+VISUAL: dict[str, Callable[..., nn.Module]] = {
+  'swin_v2': swin_v2.build,
+  'clip': clip.build_vision,
+  'vit': vit.build,
+  'efficientnet_lite': efficientnet_lite.build,
+}
+AUDIO: dict[str, Callable[..., nn.Module]] = {'htsat': htsat.build, 'yamnet': yamnet.build}
 FRONT_ENDS = {'fbank': kaldi.build, 'log_magnitude': stft.build}
 ADAPTERS = {'dgsct': adapters.DGSCTAdapter, 'lavish': lavish.LavishAdapter}
 

@@ -13,7 +13,7 @@ from jaxtyping import Array, Bool, Float, Num
 
 from dgsct_jax import models
 from dgsct_jax.data import datasets, shots, targets, transforms
-from dgsct_jax.data.clips import SILENT, Clip
+from dgsct_jax.data.clips import Clip
 from dgsct_jax.data.kind import Kind
 from dgsct_jax.data.pipeline import Dataset, Source
 from dgsct_jax.models import clap, clip, htsat
@@ -174,17 +174,10 @@ def data(
 
 
 def loss(
-  outputs: Outputs, batch: Batch, weights: Literal['fixed', 'shares', 'shares_released', 'streams']
+  outputs: Outputs, batch: Batch, weights: Literal['fixed', 'shares', 'shares_released']
 ) -> tuple[Float[Array, ''], dict[str, Float[Array, '']]]:
-  """The losses of the valid clips, weighed as `total_loss` says, if there is more than `event`.
-
-  With 'streams' each of them learns from its own scores: the sum of the losses of both.
-  """
-  valid = batch['valid']
-  if weights == 'streams':
-    of = lambda stream: loss_parts({'logits': outputs[f'{stream}_logits']}, batch)['event']
-    return mean_over_clips({'seen': of('visual'), 'heard': of('audio')}, valid)
-  _, parts = mean_over_clips(loss_parts(outputs, batch), valid)
+  """The losses of the valid clips, weighed as `total_loss` says, if there is more than `event`."""
+  _, parts = mean_over_clips(loss_parts(outputs, batch), batch['valid'])
   if len(parts) == 1:
     return parts['event'], parts
   return jnp.asarray(total_loss(**parts, epoch=batch['epoch'], weights=weights)), parts
@@ -295,7 +288,7 @@ def metrics(outputs: Outputs, batch: Batch, background: bool) -> dict[str, Weigh
 
 def show(clip: Clip, outputs: Outputs, *, names: tuple[str, ...], encoder: DualEncoder) -> View:
   """The likeliest class of each second, seen, heard and both, beside the truth if it is known."""
-  there = present(clip)
+  there = views.present(clip)
   probability = {
     name: views.softmax(clip.join(np.asarray(outputs[field]))) for name, field in STREAMS.items()
   }
@@ -323,14 +316,6 @@ def show(clip: Clip, outputs: Outputs, *, names: tuple[str, ...], encoder: DualE
     overlay=tracks[1],
     captions=lines,
   )
-
-
-def present(clip: Clip) -> Bool[np.ndarray, 't 2']:
-  """Whether there is something to see and to hear in each second: neither black nor silent."""
-  assert clip.frames is not None and clip.wave is not None
-  seen = clip.frames.max((1, 2, 3)) > 0
-  heard = np.sqrt(np.square(clip.wave).mean(-1)) > SILENT
-  return np.stack([seen, heard], 1)
 
 
 def judge(

@@ -3,7 +3,7 @@
 import ml_collections
 
 from dgsct_jax.scenes import unimodal
-from dgsct_jax.tasks import ave, avqa, avs, avvp, ma_avt, matching
+from dgsct_jax.tasks import ave, avqa, avs, avvp, ma_avt, matching, tags
 from dgsct_jax.tasks.task import Task
 
 TASKS = {
@@ -14,6 +14,7 @@ TASKS = {
   'avs': avs.build,
   'ma_avt': ma_avt.build,
   'matching': matching.build,
+  'tags': tags.build,
   'unimodal': unimodal.build,
 }
 

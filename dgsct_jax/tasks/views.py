@@ -4,9 +4,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from einops import rearrange
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 
-from dgsct_jax.data.clips import Clip
+from dgsct_jax.data.clips import SILENT, Clip
 from dgsct_jax.models.dual import DualEncoder
 from dgsct_jax.tasks.task import View
 from dgsct_jax.tracks import Bars, Frames, Heat, Spectrum, Steps
@@ -149,3 +149,11 @@ def clock(second: int) -> str:
   """Minutes and seconds, as '1:07'."""
   minutes, rest = divmod(second, 60)
   return f'{minutes}:{rest:02}'
+
+
+def present(clip: Clip) -> Bool[np.ndarray, 't 2']:
+  """Whether there is something to see and to hear in each second: neither black nor silent."""
+  assert clip.frames is not None and clip.wave is not None
+  seen = clip.frames.max((1, 2, 3)) > 0
+  heard = np.sqrt(np.square(clip.wave).mean(-1)) > SILENT
+  return np.stack([seen, heard], 1)

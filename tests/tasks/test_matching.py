@@ -132,18 +132,6 @@ def test_a_clip_without_a_class_does_not_count():
   assert means(matching.metrics(outputs, batch, False))['accuracy'] == 100
 
 
-def test_streams_learn_from_their_own_scores_alone():
-  outputs, clips = scored()
-  outputs |= {'visual_logits': outputs['logits'], 'audio_logits': -outputs['logits']}
-  total, parts = matching.loss(outputs, clips, 'streams')
-  assert parts.keys() == {'seen', 'heard'}
-  np.testing.assert_allclose(total, parts['seen'] + parts['heard'], rtol=1e-6)
-  other = outputs | {'logits': 0 * outputs['logits']}
-  np.testing.assert_allclose(matching.loss(other, clips, 'streams')[0], total)
-  want = matching.cross_entropy(outputs['visual_logits'], clips['target']).mean(1)[:2].mean()
-  np.testing.assert_allclose(parts['seen'], want, rtol=1e-6)
-
-
 def test_without_a_contrast_the_classes_are_all_that_is_learned():
   outputs, clips = scored()
   del outputs['contrast']

@@ -1,0 +1,54 @@
+"""What convolutional backbones share: convolutions over tokens, padded as TensorFlow does."""
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import jax.numpy as jnp
+from einops import rearrange
+from flax import linen as nn
+from jaxtyping import Array, Float
+
+from dgsct_jax.models.layers import BatchNorm
+
+
+class ConvNorm(nn.Module):
+  """A convolution without bias and a batch normalisation, which is always that of evaluation.
+
+  depthwise: every channel has a filter of its own; `width` is then that of the input.
+  """
+
+  width: int
+  size: int
+  stride: int = 1
+  depthwise: bool = False
+  epsilon: float = 1e-3
+  dtype: Any = jnp.float32
+
+  @nn.compact
+  def __call__(self, x: Float[Array, 'b h w c']) -> Float[Array, 'b H W d']:
+    """Padding is 'SAME': at a stride of 2 it is not symmetric, unlike torch's."""
+    groups = self.width if self.depthwise else 1
+    x = nn.Conv(
+      self.width,
+      (self.size, self.size),
+      self.stride,
+      padding='SAME',
+      feature_group_count=groups,
+      use_bias=False,
+      dtype=self.dtype,
+      name='conv',
+    )(x)
+    return BatchNorm(epsilon=self.epsilon, dtype=self.dtype, name='norm')(x, False)
+
+
+def on_grid(
+  block: Callable[[Float[Array, 'b h w c']], Float[Array, 'b H W d']],
+  x: Float[Array, 'b n c'],
+  rows: int,
+) -> Float[Array, 'b m d']:
+  """Applies a convolutional block to tokens in row-major order, of a grid of so many rows."""
+  return rearrange(block(rearrange(x, 'b (h w) c -> b h w c', h=rows)), 'b h w c -> b (h w) c')
+
+
+relu6 = functools.partial(jnp.clip, min=0, max=6)
