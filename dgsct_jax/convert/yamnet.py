@@ -56,7 +56,8 @@ def plan(state: State, hint: str = '') -> Plan:
 
 def plan_features(state: State, hint: str = '') -> Plan:
   """The network without its classifier, as a backbone."""
-  rows = (*TABLE[:-1], (TABLE[-1][0], None, UNUSED))
+  names = (f'{TABLE[-1][0]}/{part}' for part in ('kernel', 'bias'))
+  rows = (*TABLE[:-1], *((name, None, UNUSED) for name in names))
   return _plan(state, rows, lambda net, x: net(x))
 
 
