@@ -6,8 +6,9 @@ import jax
 import numpy as np
 import pytest
 
-from dgsct_jax import tree
-from dgsct_jax.convert import efficientnet_lite, table, yamnet
+from configs import tags
+from dgsct_jax import hub, tree
+from dgsct_jax.convert import efficientnet_lite, read, table, yamnet
 from dgsct_jax.models import efficientnet_lite as efficientnet_model
 from dgsct_jax.models import yamnet as yamnet_model
 from tests import media
@@ -96,3 +97,29 @@ def test_efficientnet_is_that_of_another_library():
   with torch.no_grad():
     wanted = oracle(torch.from_numpy(np.moveaxis(picture, -1, 1).copy())).numpy()
   assert golden.rms(found - wanted) < 2e-5 * golden.rms(wanted)
+
+
+def sound():
+  """A trembling tone and a rising one, of 15600 samples, and silence up to a second."""
+  n = np.arange(15600)
+  tone = 0.3 * np.sin(2 * np.pi * 440 * n / 16000) * (1 + np.sin(2 * np.pi * 3 * n / 16000)) / 2
+  return np.pad((tone + 0.05 * np.sin(0.001 * n * n % 6.283)).astype(np.float32), (0, 400))[None]
+
+
+# Logits of `sound` by the public weights: tf.signal and tf.nn of TensorFlow, as the file says.
+WANTED = {153: 2.1791832, 147: 1.0924201, 132: 0.28176537, 0: -8.7335415, 4: -37.229069}
+MEAN, DEVIATION = -31.78886, 15.453499
+
+
+def test_yamnet_says_what_tensorflow_computes():
+  try:
+    path = hub.fetch(tags.YAMNET)
+  except ValueError as error:
+    pytest.skip(f'the weights of YAMNet cannot be fetched: {error}')
+  plan = yamnet.plan(read.read(path))
+  ours = tree.unflatten(table.convert(plan.state, plan.table, plan.targets))
+  with jax.default_matmul_precision('highest'):
+    run = jax.jit(lambda v, x: yamnet_model.build().apply(v, x, method=classify))
+    found = np.asarray(run(ours, sound()))[0]
+  np.testing.assert_allclose(found[list(WANTED)], list(WANTED.values()), atol=2e-3)
+  np.testing.assert_allclose([found.mean(), found.std()], [MEAN, DEVIATION], rtol=1e-5)
