@@ -33,6 +33,7 @@ TORCH = flags.DEFINE_string(
   'torch_module', '', 'FILE:FUNCTION of a PyTorch model to time beside ours.'
 )
 
+SETTINGS = ('dtype', 'remat')  # of config.model, which are printed if the task has them
 # Dense matrix FLOP/s of one device: (bfloat16, float32 as XLA runs it by default), from the
 # manufacturers' data sheets.
 PEAKS = {
@@ -63,7 +64,7 @@ def measure(config: Any, task: Task) -> None:
   on_device = sharding.global_batch(batch, mesh)
   print(
     f'{jax.device_count()} × {jax.devices()[0].device_kind}, {CLIPS.value} clips,'
-    f' {config.model.dtype}, remat={config.model.remat}'
+    f' {", ".join(f"{name}={config.model[name]}" for name in SETTINGS if name in config.model)}'
   )
   theirs = load(TORCH.value)(CLIPS.value) if TORCH.value else (None, None)
 
@@ -148,7 +149,7 @@ def report(
   )
   share = ''
   if peak:
-    possible = jax.device_count() * peak[config.model.dtype != 'bfloat16']
+    possible = jax.device_count() * peak[config.model.get('dtype') != 'bfloat16']
     share = f', {100 * rate / possible:.1f} % of the peak'
   print(f"  {flops / 1e9:.0f} GFLOP by XLA's count, {rate / 1e9:.0f} GFLOP/s{share}")
   if their_times:

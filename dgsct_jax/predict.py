@@ -32,7 +32,7 @@ import numpy as np
 from PIL import Image
 
 from dgsct_jax import figures, film, trained
-from dgsct_jax.data import clips, media
+from dgsct_jax.data import clips, files, media
 from dgsct_jax.data.transforms import Example
 from dgsct_jax.tasks import registry
 from dgsct_jax.tasks.task import Task, View
@@ -54,7 +54,7 @@ def look(
   """
   assert model.task.show is not None
   inputs = model.task.inputs
-  file = clips.open_file(path, model.config.model.audio.sample_rate, inputs.windows)
+  file = clips.open_file(path, inputs.rate, inputs.windows)
   outputs: list[dict[str, np.ndarray]] = []
   thumbnails: list[np.ndarray] = []
   for batch, pictures in _batches(model, file, question or {}):
@@ -179,7 +179,7 @@ def main(argv: Sequence[str] | None = None) -> int:
   given = parser.parse_args(argv)
   about: dict[str, Any]
   try:
-    asked = given.question + (read_lines(given.questions) if given.questions else [])
+    asked = given.question + (_lines(given.questions) if given.questions else [])
     config = settings(given)
     task = registry.build(config)
     question = ask(task, asked)  # before the weights are read, which takes longer
@@ -231,14 +231,13 @@ def settings(given: argparse.Namespace) -> ml_collections.ConfigDict:
   if given.classes or given.classes_from:
     if 'classes' not in config.data:
       raise ValueError('--classes: this model has fixed classes; one of matching takes any.')
-    names = read_lines(given.classes_from) if given.classes_from else given.classes.split(',')
+    names = _lines(given.classes_from) if given.classes_from else given.classes.split(',')
     config.data.classes = tuple(filter(None, map(str.strip, names)))
   return config
 
 
-def read_lines(path: Path) -> list[str]:
-  """The lines of a file that are not empty."""
-  return [line.strip() for line in path.read_text(encoding='utf-8').splitlines() if line.strip()]
+def _lines(path: Path) -> list[str]:
+  return [line for _, line in files.lines(path.expanduser(), pipe=True)]
 
 
 def _report(file: clips.File, view: View) -> list[str]:

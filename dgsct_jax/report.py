@@ -3,8 +3,6 @@
 `python -m dgsct_jax.report WORKDIR` writes both again.
 """
 
-import base64
-import html
 import json
 import sys
 from pathlib import Path
@@ -14,6 +12,7 @@ from matplotlib import ticker
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from dgsct_jax import page as pages
 from dgsct_jax import writer
 from dgsct_jax.figures import FAINT, INK, colour
 
@@ -85,44 +84,21 @@ def page(workdir: Path) -> Path:
   names = dict.fromkeys(name for values in splits.values() for name in values)
   rows = [['', *splits]]
   rows += [[name, *(_number(values.get(name)) for values in splits.values())] for name in names]
-  table = ''.join(
-    f'<tr><th>{html.escape(first)}</th>{"".join(f"<td>{html.escape(c)}</td>" for c in rest)}</tr>'
-    for first, *rest in rows
-  )
   order = lambda file: (file.stem != 'curves', len(file.stem), file.stem)
-  images = ''.join(
-    f'<figure><img alt="{html.escape(file.stem)}" src="data:image/png;base64,'
-    f'{base64.b64encode(file.read_bytes()).decode()}"></figure>\n'
-    for file in sorted((workdir / FIGURES).glob('*.png'), key=order)
+  drawn = sorted((workdir / FIGURES).glob('*.png'), key=order)
+  text = pages.page(
+    workdir.resolve().name,
+    pages.text(summary or 'not evaluated yet'),
+    pages.table(rows),
+    *(pages.picture(file.read_bytes(), file.stem) for file in drawn),
   )
   file = workdir / 'index.html'
-  title, summary = html.escape(workdir.resolve().name), html.escape(summary or 'not evaluated yet')
-  text = PAGE.format(title=title, summary=summary, table=table, images=images)
   file.write_text(text, encoding='utf-8')
   return file
 
 
 def _number(value: float | None) -> str:
   return '' if value is None else f'{value:.2f}'
-
-
-PAGE = """<!doctype html>
-<html lang="en"><meta charset="utf-8"><title>{title}</title>
-<style>
-  body {{ font: 15px/1.45 system-ui, sans-serif; color: #222 }}
-  body {{ max-width: 1510px; margin: 2em auto; padding: 0 1em }}
-  table {{ border-collapse: collapse }}
-  th, td {{ padding: .2em 1.6em .2em 0; border-bottom: 1px solid #e9e9e9; text-align: right }}
-  th {{ text-align: left; font-weight: 400 }}
-  tr:first-child td {{ color: #777 }}
-  figure {{ margin: 2em 0 }}
-  img {{ max-width: 100% }}
-</style>
-<h1>{title}</h1>
-<p>{summary}</p>
-<table>{table}</table>
-{images}</html>
-"""
 
 
 if __name__ == '__main__':

@@ -1,6 +1,7 @@
-"""Keeps what XLA compiles between runs, here and in the processes that tests start."""
+"""What XLA compiles in tests, here and in the processes that they start, is cheap and kept."""
 
 import os
+from importlib import metadata
 
 
 def pytest_addoption(parser):
@@ -8,6 +9,14 @@ def pytest_addoption(parser):
 
 
 def pytest_configure(config):
+  # Most of the time of the suite goes into compiling programs that run for milliseconds. Without
+  # LLVM's optimisations and the newer way of making kernels, which jaxlib 0.12 cannot do without,
+  # that takes a third of the time. A flag that the user sets comes last and counts.
+  if 'not slow' in config.option.markexpr:
+    flags = ['--xla_backend_optimization_level=0', os.environ.get('XLA_FLAGS', '')]
+    if metadata.version('jaxlib').startswith('0.10.'):
+      flags.insert(0, '--xla_cpu_use_fusion_emitters=false')
+    os.environ['XLA_FLAGS'] = ' '.join(filter(None, flags))
   if cache := getattr(config, 'cache', None):
     os.environ.setdefault('JAX_COMPILATION_CACHE_DIR', str(cache.mkdir('xla')))
     # Most of the kernels of small models compile faster than the default lets the cache take.

@@ -75,9 +75,10 @@ def start(
   job: dict[str, Any], devices: int = 1, host: int = 0, hosts: int = 1, port: int = 0
 ) -> subprocess.Popen:
   """Starts one process, one of several `hosts` if there are more."""
+  count = f'--xla_force_host_platform_device_count={devices}'
   env = os.environ | {
     'JAX_PLATFORMS': 'cpu',
-    'XLA_FLAGS': f'--xla_force_host_platform_device_count={devices}',
+    'XLA_FLAGS': f'{os.environ.get("XLA_FLAGS", "")} {count}'.strip(),
     'PYTHONPATH': str(ROOT),
   }
   if hosts > 1:

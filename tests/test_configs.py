@@ -37,19 +37,10 @@ OF_TRAINING = {
   *('select_on', 'log_steps', 'eval_epochs', 'save_steps', 'keep', 'profile'),
   'optim.patience',
 }
-# Fields that a config has because another one needs them: all of composed clips have `segments`;
-# `spec_augment` counts where `backbone_mode` is 'eval'; the pre-stage has the fields of the model
-# that it is for.
+# Fields that a config has because another one needs them, or that count when a clip is shown.
 OF_ANOTHER = {
-  'unimodal': {'data.segments', 'model.spec_augment'},
+  'tags': {'data.seen', 'data.heard', 'data.least'},
   'zero_shot': {'data.draw', 'loss.weights'},
-  'tags': {'data.seen', 'data.heard', 'data.least'},  # when a clip is shown
-  'avqa_grounding': {
-    *('data.annotations', 'data.blank', 'data.negatives', 'data.questions_at_once', 'data.subset'),
-    *(
-      f'model.head.{name}' for name in ('adapt_negatives', 'dropout', 'forget_bias', 'match_weight')
-    ),
-  },
 }
 
 

@@ -61,6 +61,7 @@ def build(config):
       spec={'video': floats(T, SIZE, SIZE, 3), 'wave': floats(T, RATE), 'label': integers(T)},
       windows=functools.partial(kind.windows, fields),
       decode=decode,
+      rate=RATE,
     ),
     show=show,
   )
@@ -133,7 +134,7 @@ def get_config():
   config.init = {'ear': 'random', 'all': ''}
   config.parts = {'ear': 'hear'}
   config.trainable = ('head/.*',)
-  config.model = {'audio': {'sample_rate': RATE}, 'dtype': 'float32', 'remat': 'none'}
+  config.model = {}
   config.optim.update(lr=0.1, epochs=12)
   return config
 

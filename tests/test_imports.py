@@ -40,6 +40,8 @@ ALLOWED = {
   # A command that runs models; no other module imports it.
   'dgsct_jax.data.pseudo': RUNS | DATA | {'dgsct_jax.evaluate'},
   'dgsct_jax.data.pseudo_labels': DATA,
+  'dgsct_jax.data.inspect': DATA
+  | {'dgsct_jax.figures', 'dgsct_jax.page', 'dgsct_jax.tracks'},  # a command, not for workers
   'dgsct_jax.data.datasets': DATA | {'dgsct_jax.scenes.dataset'},
   'dgsct_jax.data': DATA,
   'dgsct_jax.tokenizers': LEAVES | {'tokenizers', 'dgsct_jax.tokenizers'},
@@ -80,7 +82,8 @@ ALLOWED = {
   'dgsct_jax.state': TREES | {'safetensors', 'dgsct_jax.models.lazy', 'dgsct_jax.weights'},
   'dgsct_jax.figures': DRAWING | {'dgsct_jax.models.mel'},
   'dgsct_jax.film': DRAWING | {'av', 'dgsct_jax.data'},
-  'dgsct_jax.report': DRAWING | {'dgsct_jax.writer'},
+  'dgsct_jax.page': LEAVES | {'matplotlib'},
+  'dgsct_jax.report': DRAWING | {'dgsct_jax.page', 'dgsct_jax.writer'},
   'dgsct_jax.trained': RUNS,
   'dgsct_jax.evaluate': RUNS | {'dgsct_jax.data', 'dgsct_jax.figures', 'dgsct_jax.report'},
   'dgsct_jax.train': RUNS | {'dgsct_jax.data', 'dgsct_jax.evaluate', 'dgsct_jax.optim'},

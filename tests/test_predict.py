@@ -302,7 +302,7 @@ def test_many_questions_take_one_look(asked, tmp_path, capsys):
   )
   file = tmp_path / 'questions.txt'
   file.write_text('How many?\n\nHow are they?\n', encoding='utf-8')
-  assert predict.read_lines(file) == ['How many?', 'How are they?']
+  assert predict._lines(file) == ['How many?', 'How are they?']
   run(asked, path, tmp_path / 'out', ['How many?', 'How are it?'])
   (batch,) = asked.seen
   assert batch['question'].shape == (1, 2, 14)

@@ -45,13 +45,16 @@ class Row(NamedTuple):
     return int(number)
 
 
-def read_text(path: Path) -> str:
+def read_text(path: Path, pipe: bool = False) -> str:
   """The text of a file, in UTF-8 unless its byte order mark says otherwise.
+
+  Args:
+    pipe: it may be a pipe, too, as a file that the user names.
 
   Raises:
     ValueError: it is missing, not a regular file, or not text in that encoding.
   """
-  if not path.is_file():
+  if not (path.is_file() or pipe and path.is_fifo()):
     raise ValueError(f'{path} is {"no regular file" if path.exists() else "missing"}.')
   content = path.read_bytes()
   encoding = next((name for mark, name in MARKS.items() if content.startswith(mark)), 'utf-8')
@@ -64,9 +67,9 @@ def read_text(path: Path) -> str:
     ) from error
 
 
-def lines(path: Path) -> list[tuple[int, str]]:
+def lines(path: Path, pipe: bool = False) -> list[tuple[int, str]]:
   """The number, from 1, and the text of each line that is not blank. Raises as `read_text`."""
-  numbered = enumerate(read_text(path).splitlines(), 1)
+  numbered = enumerate(read_text(path, pipe).splitlines(), 1)
   return [(number, line.strip()) for number, line in numbered if line.strip()]
 
 

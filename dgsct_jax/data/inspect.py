@@ -2,118 +2,109 @@
 
 python -m dgsct_jax.data.inspect NAME --dir=DIR [--split=test] [--count=12] --out=page.html
 
-It shows the frames of each clip (masks in red), its spectrogram, its sound and its labels, with the
-time from left to right. The page is one file and needs no network.
+It shows the frames of each clip, its masks, its spectrogram and the labels of its seconds on one
+time axis, with its sound and its other labels. The page is one file and needs no network.
 """
 
 import argparse
-import base64
-import html
-import io
 import json
 import os
 import sys
-import wave as wav
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Bool, Int16, UInt8
-from PIL import Image
 
+from dgsct_jax import figures
+from dgsct_jax import page as pages
 from dgsct_jax.data import records, transforms
 from dgsct_jax.data.questions import words
+from dgsct_jax.tracks import Bars, Frames, Mask, Spectrum, Track
 
-WIDTH = 960  # pixels of a clip
-STYLE = f"""
-body {{ font-family: sans-serif; margin: 2em; }}
-section {{ width: {WIDTH}px; margin-bottom: 3em; }}
-img, audio, table {{ display: block; width: {WIDTH}px; }}
-table {{ table-layout: fixed; border-collapse: collapse; font-size: x-small; }}
-td {{ border: 1px solid #ccc; text-align: center; overflow: hidden; }}
-td.on {{ background: #fc8; }}
-th {{ text-align: left; }}
-"""
+CLASSED = ('label', 'event', 'category')  # fields that hold the number of a class
+HIDDEN = ('wave', 'motion', 'boxes')
 
 
 def page(source: records.Records, title: str, indices: Sequence[int], rate: int) -> str:
-  """The HTML of some clips."""
+  """The HTML of some clips.
+
+  Raises:
+    ValueError: a sound is no whole number of seconds at `rate`, in Hz.
+  """
   listed = source.folder / 'classes.txt'
   classes = listed.read_text(encoding='utf-8').splitlines() if listed.exists() else []
   asked = questions(source.folder)
-  sections = []
+  parts = [pages.text(f'{len(source)} clips')]
   for index in indices:
     record = source[index]
-    texts = ''.join(f'<p>{html.escape(text)}</p>' for text in asked.get(record['id'], ()))
-    sections.append(
-      f'<section><h2>{index}: {html.escape(record["id"])}</h2>{image(strip(record))}'
-      f'{image(spectrogram(record["wave"]))}{sound(record["wave"], rate)}'
-      f'{labels(record, classes)}{texts}</section>'
-    )
-  title = html.escape(title)
-  return (
-    f'<!doctype html><html><head><meta charset="utf-8"><title>{title}</title>'
-    f'<style>{STYLE}</style></head><body><h1>{title}</h1><p>{len(source)} clips</p>'
-    f'{"".join(sections)}</body></html>'
-  )
+    name = f'{index}: {record["id"]}'
+    parts += [
+      pages.text(name, 'h2'),
+      pages.drawing(figures.draw(tracks(record, classes, rate)), name),
+      pages.sound(record['wave'], rate),
+      pages.table(labels(record, classes, rate)),
+      *(pages.text(text) for text in asked.get(record['id'], ())),
+    ]
+  return pages.page(title, *parts)
 
 
-def strip(record: records.Record) -> UInt8[np.ndarray, 'h w 3']:
-  """The frames side by side, with their masks, if there are any, in red."""
-  frames = [transforms.decode_image(frame) for frame in record['frames']]
-  width = WIDTH // len(frames)
-  height = max(1, round(frames[0].shape[0] * width / frames[0].shape[1]))
-  small = [np.asarray(Image.fromarray(frame).resize((width, height))) for frame in frames]
-  for i, encoded in enumerate(record.get('masks', ())[: len(small)]):
-    image = Image.fromarray(transforms.decode_image(encoded))
-    resized = np.asarray(image.resize((width, height), Image.Resampling.NEAREST))
-    red = small[i] // 2 + np.array([127, 0, 0], np.uint8)
-    small[i] = np.where(resized.any(-1, keepdims=True), red, small[i])
-  return np.concatenate(small, axis=1)
+def tracks(record: records.Record, classes: Sequence[str], rate: int) -> list[Track]:
+  """What a record has for each second: a frame and its masks, the sound, the class or classes.
 
-
-def spectrogram(wave: Int16[np.ndarray, 's'], height: int = 128) -> UInt8[np.ndarray, 'h w']:
-  """The level from -80 to 0 dB of full scale, over time and frequency.
-
-  The frequency rises upwards, to half the sampling rate.
+  Of more frames than seconds, the first one of each second is shown; of fewer, each stays for a
+  while. A frame without a mask is shown as it is.
   """
-  size = 2 * height
-  padded = np.pad(wave / np.float32(32768), size // 2)
-  starts = np.linspace(0, len(padded) - size, WIDTH).astype(int)
-  pieces = padded[starts[:, None] + np.arange(size)] * np.hanning(size)
-  amplitude = np.abs(np.fft.rfft(pieces, axis=1)[:, 1:]) / (size / 4)
-  level = 1 + 20 * np.log10(np.maximum(amplitude, 1e-4)) / 80
-  return (255 * np.clip(level, 0, 1)).astype(np.uint8).T[::-1]
+  t = _seconds(record, rate)
+  images = [transforms.decode_image(frame) for frame in record['frames']]
+  first = np.arange(t) * len(images) // t
+  frames = Frames('frames', np.stack([images[i] for i in first]))
+  drawn: list[Track] = [frames]
+  if encoded := record.get('masks', ()):
+    masks = [transforms.decode_image(mask).any(-1) for mask in encoded]
+    masks += [np.zeros_like(masks[0])] * (len(images) - len(masks))
+    drawn.append(Mask('masks', np.stack([masks[i] for i in first]).astype(np.float32), frames))
+  drawn.append(Spectrum('sound', record['wave'].reshape(t, rate) / np.float32(32768)))
+  for name, value in _numbers(record).items():
+    if name in CLASSED and value.shape == (t,) and classes:
+      drawn.append(Bars(name, value.astype(int), tuple(classes)))
+    elif value.shape == (t, len(classes)):
+      drawn += [
+        Bars(name, np.where(value[:, c] > 0, c, len(classes)), tuple(classes))
+        for c in np.flatnonzero(value.any(0)).tolist()
+      ]
+  return drawn
 
 
-def labels(record: records.Record, classes: Sequence[str]) -> str:
-  """Tables of all numeric fields: [t] and [t c] with a column for each second, [c] as names."""
-  rows = []
-  for name, stored in record.items():
-    value = np.asarray(stored)
-    if name in ('wave', 'motion', 'boxes') or value.dtype.kind not in 'biuf' or value.ndim > 2:
-      continue
+def labels(record: records.Record, classes: Sequence[str], rate: int) -> list[list[str]]:
+  """Name and text of each numeric field that is not drawn; classes by their names."""
+  rows, t = [], _seconds(record, rate)
+  for name, value in _numbers(record).items():
     if value.shape == (len(classes),):
-      on = [classes[i] for i in np.flatnonzero(value).tolist()]
-      rows.append(f'<tr><th>{name}</th><td>{html.escape(", ".join(on))}</td></tr>')
-    elif value.ndim == 2 and value.shape[1] == len(classes):
-      for c in np.flatnonzero(value.any(0)).tolist():
-        rows.append(_row(f'{name}: {classes[c]}', [''] * len(value), value[:, c] > 0))
+      rows.append([name, ', '.join(classes[i] for i in np.flatnonzero(value).tolist())])
+    elif name in CLASSED and classes:
+      named = [*classes, 'background']
+      if value.shape != (t,):
+        numbers = np.atleast_1d(value).astype(int).tolist()
+        texts = [named[i] if 0 <= i < len(named) else str(i) for i in numbers]
+        rows.append([name, ', '.join(texts)])
     elif value.ndim < 2:
-      value, texts = np.atleast_1d(value), [f'{number:g}' for number in np.atleast_1d(value)]
-      if name in ('label', 'event', 'category') and classes:
-        named = [*classes, 'background']
-        texts = [named[i] if 0 <= i < len(named) else str(i) for i in value.astype(int)]
-      rows.append(_row(name, texts, value != len(classes)))
-  return ''.join(f'<table>{row}</table>' for row in rows)
+      rows.append([name, ', '.join(f'{number:g}' for number in np.atleast_1d(value).tolist())])
+  return rows
 
 
-def _row(name: str, texts: Sequence[str], on: Bool[np.ndarray, 't']) -> str:
-  cells = ''.join(
-    f'<td{" class=on" if lit else ""}>{html.escape(text)}&nbsp;</td>'
-    for text, lit in zip(texts, on)
-  )
-  return f'<tr><th colspan={len(texts)}>{html.escape(name)}</th></tr><tr>{cells}</tr>'
+def _numbers(record: records.Record) -> dict[str, np.ndarray]:
+  arrays = {name: np.asarray(value) for name, value in record.items() if name not in HIDDEN}
+  return {name: value for name, value in arrays.items() if value.dtype.kind in 'biuf'}
+
+
+def _seconds(record: records.Record, rate: int) -> int:
+  seconds, rest = divmod(len(record['wave']), rate)
+  if rest or not seconds:
+    raise ValueError(
+      f'The sound of {record["id"]} has {len(record["wave"])} samples, which is no whole number of'
+      f' seconds at {rate} Hz; give --rate as the data set was built with.'
+    )
+  return seconds
 
 
 def questions(folder: Path) -> dict[str, list[str]]:
@@ -124,25 +115,6 @@ def questions(folder: Path) -> dict[str, list[str]]:
       text = f'{path.stem}: {" ".join(words(question))}? {question["anser"]}.'
       texts.setdefault(question['video_id'], []).append(text)
   return texts
-
-
-def image(pixels: UInt8[np.ndarray, 'h w *c']) -> str:
-  """An image element with an embedded JPEG file."""
-  file = io.BytesIO()
-  Image.fromarray(pixels).save(file, 'jpeg', quality=85)
-  return f'<img src="data:image/jpeg;base64,{base64.b64encode(file.getvalue()).decode()}">'
-
-
-def sound(wave: Int16[np.ndarray, 's'], rate: int) -> str:
-  """An audio element with an embedded WAV file."""
-  file = io.BytesIO()
-  with wav.open(file, 'wb') as out:
-    out.setnchannels(1)
-    out.setsampwidth(2)
-    out.setframerate(rate)
-    out.writeframes(wave.astype('<i2').tobytes())
-  encoded = base64.b64encode(file.getvalue()).decode()
-  return f'<audio controls src="data:audio/wav;base64,{encoded}"></audio>'
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -161,12 +133,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
   flags = parser.parse_args(arguments)
   try:
     source = records.load(flags.dir, flags.name, flags.split)
+    count = min(flags.count, len(source))
+    indices = np.linspace(0, len(source) - 1, count).astype(int).tolist()
+    text = page(source, f'{flags.name} {flags.split}', indices, flags.rate)
   except ValueError as error:
     print(error, file=sys.stderr)
     return 1
-  count = min(flags.count, len(source))
-  indices = np.linspace(0, len(source) - 1, count).astype(int).tolist()
-  text = page(source, f'{flags.name} {flags.split}', indices, flags.rate)
   Path(flags.out).write_text(text, encoding='utf-8')
   print(f'{flags.out}: {count} clips, {os.path.getsize(flags.out) / 1e6:.1f} MB')
   return 0

@@ -8,6 +8,7 @@ import io
 import json
 import multiprocessing
 import os
+import re
 import shutil
 import sys
 import tempfile
@@ -35,7 +36,7 @@ class Remark(UserWarning):
 class Entry(Protocol):
   """A clip as a data set lists it, which `Recipe.read` turns into a record.
 
-  A small picklable value with a complete repr, `Name(fields)`.
+  A small picklable value with a complete repr.
   """
 
   @property
@@ -390,6 +391,6 @@ def _fingerprint(recipe: Recipe) -> str:
   features = tfds.features.FeaturesDict(dict(recipe.features)).to_json_content()
   read = getattr(recipe.read, '__qualname__', repr(recipe.read))
   parts = [recipe.name, recipe.version, str(features), read, repr(sorted(recipe.files.items()))]
-  for split, entries in recipe.splits.items():  # under one name, by which builds are known
-    parts += [f'{split}: Clip({repr(entry).partition("(")[2]}' for entry in entries]
+  for split, entries in recipe.splits.items():  # `Clip`: what an Entry was called in early builds
+    parts += [f'{split}: {re.sub("^Entry", "Clip", repr(entry))}' for entry in entries]
   return hashlib.sha256('\n'.join(parts).encode()).hexdigest()

@@ -66,7 +66,7 @@ def build_visual(config: ml_collections.ConfigDict) -> nn.Module:
 def build_audio(config: ml_collections.ConfigDict) -> nn.Module:
   """The backbone of `config.audio`; `config.spec_augment` turns SpecAugment on."""
   live = config.backbone_mode == 'train'
-  front_end = dict(batch_stats=live, spec_augment=live or config.spec_augment)
+  front_end = dict(batch_stats=live, spec_augment=config.spec_augment or live)
   return _backbone(AUDIO, config.audio, 'audio', config, **front_end)
 
 

@@ -24,7 +24,7 @@ from dgsct_jax.models.layers import (
   Stage,
   run_stages,
 )
-from dgsct_jax.models.mel import LogMel
+from dgsct_jax.models.mel import LogMel, Settings
 
 
 class WindowAttention(nn.Module):
@@ -88,14 +88,13 @@ class HTSATBlock(nn.Module):
     return self.feed_forward(self.attend(x, train), train)
 
 
-class HTSAT(nn.Module):
+class HTSAT(Settings, nn.Module):
   """HTS-AT on waveforms; `VARIANTS` holds the three released configurations.
 
   With `drop_path=0.`, `batch_stats=False` and `spec_augment=False`, training and evaluation are the
-  same function. See `LogMel` for the fields of the front end.
+  same function. See `mel.Settings` for the fields of the front end.
   """
 
-  size: int = 256
   patch: int = 4
   width: int = 96
   depths: tuple[int, ...] = (2, 2, 6, 2)
@@ -103,19 +102,8 @@ class HTSAT(nn.Module):
   window: int = 8
   mlp_ratio: float = 4.0
   classes: int = 527
-  sample_rate: int = 32000
-  n_fft: int = 1024
-  hop: int = 320
-  mel_bins: int = 64
-  fmin: float = 50.0
-  fmax: float = 14000.0
-  tile: int = 1
   drop_path: float = 0.1
-  batch_stats: bool = True
-  spec_augment: bool = True
-  mixup: bool = False
   remat: bool = False
-  dtype: Any = jnp.float32
 
   def setup(self) -> None:
     """Makes the front end, the stages and the tagging head."""
@@ -143,20 +131,8 @@ class HTSAT(nn.Module):
       merges = i + 1 < len(self.depths)
       return Stage(depth, block, (lambda: PatchMerging(grid, True, self.dtype)) if merges else None)
 
-    self.mel = LogMel(
-      self.sample_rate,
-      self.n_fft,
-      self.hop,
-      self.mel_bins,
-      self.fmin,
-      self.fmax,
-      self.size,
-      self.tile,
-      self.batch_stats,
-      self.spec_augment,
-      self.mixup,
-      self.dtype,
-    )
+    shared = [field.name for field in dataclasses.fields(Settings)]
+    self.mel = LogMel(**{name: getattr(self, name) for name in shared})
     self.patch_embed = PatchEmbed(self.width, self.patch, self.dtype)
     self.stages = [stage(i, depth) for i, depth in enumerate(self.depths)]
     self.norm = LayerNorm(dtype=self.dtype)

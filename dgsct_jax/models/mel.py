@@ -1,5 +1,6 @@
 """Waveform to the folded log-mel image of HTS-AT, on the device and in float32 throughout."""
 
+import dataclasses
 from typing import Any
 
 import jax
@@ -13,13 +14,11 @@ from dgsct_jax.cubic import cubic_matrix
 from dgsct_jax.models.layers import BatchNorm
 
 
-class LogMel(nn.Module):
-  """STFT power → log-mel → batch norm per mel bin → SpecAugment → mixup → a square image.
+@dataclasses.dataclass
+class Settings:
+  """The fields of the front end, which `LogMel` and the backbone around it share.
 
-  The time axis is stretched to `size²/mel_bins` frames and cut into chunks of `size`, which are
-  stacked over each other (released `htsat.reshape_wav2img`). The STFT and mel matrices are
-  parameters because checkpoints hold them.
-
+  size: the side of the image, in pixels. hop: samples from one frame to the next.
   tile: how often the waveform is repeated before the STFT; DG-SCT repeats each second ten times.
   batch_stats: normalise training batches by their own statistics and move the running ones, as the
     release does even while the encoder is frozen.
@@ -38,6 +37,15 @@ class LogMel(nn.Module):
   spec_augment: bool = True
   mixup: bool = False
   dtype: Any = jnp.float32
+
+
+class LogMel(Settings, nn.Module):
+  """STFT power → log-mel → batch norm per mel bin → SpecAugment → mixup → a square image.
+
+  The time axis is stretched to `size²/mel_bins` frames and cut into chunks of `size`, which are
+  stacked over each other (released `htsat.reshape_wav2img`). The STFT and mel matrices are
+  parameters because checkpoints hold them.
+  """
 
   def setup(self) -> None:
     """Makes the matrices and the normalisation."""

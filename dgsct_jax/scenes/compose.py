@@ -66,7 +66,7 @@ class Knobs:
     return self.events[1] + self.distractors[1]
 
 
-class Scene(NamedTuple):
+class Composed(NamedTuple):
   """One composed clip: n frames, t seconds, k objects, r = k + 1 sources with one off screen."""
 
   frames: UInt8[np.ndarray, 'n h w 3']
@@ -82,7 +82,7 @@ class Scene(NamedTuple):
   label: Int32[np.ndarray, 't']  # object 0's class in seconds in which it is seen and heard, else c
 
 
-def compose(source: Source, knobs: Knobs, seed: int, split: str, index: int) -> Scene:
+def compose(source: Source, knobs: Knobs, seed: int, split: str, index: int) -> Composed:
   """Clip `index` of a split, always the same; each event is seen and heard in some second.
 
   Raises:
@@ -104,7 +104,7 @@ def compose(source: Source, knobs: Knobs, seed: int, split: str, index: int) -> 
     seen, heard = (_by_class(on, sources, len(source.classes)) for on in (visible, sounding))
     event = sources[0]
     label = np.where(seen[:, event] & heard[:, event], event, len(source.classes))
-    return Scene(
+    return Composed(
       frames,
       masks,
       boxes,
@@ -216,7 +216,7 @@ def _film(
   sources: np.ndarray,
   visible: np.ndarray,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-  """Frames, masks and boxes as in `Scene`."""
+  """Frames, masks and boxes as in `Composed`."""
   size, n = knobs.size, knobs.segments * knobs.frames_per_second
   cast = np.flatnonzero(sources[:-1] >= 0).tolist()
   sprites = [Image.fromarray(source.picture(int(sources[i]), rng, split)) for i in cast]

@@ -55,7 +55,7 @@ class Read:
 
 
 def features(knobs: Knobs, classes: int) -> dict[str, tfds.features.FeatureConnector]:
-  """The fields of a record; names and axes are those of `compose.Scene`."""
+  """The fields of a record; names and axes are those of `compose.Composed`."""
   array = lambda dtype, *shape: tfds.features.Tensor(shape=shape, dtype=dtype)
   t, k = knobs.segments, knobs.objects
   return {

@@ -54,7 +54,7 @@ class Classifier(nn.Module):
 
 def build(config: ml_collections.ConfigDict) -> Task:
   """The task for `config.model.stream`, 'visual' or 'audio'."""
-  t, classes = config.data.knobs.segments, config.model.classes
+  t, classes = config.data.segments, config.model.classes
   size, rate = config.model.visual.image, config.model.audio.sample_rate
   if config.model.stream == 'visual':
     backbone, field, label = models.build_visual(config.model), 'video', 'seen'
@@ -76,6 +76,7 @@ def build(config: ml_collections.ConfigDict) -> Task:
       windows=functools.partial(dataset.windows, config.data),
       decode=(decode,),
       side=config.data.knobs.size,
+      rate=rate,
     ),
   )
 

@@ -111,6 +111,7 @@ def build_grounding(config: ml_collections.ConfigDict) -> Task:
       decode=decode,
       side=kind.side(config.data),
       pixels=encoder.visual.pixels,
+      rate=rate,
     ),
   )
 

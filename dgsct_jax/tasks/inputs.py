@@ -33,6 +33,7 @@ def audio_visual(
     ),
     side=kind.side(config.data),
     pixels=encoder.visual.pixels,
+    rate=rate,
   )
 
 

@@ -31,6 +31,7 @@ class Inputs(NamedTuple):
   decode: from a stored record (`frames`, `wave`) to the model's input, for data sets and files.
   side: the maximum of the shorter side of stored frames.
   pixels: (mean, standard deviation) of the normalisation of `video`.
+  rate: of the sound of stored records, in Hz.
   """
 
   spec: Mapping[str, jax.ShapeDtypeStruct]
@@ -38,6 +39,7 @@ class Inputs(NamedTuple):
   decode: tuple[grain.transforms.Map, ...]
   side: int = 256
   pixels: tuple[Sequence[float], Sequence[float]] = ((0.0,), (1.0,))
+  rate: int = 32000
 
 
 class View(NamedTuple):

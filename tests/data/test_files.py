@@ -2,6 +2,7 @@
 
 import codecs
 import os
+import threading
 
 import numpy as np
 import pytest
@@ -125,6 +126,16 @@ def test_what_is_no_regular_file_is_not_waited_for(tmp_path):
     files.pictures(tmp_path / 'a')
   with pytest.raises(ValueError, match='list.csv is no regular file'):
     files.read_text(tmp_path / 'list.csv')
+
+
+def test_a_list_that_a_user_names_may_be_a_pipe(tmp_path):
+  os.mkfifo(tmp_path / 'list')
+  with pytest.raises(ValueError, match='list is no regular file'):
+    files.lines(tmp_path / 'list')
+  writer = threading.Thread(target=(tmp_path / 'list').write_text, args=['a\n\n b \n'])
+  writer.start()
+  assert files.lines(tmp_path / 'list', pipe=True) == [(1, 'a'), (3, 'b')]
+  writer.join()
 
 
 def test_a_folder_with_half_of_the_usual_pictures_does_not_show_the_clip(tmp_path):
