@@ -47,7 +47,8 @@ OF_ANOTHER = {
   'avqa_grounding': {
     *('data.annotations', 'data.blank', 'data.negatives', 'data.questions_at_once', 'data.subset'),
     *(
-      f'model.head.{name}' for name in ('adapt_negatives', 'dropout', 'forget_bias', 'match_weight')
+      f'model.head.{name}'
+      for name in ('adapt_negatives', 'dropout', 'forget_bias', 'match_weight', 'width')
     ),
   },
 }
