@@ -81,6 +81,7 @@ def get_config(variant: str = ''):
     released=released,
     weak=weak,
     scenes=scenes,
+    stamps=lambda config: scenes(config, 'stamps'),
     tiny=tiny,
     none=common.without_adapters,
   )
@@ -123,17 +124,12 @@ def weak(config):
   config.model.head.weak = True
 
 
-def scenes(config):
+def scenes(config, source='shapes'):
   composed.use(
-    config,
-    'shapes',
-    'quickstart',
-    quickstart.KNOBS,
-    {'train': 1500, 'val': 100, 'test': 300},
-    seed=2,
+    config, source, 'quickstart', quickstart.KNOBS, {'train': 1500, 'val': 100, 'test': 300}, seed=2
   )
   config.model.adapter.update(tokens=8, reduction=4, groups=2)
-  config.model.head.update(classes=composed.CLASSES['shapes'], width=64)
+  config.model.head.update(classes=composed.CLASSES[source], width=64)
   config.data.batch = 8
   config.optim.lr = 2e-3
   config.optim.lr_by_path = ()
