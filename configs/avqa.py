@@ -127,6 +127,7 @@ def lavish(config):
   adapter = {'reduction': 8, 'groups': 4, 'tokens': 64, 'batch_norm': False}
   # The release hears 1.95 s around each second; stored clips have the second alone.
   common.lavish(config, adapter, {'variant': 'lavish_avqa', 'seconds': 1.0})
+  config.init.ground = 'random'  # that of the pre-stage has other widths
   config.model.head.width = 512
   # The norms of the backbone are trained.
   config.trainable += ('project/.*', 'encoder/visual/(.*/)?norm[12]?/.*')
