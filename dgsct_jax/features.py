@@ -102,7 +102,7 @@ def features(model: Trained, variables: Any, batch: Batch, adapt: bool) -> jax.A
     if context.method_name != '__call__':
       return call(*args, **kwargs)
     if isinstance(context.module, Exchange) and not adapt:
-      return NoExchange()(*args, **kwargs)
+      return NoExchange(parent=None)(*args, **kwargs)
     out = call(*args, **kwargs)
     if isinstance(context.module, DualEncoder):
       seen.append(jnp.concatenate([out.visual.mean(1), out.audio.mean(1)], -1))
