@@ -9,15 +9,11 @@ such as --config.data.media=MEDIA. Prints a Markdown table: mean ± standard dev
 seeds, of the checkpoint that was best on val.
 """
 
-import json
-import os
-import statistics
-import subprocess
-import sys
-from collections.abc import Sequence
 from pathlib import Path
 
 from absl import app, flags
+
+from benchmarks.runs import score, spread
 
 CONFIG = flags.DEFINE_string('config', 'configs/quickstart.py', 'Config without its variant.')
 VARIANTS = flags.DEFINE_string(
@@ -38,39 +34,9 @@ def main(argv: list[str]) -> None:
     f'| variant | {" | ".join(METRICS.value)} |\n| --- |{" --- |" * len(METRICS.value)}', flush=True
   )
   for variant in VARIANTS.value.split():
-    runs = [score(variant, seed, argv[1:]) for seed in SEEDS.value]
+    runs = [score(Path(RUNS.value), CONFIG.value, variant, seed, argv[1:]) for seed in SEEDS.value]
     cells = [spread([metrics[name] for metrics in runs]) for name in METRICS.value]
     print(f'| `{variant}` | {" | ".join(cells)} |', flush=True)
-
-
-def spread(values: Sequence[float]) -> str:
-  """Mean ± standard deviation, with one digit after the point."""
-  deviation = f' ± {statistics.stdev(values):.1f}' if len(values) > 1 else ''
-  return f'{statistics.mean(values):.1f}{deviation}'
-
-
-def score(
-  variant: str, seed: str, extra: Sequence[str], runs: Path | None = None
-) -> dict[str, float]:
-  """The test metrics of one run, whose folder is in `runs`, or in that of the flag."""
-  workdir = (runs or Path(RUNS.value)) / f'{variant.replace(",", "_")}_{seed}'
-  if not (workdir / 'metrics.json').exists():
-    workdir.mkdir(parents=True, exist_ok=True)
-    command = [
-      sys.executable,
-      '-m',
-      'dgsct_jax.main',
-      f'--config={CONFIG.value}:{variant}',
-      f'--workdir={workdir}',
-      f'--config.seed={seed}',
-      *extra,
-    ]
-    cache = {'JAX_COMPILATION_CACHE_DIR': str(Path(RUNS.value).absolute() / 'compiled')}
-    with (workdir / 'log.txt').open('w') as log:
-      subprocess.run(
-        command, check=True, stdout=log, stderr=subprocess.STDOUT, env=os.environ | cache
-      )
-  return json.loads((workdir / 'metrics.json').read_text())['test']
 
 
 if __name__ == '__main__':

@@ -1,7 +1,7 @@
 """Time, memory and FLOPs of a forward pass and a training step of any config.
 
 python -m benchmarks.step_time --config=configs/ave.py [--clips=1] [--repeats=5] \
-    [--phase=both|forward|step] [--torch_module=FILE:FUNCTION]
+    [--phase=both|forward|step] [--torch_module=FILE:FUNCTION] [--json=FILE]
 
 Clips and weights are random. FUNCTION(clips) returns two functions without arguments, (forward,
 training step), of a PyTorch model; they are timed alternately with ours, and the ratio is printed.
@@ -9,6 +9,7 @@ Run one phase alone to measure its memory.
 """
 
 import importlib.util
+import json
 import resource
 import statistics
 import time
@@ -21,7 +22,7 @@ import numpy as np
 from absl import app, flags
 from ml_collections import config_flags
 
-from dgsct_jax import optim, sharding, state, train, trained
+from dgsct_jax import optim, sharding, state, train, trained, tree
 from dgsct_jax.tasks import registry
 from dgsct_jax.tasks.task import Task
 
@@ -32,6 +33,7 @@ PHASE = flags.DEFINE_enum('phase', 'both', ['both', 'forward', 'step'], 'What to
 TORCH = flags.DEFINE_string(
   'torch_module', '', 'FILE:FUNCTION of a PyTorch model to time beside ours.'
 )
+JSON = flags.DEFINE_string('json', '', 'File for the numbers of the training step.')
 
 SETTINGS = ('dtype', 'remat')  # of config.model, which are printed if the task has them
 # Dense matrix FLOP/s of one device: (bfloat16, float32 as XLA runs it by default), from the
@@ -92,7 +94,10 @@ def measure(config: Any, task: Task) -> None:
       holder[0], scalars = step(holder[0], variables.frozen, on_device)
       return scalars
 
-    report('training step', run, theirs[1], step, seconds, config)
+    numbers = report('training step', run, theirs[1], step, seconds, config)
+    numbers |= {'trainable': tree.count(variables.params)}
+    if JSON.value:
+      Path(JSON.value).write_text(json.dumps(numbers))
 
 
 def random_batch(spec: Mapping[str, jax.ShapeDtypeStruct]) -> dict[str, np.ndarray]:
@@ -114,8 +119,11 @@ def report(
   compiled: Any,
   compile_seconds: float,
   config: Any,
-) -> None:
-  """Prints one phase. Its first run is timed separately, since it also allocates memory."""
+) -> dict[str, float]:
+  """Prints one phase. Its first run is timed separately, since it also allocates memory.
+
+  Returns `seconds` and, where XLA says, the peak of `bytes` that it plans.
+  """
   first = seconds_of(ours)
   times, their_times = [], []
   if theirs:
@@ -131,8 +139,11 @@ def report(
     f'{CLIPS.value / seconds:.3f} clips/s; to the first result {compile_seconds + first:.1f} s, '
     f'of which compilation {compile_seconds:.1f} s'
   )
+  numbers = {'seconds': seconds}
   memory = compiled.memory_analysis()
   if memory:
+    held = memory.argument_size_in_bytes + memory.output_size_in_bytes + memory.temp_size_in_bytes
+    numbers['bytes'] = held - memory.alias_size_in_bytes
     print(
       f'  memory: arguments {memory.argument_size_in_bytes / 1e9:.2f} GB, results '
       f'{memory.output_size_in_bytes / 1e9:.2f} GB, of them in place '
@@ -158,6 +169,7 @@ def report(
       f'  PyTorch, alternately: {their_seconds:.3f} s; '
       f'ours is {their_seconds / seconds:.2f} times as fast'
     )
+  return numbers
 
 
 def seconds_of(run: Callable[[], Any]) -> float:

@@ -19,6 +19,8 @@ mixup and moving `bn0` statistics. docs/avqa.md describes each.
 `configs/avqa.py:scenes` is the same at toy size on composed clips and questions: minutes on two CPU
 cores, no download. `scenes,none` has no adapters, `scenes,blind` sees the question only,
 `scenes,stamps` uses photographs and recordings.
+`configs/avqa.py:lavish` is LAVISH with its recipe, `lavish_two` its adapters between DG-SCT's
+backbones; both combine with `scenes` and `released` (docs/lavish.md).
 `configs/avqa.py:tiny` is smaller still, with random weights, for tests.
 """
 
@@ -80,6 +82,7 @@ def get_config(variant: str = ''):
       'dropout': 0.1,
       'forget_bias': 0.0,  # of the question's LSTM; if it is high, early words are remembered
       'adapt_negatives': True,
+      'width': 0,  # of a linear layer before the pictures are matched; 0: none
     },
     'backbone_mode': 'eval',
     'spec_augment': False,  # backbone_mode='train' turns it on too
@@ -109,6 +112,8 @@ def get_config(variant: str = ''):
   return common.variant(
     config,
     variant,
+    lavish=lavish,
+    lavish_two=common.lavish_two,
     released=released,
     scenes=scenes,
     stamps=lambda config: scenes(config, 'stamps'),
@@ -118,12 +123,28 @@ def get_config(variant: str = ''):
   )
 
 
+def lavish(config):
+  adapter = {'reduction': 8, 'groups': 4, 'tokens': 64, 'batch_norm': False}
+  # The release hears 1.95 s around each second; stored clips have the second alone.
+  common.lavish(config, adapter, {'variant': 'lavish_avqa', 'seconds': 1.0})
+  config.init.ground = 'random'  # that of the pre-stage has other widths
+  config.model.head.width = 512
+  # The norms of the backbone are trained.
+  config.trainable += ('project/.*', 'encoder/visual/(.*/)?norm[12]?/.*')
+  config.data.batch = 1
+  config.optim.lr = 8e-5
+  config.optim.epochs = 30
+  config.optim.patience = 5
+
+
 def released(config):
-  config.model.audio.mixup = True
   config.model.backbone_mode = 'train'
   config.model.adapter.token_init = 'zeros'
-  config.model.adapter.audio_gate = False
   config.model.head.adapt_negatives = False
+  if config.model.audio.kind == 'shared':
+    return
+  config.model.audio.mixup = True
+  config.model.adapter.audio_gate = False
   config.data.negatives = 'released'
 
 
@@ -131,6 +152,7 @@ def scenes(config, source='shapes'):
   clips = {'train': 3600, 'val': 100, 'test': 500}
   composed.use(config, source, 'questions', MUSIC, clips, seed=3, kind='scene_questions')
   config.init.ground = 'random'
+  config.model.head.width = min(config.model.head.width, 64)
   config.model.adapter.update(tokens=8, reduction=4, groups=2)
   config.model.head.update(
     words=WORDS[source], answers=ANSWERS[source], matching=(64, 32, 16), forget_bias=6.0
@@ -151,6 +173,7 @@ def tiny(config):
   composed.make_tiny(config)
   config.model.adapter.update(tokens=2, reduction=2)
   config.model.head.matching = (8, 6, 4)
+  config.model.head.width = min(config.model.head.width, 8)
   config.data.update(questions_at_once=3, each={'train': 2, 'val': 1, 'test': 1})
 
 

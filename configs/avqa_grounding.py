@@ -22,7 +22,7 @@ def get_config(variant: str = ''):
   config.init = {name: main.init[name] for name in ('visual', 'audio', 'all')}
   config.model = main.model
   config.model.adapter = {'name': 'none'}
-  for name in ('adapt_negatives', 'dropout', 'forget_bias', 'match_weight'):  # of the answers
+  for name in ('adapt_negatives', 'dropout', 'forget_bias', 'match_weight', 'width'):  # of answers
     del config.model.head[name]
   config.data = main.data
   for name in ('blank', 'negatives', 'questions_at_once'):

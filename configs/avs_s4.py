@@ -15,6 +15,8 @@ list. A converted checkpoint of the release is of this variant, too.
 `configs/avs_s4.py:scenes` is the same at toy size on generated clips: minutes on two CPU cores.
 `scenes,none` is without adapters, `scenes,silent` without sound, `scenes,stamps` on photographs and
 recordings.
+`configs/avs_s4.py:lavish` is LAVISH with its decoder and recipe, `lavish_two` its adapters between
+DG-SCT's backbones; both combine with `scenes` and `released` (docs/lavish.md).
 `configs/avs_s4.py:tiny` is smaller still, with random weights, for tests.
 """
 
@@ -66,6 +68,9 @@ def get_config(variant: str = ''):
       'gamma': 0.05,
       'width': 256,
       'dropout': 0.2,
+      'gates': True,  # of the seconds
+      'tpavi': True,
+      'widths': (),  # of the maps before dilated convolutions; () has none of these
       'matching_weight': 0.0,
       'matching_frames': 10,  # 0: those of the batch, as released
     },
@@ -97,6 +102,8 @@ def choose(config, variant, knobs):
   return common.variant(
     config,
     variant,
+    lavish=lavish,
+    lavish_two=common.lavish_two,
     released=released,
     scenes=lambda config: scenes(config, knobs),
     stamps=lambda config: scenes(config, knobs, 'stamps'),
@@ -106,13 +113,28 @@ def choose(config, variant, knobs):
   )
 
 
+def lavish(config):
+  adapter = {'reduction': 4, 'groups': 2, 'tokens': 16, 'batch_norm': False}
+  common.lavish(config, adapter, {'variant': 'lavish_avs'})
+  config.model.head.update(
+    gates=False, tpavi=False, widths=(64, 128, 320, 512), matching_weight=0.0
+  )
+  config.data.batch = 4
+  config.optim.lr = 1e-4
+  config.optim.epochs = 30
+  config.optim.patience = 5
+
+
 def released(config):
-  if config.data.kind == 'avsbench_s4':  # HTS-AT is trained, with its front end.
-    config.trainable += ('encoder/audio/.*',)
+  if config.model.audio.kind == 'shared':
+    config.model.adapter.norm_before = False
+  else:
+    config.model.audio.mixup = True
+    if config.data.kind == 'avsbench_s4':  # HTS-AT is trained, with its front end.
+      config.trainable += ('encoder/audio/.*',)
   config.model.adapter.token_init = 'zeros'
   config.model.adapter.gate_before_norm = True
   config.model.adapter.audio_gate = False
-  config.model.audio.mixup = True
   config.model.head.matching_frames = 0
   config.model.backbone_mode = 'train'
   config.select_on = 'test'
@@ -125,6 +147,8 @@ def scenes(config, knobs, source='shapes'):
   composed.use(config, source, name, knobs, clips, seed=4)
   config.model.adapter.update(tokens=8, reduction=4)
   config.model.head.width = 32
+  if config.model.head.widths:
+    config.model.head.widths = (8, 16)
   config.data.batch = 4
   config.data.size = 64
   config.data.masked = config.data.segments  # all of them, S4's too: more to learn from a clip

@@ -15,6 +15,8 @@ docs/avvp.md has every difference.
 `configs/avvp.py:scenes` is the same at toy size on composed clips: minutes on two CPU cores, no
 download. `scenes,none` is without adapters, `scenes,audio` and `scenes,video` with the other stream
 of input silenced; `scenes,stamps` takes photographs and recordings (--config.data.media=DIR).
+`configs/avvp.py:lavish` has one Swin-V2-L for both streams and LAVISH's adapters, `lavish_two`
+these between the two backbones; both combine with `scenes` (docs/lavish.md).
 `configs/avvp.py:tiny` is smaller still, with random weights, for tests.
 """
 
@@ -97,6 +99,8 @@ def get_config(variant: str = ''):
   return common.variant(
     config,
     variant,
+    lavish=lavish,
+    lavish_two=common.lavish_two,
     released=released,
     scenes=scenes,
     shapes=lambda config: None,  # what scenes are of unless they are of stamps
@@ -109,9 +113,16 @@ def get_config(variant: str = ''):
   )
 
 
+def lavish(config):
+  """LAVISH has no AVVP; these are its adapters as for AVE, under the head and recipe of DG-SCT."""
+  adapter = {'reduction': 8, 'groups': 2, 'tokens': 2, 'batch_norm': True}
+  common.lavish(config, adapter, {'variant': 'lavish_ave'})
+
+
 def released(config):
   config.model.backbone_mode = 'train'
-  config.model.audio.mixup = True
+  if config.model.audio.kind == 'htsat':
+    config.model.audio.mixup = True
 
 
 def scenes(config, source='shapes'):

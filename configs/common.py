@@ -1,6 +1,7 @@
 """Fields of every config; the config of a task starts from them and adds its model and data."""
 
 from collections.abc import Callable
+from typing import Any
 
 import ml_collections
 
@@ -80,6 +81,27 @@ def variant(
     if word in given:
       change(config)
   return config
+
+
+def lavish(
+  config: ml_collections.ConfigDict, adapter: dict[str, Any], audio: dict[str, Any]
+) -> None:
+  """Sets one visual backbone that looks at spectrograms, too, and the adapters of LAVISH.
+
+  Args:
+    adapter: fields of `LavishAdapter`. audio: of `kaldi.Fbank`, with its variant.
+  """
+  norms = {'token_init': 'uniform', 'norm_before': True, 'norm_post': True}
+  gates = {'gate_before_norm': False, 'audio_gate': True}
+  config.model.adapter = {'name': 'lavish'} | norms | gates | adapter
+  config.model.audio = {'kind': 'shared', 'front_end': 'fbank', 'sample_rate': 16000} | audio
+
+
+def lavish_two(config: ml_collections.ConfigDict) -> None:
+  """The adapters of LAVISH instead of DG-SCT's between the same two backbones (LAVISH*)."""
+  guided = ('name', 'alpha', 'beta', 'token_map')  # what theirs have none of
+  kept = {name: x for name, x in config.model.adapter.items() if name not in guided}
+  config.model.adapter = {'name': 'lavish'} | kept
 
 
 def without_adapters(config: ml_collections.ConfigDict) -> None:

@@ -55,8 +55,8 @@ SHARED = {
   'mel_bins': 64,
   'shift': 15.0,
   'frames': 64,
-  'mean': -9.0,
-  'std': 3.0,
+  'mean': -4.26,
+  'std': 3.13,
 }
 CLASSES = {'shapes': 8, 'stamps': 13}
 

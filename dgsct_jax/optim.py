@@ -71,20 +71,49 @@ def accumulate(
   """Updates once per `every` batches with the mean of their gradients.
 
   `every='released'` does what the released AVE loop does: it updates with the gradient of every
-  second batch and of the last one of an epoch, and discards the others.
+  second batch and of the last one of an epoch, and discards the others. `every='released_lavish'`
+  does what that of LAVISH does: it updates with every batch, and a second time with the gradient of
+  every eighth and of the last one of an epoch.
   """
+  if every == 'released_lavish':
+    return _twice(tx, lambda step: (step % epoch_steps % 8 == 7) | (_last(step, epoch_steps)))
   if every == 'released':
 
     def counts(step: Array) -> Array:
-      place = step % epoch_steps
-      return (place % 2 == 1) | (place == epoch_steps - 1)
+      return (step % epoch_steps % 2 == 1) | _last(step, epoch_steps)
 
     return optax.transforms.conditionally_mask(tx, counts)
   if not isinstance(every, int) or every < 1:
     raise ValueError(
-      f"config.optim.accumulate={every!r}; choose a number of batches, or 'released'."
+      f"config.optim.accumulate={every!r}; choose a number of batches, 'released' or"
+      " 'released_lavish'."
     )
   return tx if every == 1 else optax.MultiSteps(tx, every).gradient_transformation()
+
+
+def _last(step: Array, epoch_steps: int) -> Array:
+  """Whether a batch, counted from 0, is the last of an epoch."""
+  return step % epoch_steps == epoch_steps - 1
+
+
+def _twice(
+  tx: optax.GradientTransformation, when: Callable[[Array], Array]
+) -> optax.GradientTransformation:
+  """Makes the updates of some batches, counted from 0, once more with the same gradient."""
+
+  def update(
+    gradients: tree.Tree, state: tuple[Array, Any], params: Any = None
+  ) -> tuple[tree.Tree, tuple[Array, Any]]:
+    step, inner = state
+    once, inner = tx.update(gradients, inner, params)
+    again, after = tx.update(gradients, inner, params)
+    twice = when(step)
+    updates = jax.tree.map(lambda a, b: jnp.where(twice, a + b, a), once, again)
+    return updates, (step + 1, jax.tree.map(lambda a, b: jnp.where(twice, b, a), inner, after))
+
+  return optax.GradientTransformation(
+    lambda params: (jnp.zeros((), jnp.int32), tx.init(params)), update
+  )
 
 
 def scale_by_path(rules: tuple[tuple[str, float], ...]) -> optax.GradientTransformation:

@@ -1,6 +1,7 @@
 """The report of a run: its curves, and one HTML page with the metrics and all figures.
 
-`python -m dgsct_jax.report WORKDIR` writes both again.
+`python -m dgsct_jax.report WORKDIR` writes both again; with --features figures/features.png, too,
+as features.py says.
 """
 
 import json
@@ -102,7 +103,15 @@ def _number(value: float | None) -> str:
 
 
 if __name__ == '__main__':
-  if len(sys.argv) != 2 or not Path(sys.argv[1]).is_dir():
-    sys.exit('Usage: python -m dgsct_jax.report WORKDIR, the folder of a run.')
-  curves(Path(sys.argv[1]))
-  print(page(Path(sys.argv[1])))
+  given = [word for word in sys.argv[1:] if word != '--features']
+  if len(given) != 1 or not Path(given[0]).is_dir():
+    sys.exit('Usage: python -m dgsct_jax.report WORKDIR [--features], the folder of a run.')
+  if '--features' in sys.argv:
+    from dgsct_jax import features  # runs the model, which pages alone do not need
+
+    try:
+      features.draw(Path(given[0]))
+    except ValueError as error:
+      sys.exit(f'error: {error}')
+  curves(Path(given[0]))
+  print(page(Path(given[0])))

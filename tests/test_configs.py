@@ -136,7 +136,7 @@ def test_released_is_always_asked_for_by_name():
 # What is read.
 
 
-def small(name: str, folder: Path) -> ConfigDict:
+def small(name: str, folder: Path, *words: str) -> ConfigDict:
   """A config whose step compiles in seconds, and the data that it needs."""
   if name == 'quickstart':
     _, config = tiny.quickstart()
@@ -146,7 +146,7 @@ def small(name: str, folder: Path) -> ConfigDict:
     config.data.knobs.update(size=32, sample_rate=1000)
     config.data.update(batch=4, clips={'train': 8, 'val': 2, 'test': 2})
   else:
-    config = get_config(name, 'tiny')
+    config = get_config(name, ','.join(('tiny', *words)))
     for backbone in (config.model.visual, config.model.audio):
       if backbone.kind in ('swin_v2', 'htsat'):
         backbone.update(depths=(1,), heads=(2,))
@@ -250,6 +250,15 @@ def test_two_steps_on_the_data_of_a_config_are_finite(read, name):
   _, _, losses = read[name]
   assert len(losses) > 1 and all(np.isfinite(losses))
   assert losses[0] != losses[1] or not get_config(name).trainable
+
+
+@pytest.mark.parametrize(
+  'name, system',
+  [('ave', 'lavish'), ('ave', 'vit'), ('avqa', 'lavish'), ('avs_s4', 'lavish'), ('avvp', 'lavish')],
+)
+def test_another_system_takes_two_steps_in_a_task(name, system, tmp_path):
+  losses = two_steps(small(name, tmp_path, system))
+  assert all(np.isfinite(losses)) and losses[0] != losses[1]
 
 
 @pytest.mark.parametrize('name', NAMES)

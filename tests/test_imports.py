@@ -83,7 +83,10 @@ ALLOWED = {
   'dgsct_jax.figures': DRAWING | {'dgsct_jax.models.mel'},
   'dgsct_jax.film': DRAWING | {'av', 'dgsct_jax.data'},
   'dgsct_jax.page': LEAVES | {'matplotlib'},
-  'dgsct_jax.report': DRAWING | {'dgsct_jax.page', 'dgsct_jax.writer'},
+  'dgsct_jax.report': DRAWING | {'dgsct_jax.page', 'dgsct_jax.writer', 'dgsct_jax.features'},
+  'dgsct_jax.features': RUNS
+  | DRAWING
+  | {'sklearn', 'dgsct_jax.data.datasets', 'dgsct_jax.evaluate', 'dgsct_jax.models'},
   'dgsct_jax.trained': RUNS,
   'dgsct_jax.evaluate': RUNS | {'dgsct_jax.data', 'dgsct_jax.figures', 'dgsct_jax.report'},
   'dgsct_jax.train': RUNS | {'dgsct_jax.data', 'dgsct_jax.evaluate', 'dgsct_jax.optim'},

@@ -130,6 +130,22 @@ def test_released_accumulation_takes_every_second_batch_and_the_last_of_an_epoch
   close(trail[-1], params)
 
 
+def test_released_accumulation_of_lavish_takes_some_batches_twice():
+  """Every eighth of an epoch of eleven, and the last."""
+  twice = lambda i: i % 11 in (7, 10)
+  tx, _ = optim.build(config(accumulate='released_lavish', schedule='constant'), 11)
+  plain, _ = optim.build(config(schedule='constant'), 11)
+  found, state = PARAMS, tx.init(PARAMS)
+  wanted, other = PARAMS, plain.init(PARAMS)
+  for i in range(23):
+    updates, state = tx.update(gradient(i), state, found)
+    found = optax.apply_updates(found, updates)
+    for _ in range(1 + twice(i)):
+      updates, other = plain.update(gradient(i), other, wanted)
+      wanted = optax.apply_updates(wanted, updates)
+  jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5), found, wanted)
+
+
 def test_learning_rate_multipliers_go_by_path():
   plain = run(optim.build(config(), 10)[0], 1)[0]
   scaled = run(optim.build(config(lr_by_path=(('head/.*', 0.1), ('exchange_.*', 0.0))), 10)[0], 1)[

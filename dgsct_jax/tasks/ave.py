@@ -1,12 +1,16 @@
 """Audio-visual event localisation: one event per clip, and when it is both seen and heard."""
 
 import functools
+from collections.abc import Callable
+from typing import NamedTuple
 
 import grain
+import jax
 import jax.numpy as jnp
 import ml_collections
 import numpy as np
 import optax
+from flax import linen as nn
 from jaxtyping import Array, Float
 
 from dgsct_jax import models
@@ -15,38 +19,81 @@ from dgsct_jax.data.clips import Clip
 from dgsct_jax.data.pipeline import Dataset
 from dgsct_jax.models.dual import DualEncoder
 from dgsct_jax.models.heads import ave as head
+from dgsct_jax.models.heads import lavish
 from dgsct_jax.models.temporal import TemporalAttention
 from dgsct_jax.tasks import views
 from dgsct_jax.tasks.inputs import audio_visual, class_names
 from dgsct_jax.tasks.task import Batch, Outputs, Task, View, Weighted, integers, mean_over_clips
 
 
-def build(config: ml_collections.ConfigDict) -> Task:
-  """The task with the head of `config.model.head`.
+class Parts(NamedTuple):
+  """What a head has of its own: the model, its loss, metrics, and what each second is."""
 
-  Its fields are `classes`, their number; `weak`, to learn from the clip's class alone; `gate_loss`,
-  see `loss`; `gamma` and `width` of the temporal attention.
+  model: nn.Module
+  loss: Callable[[Outputs, Batch], tuple[Array, dict[str, Array]]]
+  metrics: Callable[[Outputs, Batch], dict[str, Weighted]]
+  judge: Callable[[Outputs], views.Judged]
+
+
+def build(config: ml_collections.ConfigDict) -> Task:
+  """The task with the head of `config.model.head`, whose `kind` is a name in `HEADS`.
+
+  `classes` is their number; the other fields are those of the head.
   """
   fields, names = config.model.head, class_names(config)
+  kind = fields.get('kind', 'localizer')  # runs from before there were two have none
+  if kind not in HEADS:
+    raise ValueError(f'config.model.head.kind is {kind!r}; choose one of {", ".join(HEADS)}.')
+  encoder = models.build(config.model)
+  parts = HEADS[kind](fields, encoder)
+  inputs = audio_visual(config, encoder, label=integers(config.data.segments))
+  return Task(
+    model=parts.model,
+    loss=parts.loss,
+    metrics=parts.metrics,
+    data=functools.partial(data, config.data, inputs.decode),
+    primary='accuracy',
+    inputs=inputs,
+    show=functools.partial(show, names=names, encoder=encoder, judge=parts.judge),
+    released=lambda means: {'accuracy': float(means['accuracy'])},
+  )
+
+
+def localizer(fields: ml_collections.ConfigDict, encoder: DualEncoder) -> Parts:
+  """DG-SCT's: an event per clip, and in which seconds it is.
+
+  `weak`, to learn from the clip's class alone; `gate_loss`, see `loss`; `gamma` and `width` of the
+  temporal attention.
+  """
   classes = fields.classes
   if fields.gate_loss not in ('logits', 'probability'):
     raise ValueError(
       f"config.model.head.gate_loss is {fields.gate_loss!r}; set 'logits' or 'probability'."
     )
-  encoder = models.build(config.model)
-  localizer = head.WeakLocalizer(classes) if fields.weak else head.Localizer(classes)
+  localize = head.WeakLocalizer(classes) if fields.weak else head.Localizer(classes)
   supervised = functools.partial(loss, classes=classes, gate_loss=fields.gate_loss)
-  inputs = audio_visual(config, encoder, label=integers(config.data.segments))
-  return Task(
-    model=head.AVE(encoder, TemporalAttention(fields.gamma, fields.width), localizer),
+  return Parts(
+    model=head.AVE(encoder, TemporalAttention(fields.gamma, fields.width), localize),
     loss=functools.partial(weak_loss, classes=classes) if fields.weak else supervised,
     metrics=functools.partial(metrics, classes=classes),
-    data=functools.partial(data, config.data, inputs.decode),
-    primary='accuracy',
-    inputs=inputs,
-    show=functools.partial(show, names=names, encoder=encoder),
-    released=lambda means: {'accuracy': float(means['accuracy'])},
+    judge=functools.partial(judge, classes=classes),
   )
+
+
+def seconds(fields: ml_collections.ConfigDict, encoder: DualEncoder) -> Parts:
+  """LAVISH's: every second by itself. `width`, of the hidden layer; `loss`, see `seconds_loss`."""
+  return Parts(
+    model=lavish.Seconds(encoder, lavish.Classifier(fields.classes + 1, fields.width)),
+    loss=functools.partial(seconds_loss, kind=fields.loss),
+    metrics=seconds_metrics,
+    judge=judge_seconds,
+  )
+
+
+HEADS: dict[str, Callable[[ml_collections.ConfigDict, DualEncoder], Parts]] = {
+  'localizer': localizer,
+  'seconds': seconds,
+}
 
 
 def data(
@@ -131,10 +178,77 @@ def metrics(outputs: Outputs, batch: Batch, classes: int = 28) -> dict[str, Weig
   }
 
 
-def show(clip: Clip, outputs: Outputs, *, names: tuple[str, ...], encoder: DualEncoder) -> View:
+# The head that has every second by itself.
+
+
+def seconds_loss(
+  outputs: Outputs, batch: Batch, kind: str = 'bce_softmax'
+) -> tuple[Float[Array, ''], dict[str, Float[Array, '']]]:
+  """Of the class of each second, of which background is the last.
+
+  Args:
+    kind: 'bce_softmax', as released: the mean, over the classes, of the binary cross entropies of
+      the probabilities that a softmax makes; logarithms are at least −100. 'ce': cross entropy.
+  """
+  logits, label = outputs['logits'], batch['label']
+  if kind == 'ce':
+    each = optax.softmax_cross_entropy_with_integer_labels(logits, label)
+  elif kind == 'bce_softmax':
+    c = logits.shape[-1]
+    target = jax.nn.one_hot(label, c)
+    # Of "not this class": what all others have together.
+    others = jnp.where(jnp.eye(c, dtype=bool), -jnp.inf, logits[..., None, :])
+    no = jax.nn.logsumexp(others, -1) - jax.nn.logsumexp(logits, -1, keepdims=True)
+    yes = jax.nn.log_softmax(logits)
+    each = -jnp.mean(target * jnp.maximum(yes, -100) + (1 - target) * jnp.maximum(no, -100), -1)
+  else:
+    raise ValueError(f"config.model.head.loss is {kind!r}; set 'bce_softmax' or 'ce'.")
+  return mean_over_clips({'class': each.mean(1)}, batch['valid'])
+
+
+def judge_seconds(outputs: Outputs) -> views.Judged:
+  """What every second is: the likeliest class, background among them."""
+  shares = views.softmax(outputs['logits'])
+  events = shares[..., :-1]
+  return views.Judged(
+    predicted=shares.argmax(-1),
+    likeliest=events.argmax(-1),
+    confidence=events.max(-1),
+    event=1 - shares[..., -1],
+  )
+
+
+def seconds_metrics(outputs: Outputs, batch: Batch) -> dict[str, Weighted]:
+  """Accuracies in percent, for every clip, as `metrics` has them.
+
+  The event of a clip is that which its seconds together find likeliest.
+  """
+  label, shares = np.asarray(batch['label']), views.softmax(outputs['logits'])
+  background = shares.shape[-1] - 1
+  predicted, ones = shares.argmax(-1), np.ones(len(label))
+  clip = shares[..., :-1].sum(1).argmax(-1) == np.where(label < background, label, 0).max(1)
+  events = (predicted < background) == (label < background)
+  return {
+    'accuracy': (100 * (predicted == label).mean(1), ones),
+    'clip_accuracy': (100.0 * clip, ones),
+    'event_accuracy': (100 * events.mean(1), ones),
+  }
+
+
+# What is shown.
+
+
+def show(
+  clip: Clip,
+  outputs: Outputs,
+  *,
+  names: tuple[str, ...],
+  encoder: DualEncoder,
+  judge: Callable[[Outputs], views.Judged],
+) -> View:
   """The events of a clip, second by second, with the true ones where they are known."""
-  judged = judge(outputs, len(names))
-  return views.events(clip, names, judged, encoder, outputs['visual_map'], outputs['audio_map'])
+  maps = outputs['visual_map'], outputs['audio_map']
+  return views.events(clip, names, judge(outputs), encoder, *maps)
 
 
 def judge(outputs: Outputs, classes: int) -> views.Judged:

@@ -46,7 +46,7 @@ def build(config: ml_collections.ConfigDict) -> Task:
   """The task with the head of `config.model.head`.
 
   Its fields are the numbers of `words` and `answers`, the widths of the `matching` and the weight
-  of its loss, `forget_bias` of the LSTM, `dropout` and `adapt_negatives`.
+  of its loss, `forget_bias` of the LSTM, `dropout`, `adapt_negatives` and `width`.
   """
   fields = config.model.head
   kind = datasets.of(config.data)
@@ -73,6 +73,7 @@ def build(config: ml_collections.ConfigDict) -> Task:
     head.QuestionEncoder(fields.words, fields.forget_bias),
     head.Answerer(fields.answers, fields.dropout),
     fields.adapt_negatives,
+    fields.get('width', 0),
   )
   return Task(
     model=model,

@@ -42,13 +42,19 @@ BETA_SQUARE = 0.3  # of the F-measure: precision counts more
 def build(config: ml_collections.ConfigDict) -> Task:
   """The task of `config.model.head`.
 
-  `gamma`, `width` and `dropout` of the segmenter; `matching_weight` and `matching_frames` as in
-  `loss`.
+  `gamma`, `width`, `dropout`, `gates`, `tpavi` and `widths` of the segmenter; `matching_weight` and
+  `matching_frames` as in `loss`.
   """
   fields, encoder = config.model.head, models.build(config.model)
+  parts = {name: fields[name] for name in ('gates', 'tpavi', 'widths') if name in fields}
   segmenter = head.Segmenter(
-    fields.gamma, fields.width, fields.dropout, jnp.dtype(config.model.dtype)
+    fields.gamma, fields.width, fields.dropout, jnp.dtype(config.model.dtype), **parts
   )
+  if fields.matching_weight and not segmenter.tpavi:
+    raise ValueError(
+      f'config.model.head.matching_weight is {fields.matching_weight}, and the matching compares'
+      ' what TPAVI finds; set it to 0, or config.model.head.tpavi=True.'
+    )
   found = inputs(config, encoder)
   return Task(
     model=head.AVS(encoder, segmenter),

@@ -217,7 +217,8 @@ def shown(clip: Clip, logits, event_logits) -> View:
     'audio_map': np.full((w, 2, 16), 1 / 16),
   }
   encoder = models.build(config.get_config('tiny').model)
-  return ave.show(clip, outputs, names=NAMES, encoder=encoder)
+  judge = functools.partial(ave.judge, classes=len(NAMES))
+  return ave.show(clip, outputs, names=NAMES, encoder=encoder, judge=judge)
 
 
 def film(seconds: int, **fields) -> Clip:

@@ -118,6 +118,7 @@ class AVQA(nn.Module):
   parts without `heard` and `seen`: `looks` [b t n] is the attention over the clip's own frames,
   `audio_map` [b t m] that over its sound.
 
+  width: of the linear layer that pictures go through first (LAVISH); 0: there is none.
   adapt_negatives: send the frames of other clips through the adapters too, with the sound that does
     not belong to them. Otherwise, as released, only the clip's own frames go through the adapters,
     by which the matching can tell them apart.
@@ -128,6 +129,11 @@ class AVQA(nn.Module):
   ask: QuestionEncoder
   answer: Answerer
   adapt_negatives: bool = False
+  width: int = 0
+
+  def setup(self):
+    """Makes the layer of the pictures."""
+    self.project = Dense(self.width) if self.width else lambda x: x
 
   def __call__(self, batch: dict[str, Any], train: bool = False) -> Outputs:
     """The outputs of a batch."""
@@ -159,7 +165,8 @@ class AVQA(nn.Module):
       other = rearrange(other, '(b t) n d -> b 1 t n d', t=t)
       pictures = jnp.concatenate([pictures, other], 1)
     # As released: a sound is pooled by the attention of the last adapter, a picture is not.
-    matched = self.matching(audio[:, 0, :, 0].astype(jnp.float32), pictures.astype(jnp.float32))
+    pictures = self.project(pictures.astype(jnp.float32))
+    matched = self.matching(audio[:, 0, :, 0].astype(jnp.float32), pictures)
     own = {
       'seen': matched['seen'][:, 0],
       'looks': matched['looks'][:, 0],

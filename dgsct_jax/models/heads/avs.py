@@ -11,7 +11,7 @@ from jaxtyping import Array, Float
 
 from dgsct_jax.models.dual import DualEncoder
 from dgsct_jax.models.heads.avs_decoder import Decoder
-from dgsct_jax.models.layers import BatchNorm, Dense, LayerNorm
+from dgsct_jax.models.layers import BatchNorm, Dense, LayerNorm, fan_in_uniform
 from dgsct_jax.models.resize import average, bicubic
 from dgsct_jax.models.temporal import BiLSTM, TemporalEncoder
 
@@ -72,16 +72,45 @@ class TPAVI(nn.Module):
     return LayerNorm(dtype=self.dtype, name='norm')(norm(read, train) + x), heard
 
 
+class Dilated(nn.Module):
+  """Four convolutions side by side, from near to far, and their sum (AVSBench's `Classifier`)."""
+
+  width: int
+  dtype: Any = jnp.float32
+
+  @nn.compact
+  def __call__(self, x: Float[Array, 'b t h w d']) -> Float[Array, 'b t h w e']:
+    """A map of `width` channels."""
+    near_to_far = [
+      nn.Conv(
+        self.width,
+        (3, 3),
+        kernel_dilation=steps,
+        dtype=self.dtype,
+        kernel_init=nn.initializers.normal(0.01),
+        bias_init=fan_in_uniform(9 * x.shape[-1]),
+        name=f'conv_{i}',
+      )(x)
+      for i, steps in enumerate((3, 6, 12, 18))
+    ]
+    return sum(near_to_far, jnp.zeros((), self.dtype))
+
+
 class Segmenter(nn.Module):
   """Gates of the seconds, TPAVI in each stage, decoder: all that comes after the encoder.
 
   gamma: weight of the gates. width: channels of the maps; the sound gets half of them.
+  gates, tpavi: whether there are any; without both, sound counts in the encoder alone (LAVISH).
+  widths: of the maps of the stages before `Dilated` convolutions; empty: there are none.
   """
 
   gamma: float = 0.1
   width: int = 256
   dropout: float = 0.2
   dtype: Any = jnp.float32
+  gates: bool = True
+  tpavi: bool = True
+  widths: tuple[int, ...] = ()
 
   @nn.compact
   def __call__(
@@ -101,21 +130,32 @@ class Segmenter(nn.Module):
       train: drop, and use the statistics of the batch.
 
     Returns:
-      `mask_logits` [b t y x], `seen` [b t l d], the mean of each map under the mask, and `heard`
-      [b t l d].
+      `mask_logits` [b t y x]; with TPAVI `seen` [b t l d], the mean of each map under the mask, and
+      `heard` [b t l d].
     """
-    audio = Dense(self.width // 2, name='audio')(audio.astype(jnp.float32))
+    if self.gates or self.tpavi:
+      audio = Dense(self.width // 2, name='audio')(audio.astype(jnp.float32))
     maps, gates = [], []
     for i, x in enumerate(pyramid):
-      x = Dense(self.width, dtype=self.dtype, name=f'project_{i}')(x)
+      width = self.widths[i] if self.widths else self.width
+      x = Dense(width, dtype=self.dtype, name=f'project_{i}')(x)
       x = bicubic(x, tuple(-(-side // 2 ** (i + 2)) for side in size))
+      if self.widths:
+        x = Dilated(self.width, self.dtype, name=f'dilated_{i}')(x)
+      if not self.gates:
+        maps.append(x)
+        continue
       pooled = x.astype(jnp.float32).mean((2, 3))
       visual_gate, audio_gate = StageGate(self.dropout, name=f'gate_{i}')(pooled, audio, train)
       gates.append(visual_gate)
       maps.append(x * (1 + self.gamma * audio_gate[:, :, None, None]).astype(self.dtype))
-    audio = audio * (1 + self.gamma * sum(gates) / len(gates))
+    decode = Decoder(self.dtype, name='decode')
+    if not self.tpavi:
+      return {'mask_logits': decode(maps, size).astype(jnp.float32)}
+    if gates:
+      audio = audio * (1 + self.gamma * sum(gates) / len(gates))
     found = [TPAVI(self.dtype, name=f'tpavi_{i}')(x, audio, train) for i, x in enumerate(maps)]
-    logits = Decoder(self.dtype, name='decode')([x for x, _ in found], size).astype(jnp.float32)
+    logits = decode([x for x, _ in found], size).astype(jnp.float32)
     # As released: the decoder rectifies the maps in place, and so they come to the loss.
     seen = [under(nn.relu(x).astype(jnp.float32), logits) for x, _ in found]
     return {
