@@ -11,13 +11,14 @@ seeds, of the checkpoint that was best on val.
 
 import json
 import os
-import statistics
 import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from absl import app, flags
+
+from benchmarks.tables import spread
 
 CONFIG = flags.DEFINE_string('config', 'configs/quickstart.py', 'Config without its variant.')
 VARIANTS = flags.DEFINE_string(
@@ -41,12 +42,6 @@ def main(argv: list[str]) -> None:
     runs = [score(variant, seed, argv[1:]) for seed in SEEDS.value]
     cells = [spread([metrics[name] for metrics in runs]) for name in METRICS.value]
     print(f'| `{variant}` | {" | ".join(cells)} |', flush=True)
-
-
-def spread(values: Sequence[float]) -> str:
-  """Mean ± standard deviation, with one digit after the point."""
-  deviation = f' ± {statistics.stdev(values):.1f}' if len(values) > 1 else ''
-  return f'{statistics.mean(values):.1f}{deviation}'
 
 
 def score(

@@ -15,6 +15,7 @@ from absl import app, flags
 from matplotlib.figure import Figure
 
 from benchmarks import seeds_table
+from benchmarks.tables import spread
 
 SHOTS = flags.DEFINE_list('shots', ['1', '2', '4', '8', '16'], 'Clips of each class.')
 METRIC = flags.DEFINE_string('metric', 'accuracy', 'What is drawn.')
@@ -38,7 +39,7 @@ def main(argv: list[str]) -> None:
   axes = figure.subplots()
   for variant in seeds_table.VARIANTS.value.split():
     points = [values(variant, k, argv[1:]) for k in shots]
-    cells = [seeds_table.spread(point) for point in points]
+    cells = [spread(point) for point in points]
     print(f'| `{variant}` | {" | ".join(cells)} |', flush=True)
     means, deviations = map(statistics.mean, points), map(deviation, points)
     axes.errorbar(shots, list(means), list(deviations), marker='o', capsize=3, label=variant)
