@@ -59,7 +59,8 @@ def masks(run: Path) -> Iterator[tuple[Frames, Mask, Mask]]:
 
 
 def pixels(figure: Figure) -> np.ndarray:
-  """A figure as a picture [h w 3]."""
+  """A figure as a small picture [h w 3]."""
+  figure.set_dpi(70)
   canvas = FigureCanvasAgg(figure)
   canvas.draw()
   return np.asarray(canvas.buffer_rgba())[..., :3]

@@ -126,7 +126,7 @@ def released(config):
 
 
 def scenes(config, source='shapes'):
-  clips = {'train': 1200, 'val': 100, 'test': 300}
+  clips = {'train': 600, 'val': 40, 'test': 120}
   composed.use(config, source, 'parsing', LLP, clips, seed=4)
   config.model.adapter.update(tokens=8, reduction=4, groups=2)
   config.model.head.update(
@@ -139,10 +139,11 @@ def scenes(config, source='shapes'):
     seconds='own',
     motion='none',
   )
+  config.data.batch = 4
   config.optim.lr = 1e-3
   config.optim.schedule = 'cosine'
   config.optim.clip_norm = 1.0
-  config.optim.epochs = 6
+  config.optim.epochs = 8
 
 
 def alone(config, blank):

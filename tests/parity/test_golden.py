@@ -42,10 +42,9 @@ RUNNERS = {
 # skipped.
 TO_COME = {'losses_misc'}
 
-RELATIVE = {
-  'ave_grad': 1e-3,
-  'ave_train': 1e-3,
-}  # rms of the difference where a case states none; else 1e-5
+# rms of the difference, relative, where a case does not say what the reference loses to float32; of
+# other kinds 1e-5. The full cases of AVS do not say; in their small ones it loses 3.6e-5 in `map3`.
+RELATIVE = {'ave_grad': 1e-3, 'ave_train': 1e-3, 'avs': 4e-5}
 
 
 def is_slow(case: golden.Case) -> bool:
@@ -67,11 +66,9 @@ def test_golden_case_is_reproduced(case):
     )
     pytest.skip(f'golden case of a kind without a runner yet: {case.json["what"][:70]}')
   with jax.default_matmul_precision('highest'):
-    got = RUNNERS[case.kind](case)
-    if isinstance(got, Iterator):
-      print(golden.compare_first(case, got, RELATIVE.get(case.kind, 1e-5)))
-    else:
-      print(golden.compare(case, got))
+    got, relative = RUNNERS[case.kind](case), RELATIVE.get(case.kind, 1e-5)
+    compare = golden.compare_first if isinstance(got, Iterator) else golden.compare
+    print(compare(case, got, relative))
 
 
 def test_no_case_that_has_a_runner_is_named_as_one_to_come():
