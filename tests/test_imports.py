@@ -15,7 +15,9 @@ OURS = ('dgsct_jax', 'configs')
 LEAVES = {'numpy', 'jaxtyping', 'einops'}
 MEDIA = {'PIL', 'av', 'soundfile', 'soxr'}
 NETS = LEAVES | {'jax', 'flax', 'dgsct_jax.cubic'}
-BASICS = NETS | {f'dgsct_jax.models.{name}' for name in ('layers', 'windows', 'mel', 'transformer')}
+BASICS = NETS | {
+  f'dgsct_jax.models.{name}' for name in ('conv', 'layers', 'windows', 'mel', 'transformer')
+}
 TREES = LEAVES | {'jax', 'flax', 'optax', 'ml_collections', 'dgsct_jax.tree', 'dgsct_jax.sharding'}
 DATA = (
   LEAVES
@@ -49,6 +51,7 @@ ALLOWED = {
   'dgsct_jax.scenes': DATA | {'dgsct_jax.scenes'},
   'dgsct_jax.tracks': LEAVES,
   'dgsct_jax.models.layers': NETS,
+  'dgsct_jax.models.conv': NETS | {'dgsct_jax.models.layers'},
   'dgsct_jax.models.windows': NETS,
   'dgsct_jax.models.mel': NETS | {'dgsct_jax.models.layers'},
   'dgsct_jax.models.transformer': NETS | {'dgsct_jax.models.layers'},
