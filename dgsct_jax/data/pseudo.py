@@ -23,18 +23,13 @@ from dgsct_jax.data.pseudo_labels import STREAMS
 from dgsct_jax.tasks import registry
 from dgsct_jax.trained import Trained, compile_forward
 
-CONFIG = config_flags.DEFINE_config_file(
-  'config', 'configs/few_shot.py:llp_labels', 'Config of the towers and of the data.'
-)
-OUT = flags.DEFINE_string('out', None, 'Folder of the labels.', required=True)
-SPLIT = flags.DEFINE_string('split', 'train', 'Whose clips.')
-
 
 def main(argv: list[str]) -> None:
   """Writes the labels of a split."""
   if len(argv) > 1:
     raise app.UsageError(f'{" ".join(argv[1:])} is no flag.')
-  print(write(towers(CONFIG.value), Path(OUT.value), SPLIT.value))
+  given = flags.FLAGS
+  print(write(towers(given.config), Path(given.out), given.split))
 
 
 def towers(config: ml_collections.ConfigDict) -> Trained:
@@ -100,5 +95,10 @@ def label(
   return np.where(present, probability, 0).astype(np.float32)
 
 
-if __name__ == '__main__':
+if __name__ == '__main__':  # Flags are of the process, so that a module may not define any.
+  config_flags.DEFINE_config_file(
+    'config', 'configs/few_shot.py:llp_labels', 'Config of the towers and of the data.'
+  )
+  flags.DEFINE_string('out', None, 'Folder of the labels.', required=True)
+  flags.DEFINE_string('split', 'train', 'Whose clips.')
   app.run(main)
