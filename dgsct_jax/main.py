@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import ml_collections
 from absl import app, flags, logging
 from flax import traverse_util
 from ml_collections import config_flags
@@ -31,6 +32,7 @@ MULTIHOST = flags.DEFINE_bool(
   'One process of several. Slurm, Open MPI, Kubernetes and TPU pods are recognised; elsewhere set'
   ' JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID.',
 )
+DEBUG = flags.DEFINE_bool('debug', False, 'Show where in the code an error was raised.')
 flags.mark_flag_as_required('config')
 
 
@@ -42,11 +44,26 @@ def main(argv: list[str]) -> None:
     )
   if not flags.FLAGS['verbosity'].present:
     logging.set_verbosity(logging.WARNING)  # Orbax and TFDS log every file.
-  if MULTIHOST.value:
-    join_hosts()
   start = {'train': train.train, 'evaluate': evaluate.run}[MODE.value]
   config_file = config_flags.get_config_filename(flags.FLAGS['config'])
-  start(CONFIG.value, Path(WORKDIR.value or default_workdir(config_file)))
+  workdir = Path(WORKDIR.value or default_workdir(config_file)).expanduser()
+  try:
+    if MULTIHOST.value:
+      join_hosts()
+    start(at_home(CONFIG.value), workdir)
+  except (ValueError, OSError, FloatingPointError) as error:
+    if DEBUG.value:
+      raise
+    sys.exit(f'error: {error}')
+
+
+def at_home(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
+  """The config with `~/` in its texts as the user's home folder, which shells leave in flags."""
+  fields = traverse_util.flatten_dict(config.to_dict(), sep='.')
+  for name, value in fields.items():
+    if isinstance(value, str) and value.startswith('~/'):
+      config.update_from_flattened_dict({name: os.path.expanduser(value)})
+  return config
 
 
 def join_hosts() -> None:

@@ -146,15 +146,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     description=__doc__,
     formatter_class=argparse.RawDescriptionHelpFormatter,
   )
-  parser.add_argument('files', nargs='+', type=Path, metavar='FILE')
+  parser.add_argument('files', nargs='+', type=_path, metavar='FILE')
   model_of = parser.add_mutually_exclusive_group(required=True)
-  model_of.add_argument('--workdir', type=Path, help='the folder of a run')
+  model_of.add_argument('--workdir', type=_path, help='the folder of a run')
   model_of.add_argument('--config', metavar='FILE[:VARIANT]', help='a config that trains nothing')
-  parser.add_argument('--out', type=Path, help='where results go')
+  parser.add_argument('--out', type=_path, help='where results go')
   parser.add_argument(
     '--question', action='append', default=[], metavar='TEXT', help='may be repeated'
   )
-  parser.add_argument('--questions', type=Path, metavar='FILE', help='one question in each line')
+  parser.add_argument('--questions', type=_path, metavar='FILE', help='one question in each line')
   parser.add_argument(
     '--init',
     action='append',
@@ -163,12 +163,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     help='where the converted weights are now; NAME is a field of config.init',
   )
   parser.add_argument(
-    '--masks', type=Path, metavar='DIR', help='of a model of segmentation: a PNG for every second'
+    '--masks', type=_path, metavar='DIR', help='of a model of segmentation: a PNG for every second'
   )
   parser.add_argument(
     '--classes', metavar='NAMES', help='of a model that matches names: "dog barking, church bell"'
   )
-  parser.add_argument('--classes_from', type=Path, metavar='FILE', help='one name in each line')
+  parser.add_argument('--classes_from', type=_path, metavar='FILE', help='one name in each line')
   parser.add_argument(
     '--set',
     action='append',
@@ -237,7 +237,12 @@ def settings(given: argparse.Namespace) -> ml_collections.ConfigDict:
 
 
 def _lines(path: Path) -> list[str]:
-  return [line for _, line in files.lines(path.expanduser(), pipe=True)]
+  return [line for _, line in files.lines(path, pipe=True)]
+
+
+def _path(text: str) -> Path:
+  """As the shell would have it, which leaves `--out=~/FOLDER` alone."""
+  return Path(text).expanduser()
 
 
 def _report(file: clips.File, view: View) -> list[str]:

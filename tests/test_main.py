@@ -9,6 +9,7 @@ import jax
 import pytest
 
 from dgsct_jax import main
+from tests import toy
 
 CONFIG = """
 from tests import toy
@@ -20,6 +21,7 @@ def get_config(variant=''):
 TOY = """
 from absl import app
 from dgsct_jax import main
+from tests import toy
 from dgsct_jax.tasks import registry
 from tests import toy
 registry.TASKS['toy'] = lambda config: toy.task(config.model.width)
@@ -103,3 +105,23 @@ def test_hosts_without_a_scheduler_are_named_by_the_environment(monkeypatch):
   monkeypatch.setenv('JAX_PROCESS_ID', '3')
   main.join_hosts()
   assert given == {'num_processes': 4, 'process_id': 3}
+
+
+def test_an_error_of_the_user_is_one_paragraph_and_debug_shows_where_it_is_from(command, tmp_path):
+  wrong = f'--workdir={tmp_path}/run', '--config.optim.lr=-1.0'
+  told = command(*wrong)
+  assert told.returncode == 1 and 'Traceback' not in told.stderr
+  assert told.stderr.splitlines()[-1].startswith('error: config.optim.lr=-1.0 and')
+  shown = command(*wrong, '--debug')
+  assert shown.returncode == 1 and 'Traceback' in shown.stderr
+  nothing = command(f'--workdir={tmp_path}/run', '--config.trainable=()')
+  assert 'error: config.trainable is empty: there is nothing to train; give' in nothing.stderr
+
+
+def test_the_home_folder_is_found_in_flags(monkeypatch):
+  monkeypatch.setenv('HOME', '/home/me')
+  config = toy.config()
+  config.data.dir = '~/clips'
+  config.seed = 5
+  found = main.at_home(config)
+  assert found.data.dir == '/home/me/clips' and found.seed == 5

@@ -88,8 +88,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     formatter_class=argparse.RawDescriptionHelpFormatter,
   )
   parser.add_argument('name', choices=prepare.NAMES)
-  parser.add_argument('--source', required=True, help='folder of the files')
-  parser.add_argument('--csv', help='file to write, with a row for each clip')
+  parser.add_argument(
+    '--source', type=os.path.expanduser, required=True, help='folder of the files'
+  )
+  parser.add_argument(
+    '--csv', type=os.path.expanduser, help='file to write, with a row for each clip'
+  )
   parser.add_argument('--workers', type=int, default=os.cpu_count(), help='processes that read')
   flags, cutting = parser.parse_known_args(arguments)
   kind = datasets.KINDS[flags.name]

@@ -129,7 +129,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
   parser.add_argument('--split', default='test', help="split; 'videos' for music_avqa")
   parser.add_argument('--count', type=int, default=12, help='number of clips, evenly spread')
   parser.add_argument('--rate', type=int, default=32000, help='rate of the stored sound, in Hz')
-  parser.add_argument('--out', required=True, help='file of the page')
+  parser.add_argument('--out', type=os.path.expanduser, required=True, help='file of the page')
   flags = parser.parse_args(arguments)
   try:
     source = records.load(flags.dir, flags.name, flags.split)

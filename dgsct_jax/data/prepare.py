@@ -37,8 +37,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
       formatter_class=argparse.RawDescriptionHelpFormatter,
       parents=[cutting(name)],
     )
-    one.add_argument('--source', required=True, help='folder of the files')
-    one.add_argument('--out', required=True, help='folder for data sets; config.data.dir')
+    one.add_argument('--source', type=os.path.expanduser, required=True, help='folder of the files')
+    one.add_argument(
+      '--out', type=os.path.expanduser, required=True, help='folder for data sets; config.data.dir'
+    )
     one.add_argument('--workers', type=int, default=os.cpu_count(), help='processes that read')
     one.add_argument('--skip_bad', action='store_true', help='leave out clips that cannot be used')
     one.add_argument('--beam_runner', help='Apache Beam runner, such as DirectRunner, to use')
