@@ -46,8 +46,9 @@ def init(
     raise ValueError(
       f'{len(unmet)} inputs decide initial values; initial values must depend on shapes alone.'
     )
+  about = traced.jaxpr.debug_info.with_unknown_names()  # those of all inputs and outputs
   program = traced.jaxpr.replace(
-    eqns=equations[::-1], invars=key_vars, outvars=[var for _, var in kept], debug_info=None
+    eqns=equations[::-1], invars=key_vars, outvars=[var for _, var in kept], debug_info=about
   )
   values = jaxpr_as_fun(traced.replace(jaxpr=program))(key)
   return traverse_util.unflatten_dict(
