@@ -84,7 +84,8 @@ def test_moments_after_the_last_frame_are_not_known():
 
 def test_a_config_may_share_the_visual_backbone():
   config = ave.get_config('tiny').model
-  config.audio = dict(kind='shared', variant='lavish_ave', frames=32, mel_bins=32)
+  fields = dict(variant='lavish_ave', frames=32, mel_bins=32)
+  config.audio = dict(kind='shared', front_end='fbank') | fields
   config.adapter = dict(name='lavish', reduction=2, audio_gate=False)
   model = models.build(config)
   assert model.audio.backbone is model.visual and model.split_audio and model.norm_audio
@@ -93,4 +94,7 @@ def test_a_config_may_share_the_visual_backbone():
   assert adapters.adapter().gate and not adapters.audio_adapter().gate
   config.audio.variant = 'ears'
   with pytest.raises(ValueError, match="Unknown filter banks 'ears'; choose one of lavish_ave"):
+    models.build(config)
+  config.audio.front_end = 'ears'
+  with pytest.raises(ValueError, match="front_end is 'ears'; choose one of fbank, log_magnitude"):
     models.build(config)
