@@ -5,7 +5,7 @@ import dataclasses
 import grain
 import numpy as np
 
-from dgsct_jax.data.pipeline import Source
+from dgsct_jax.data.records import Records, Selection
 from dgsct_jax.data.transforms import Example
 
 PICTURES = ('middle', 'first', 'any')
@@ -74,21 +74,7 @@ class RandomExcerpt(grain.transforms.RandomMap):
     return self.excerpt.cut(example, int(rng.integers(self.excerpt.room(example) + 1)), rng)
 
 
-@dataclasses.dataclass(frozen=True)
-class Part:
-  """Some of the records of a source."""
-
-  records: Source
-  places: tuple[int, ...]
-
-  def __len__(self) -> int:
-    return len(self.places)
-
-  def __getitem__(self, index: int) -> Example:
-    return self.records[self.places[index]]
-
-
-def hold_out(train: Source, every: int, split: str) -> Part:
+def hold_out(train: Records, every: int, split: str) -> Selection:
   """Of the training records every n-th as 'val', the others as 'train'. Raises ValueError."""
   if not 2 <= every <= len(train):
     raise ValueError(
@@ -96,4 +82,4 @@ def hold_out(train: Source, every: int, split: str) -> Part:
       ' validation, set it to 2 or more, and not above their number.'
     )
   held = split == 'val'
-  return Part(train, tuple(i for i in range(len(train)) if (i % every == 0) == held))
+  return Selection(train, tuple(i for i in range(len(train)) if (i % every == 0) == held))
