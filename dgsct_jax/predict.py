@@ -10,6 +10,9 @@ written to a folder for each file, by default RUN/predictions/clip.mp4 or predic
   timeline.png  frames, sound, attention and prediction on one time axis
   film.mp4      the video with its sound, the visual attention drawn over it
 
+and to a line of predictions.jsonl beside these folders. A FILE may be a folder: it stands for the
+videos and sounds in it. With --resume, files that have their JSON already are left out.
+
 A model that answers questions needs --question or --questions; one of segmentation writes its masks
 with --masks DIR. Files may have any length: the model
 gets windows as long as its training clips, cut by the same rule; beyond the end of a file they are
@@ -33,11 +36,15 @@ from PIL import Image
 
 from dgsct_jax import figures, film, trained
 from dgsct_jax.data import clips, files, media
+from dgsct_jax.data.cut import VIDEOS
 from dgsct_jax.data.transforms import Example
 from dgsct_jax.tasks import registry
 from dgsct_jax.tasks.task import Task, View
 from dgsct_jax.tracks import Mask
 from dgsct_jax.trained import Trained
+
+SOUNDS = ('.wav', '.mp3', '.flac', '.ogg', '.opus', '.m4a', '.aac')
+MEDIA = (*VIDEOS, *SOUNDS)
 
 
 def look(
@@ -99,27 +106,28 @@ def _batches(
     yield {name: np.stack([row[name] for row in rows]) for name in rows[0]}, pictures
 
 
-def write(file: clips.File, view: View, folder: Path, about: dict[str, Any]) -> None:
-  """Writes the JSON, the timeline and, for a video, the film.
+def write(file: clips.File, view: View, folder: Path, about: dict[str, Any]) -> dict[str, Any]:
+  """Writes the timeline, for a video the film, and last the JSON, which tells that all is there.
 
   Args:
     about: fields of the JSON that describe the model.
+
+  Returns:
+    The contents of the JSON.
 
   Raises:
     OSError, av.FFmpegError: a result cannot be written.
   """
   folder.mkdir(parents=True, exist_ok=True)
-  record = {
-    'file': media.printable(file.path),
-    'seconds': file.seconds,
-    'notes': file.notes,
-  } | about
-  text = json.dumps(record | view.record, indent=2, ensure_ascii=False)
-  (folder / f'{view.name}.json').write_text(f'{text}\n', encoding='utf-8')
   if view.tracks:
     figures.draw(view.tracks, view.title).savefig(folder / 'timeline.png')
   if file.length.pictures:
     film.draw(file.path, folder / 'film.mp4', file.length, file.starts, view.overlay, view.captions)
+  record = {'file': media.printable(file.path), 'seconds': file.seconds, 'notes': file.notes}
+  record |= about | view.record
+  text = json.dumps(record, indent=2, ensure_ascii=False)
+  (folder / f'{view.name}.json').write_text(f'{text}\n', encoding='utf-8')
+  return record
 
 
 def write_masks(file: clips.File, view: View, folder: Path) -> None:
@@ -151,6 +159,7 @@ def main(argv: Sequence[str] | None = None) -> int:
   model_of.add_argument('--workdir', type=_path, help='the folder of a run')
   model_of.add_argument('--config', metavar='FILE[:VARIANT]', help='a config that trains nothing')
   parser.add_argument('--out', type=_path, help='where results go')
+  parser.add_argument('--resume', action='store_true', help='leave out files that are done')
   parser.add_argument(
     '--question', action='append', default=[], metavar='TEXT', help='may be repeated'
   )
@@ -183,8 +192,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     config = settings(given)
     task = registry.build(config)
     question = ask(task, asked)  # before the weights are read, which takes longer
+    paths = [path for path in given.files for path in in_folder(path)]
     if given.masks:
-      _check_stems(given.files)
+      _check_stems(paths)
     if given.workdir:
       model = trained.load(given.workdir, config, task)
       about = {'workdir': str(given.workdir), 'step': model.step}
@@ -193,18 +203,41 @@ def main(argv: Sequence[str] | None = None) -> int:
   except (OSError, ValueError) as error:
     parser.exit(1, f'error: {error}\n')
   out, failed = given.out or (given.workdir or Path()) / 'predictions', False
-  for path, folder in zip(given.files, _folders(given.files, out)):
+  lines = out / 'predictions.jsonl'
+  if not given.resume:
+    lines.unlink(missing_ok=True)
+  for i, (path, folder) in enumerate(zip(paths, _folders(paths, out))):
+    if given.resume and any(folder.glob('*.json')):
+      continue
+    if len(paths) > 1:
+      print(f'{i + 1} of {len(paths)}', flush=True)
     try:
       file, view = look(model, path, asked, question)
       print('\n'.join(_report(file, view)), flush=True)
-      write(file, view, folder, about)
       if given.masks:
         write_masks(file, view, given.masks)
+      record = write(file, view, folder, about)
+      with lines.open('a', encoding='utf-8') as stream:
+        stream.write(json.dumps(record, ensure_ascii=False) + '\n')
       print(f'  {media.printable(folder)}')
     except (OSError, ValueError, av.FFmpegError) as error:
       print(f'error: {media.printable(str(error))}', file=sys.stderr, flush=True)
       failed = True
   return int(failed)
+
+
+def in_folder(path: Path) -> list[Path]:
+  """The videos and sounds in a folder, in the order of their names; of a file, itself.
+
+  Raises:
+    ValueError: there are none.
+  """
+  if not path.is_dir():
+    return [path]
+  found = [file for file in sorted(path.iterdir()) if file.suffix.lower() in MEDIA]
+  if not found:
+    raise ValueError(f'{path} is a folder without videos and sounds ({", ".join(MEDIA)}).')
+  return found
 
 
 def settings(given: argparse.Namespace) -> ml_collections.ConfigDict:

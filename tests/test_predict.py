@@ -7,6 +7,7 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
+import soundfile
 import tokenizers
 from PIL import Image
 
@@ -23,6 +24,7 @@ from dgsct_jax.tasks import registry
 from tests import clips, tiny
 from tests import media as real
 
+ROOT = Path(__file__).parents[1]
 T, RATE = 10, 4000  # seconds of a window, Hz
 NONE = states.Variables({}, {}, {})
 
@@ -455,3 +457,44 @@ def test_a_config_that_trains_needs_a_run(towers, capfd):
     with pytest.raises(SystemExit):
       predict.main([f'--config={config}', '--classes=dog', 'clip.mp4'])
     assert told.partition('.*')[0] in capfd.readouterr().err
+
+
+# Many files.
+
+
+def test_a_folder_is_done_file_by_file_and_goes_on_where_it_was(tmp_path, monkeypatch, capfd):
+  tones = tmp_path / 'tones'
+  tones.mkdir()
+  for name in ('b.WAV', 'a.wav', 'broken.mp4', 'notes.txt'):
+    (tones / name).write_bytes(b'')
+  for name in ('b.WAV', 'a.wav'):
+    soundfile.write(tones / name, clips.tone(16000, 2)[0], 16000, format='WAV')
+  monkeypatch.chdir(tmp_path)
+  command = [f'--config={ROOT}/configs/tags.py:tiny', '--out=out', 'tones', '--set=data.least=0.0']
+  names = {'seen': 1000, 'heard': 521}
+  for stream, count in names.items():
+    file = tmp_path / f'{stream}.txt'
+    file.write_text(''.join(f'{stream} {i}\n' for i in range(count)))
+    command.append(f'--set=data.{stream}={file}')
+  assert predict.main(command) == 1
+  told = capfd.readouterr()
+  assert [line for line in told.out.splitlines() if ' of 3' in line] == [
+    f'{i} of 3' for i in (1, 2, 3)
+  ]
+  assert 'broken.mp4' in told.err
+  records = [json.loads(line) for line in Path('out/predictions.jsonl').read_text().splitlines()]
+  assert [Path(record['file']).name for record in records] == ['a.wav', 'b.WAV']
+  assert records[0] == json.loads(Path('out/a.wav/tags.json').read_text())
+  assert len(records[0]['timeline']) == 2 and records[0]['timeline'][0]['heard']
+
+  (Path('out/b.WAV') / 'tags.json').unlink()
+  assert predict.main([*command, '--resume']) == 1
+  told = capfd.readouterr().out
+  assert '2 of 3' in told and '1 of 3' not in told
+  assert len(Path('out/predictions.jsonl').read_text().splitlines()) == 3
+
+
+def test_a_folder_without_media_is_refused(tmp_path, capfd):
+  with pytest.raises(SystemExit):
+    predict.main(['--config=configs/tags.py:tiny', str(tmp_path)])
+  assert 'is a folder without videos and sounds (.mp4, ' in capfd.readouterr().err
