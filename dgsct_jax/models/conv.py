@@ -42,6 +42,31 @@ class ConvNorm(nn.Module):
     return BatchNorm(epsilon=self.epsilon, dtype=self.dtype, name='norm')(x, False)
 
 
+class GridBlock(nn.Module):
+  """A convolutional block as a block of a backbone, over tokens of a grid of so many `rows`.
+
+  Subclasses have `run`, from a grid to a grid. A convolution has no halves: it is all `attend`.
+  """
+
+  rows: int
+
+  def run(self, x: Float[Array, 'b h w c']) -> Float[Array, 'b H W d']:
+    """The block on a grid."""
+    raise NotImplementedError
+
+  def attend(self, x: Float[Array, 'b n c'], train: bool) -> Float[Array, 'b m d']:
+    """The whole block."""
+    return on_grid(self.run, x, self.rows)
+
+  def feed_forward(self, x: Float[Array, 'b n c'], train: bool) -> Float[Array, 'b n c']:
+    """Nothing."""
+    return x
+
+  def __call__(self, x: Float[Array, 'b n c'], train: bool = False) -> Float[Array, 'b m d']:
+    """The whole block."""
+    return self.attend(x, train)
+
+
 def on_grid(
   block: Callable[[Float[Array, 'b h w c']], Float[Array, 'b H W d']],
   x: Float[Array, 'b n c'],

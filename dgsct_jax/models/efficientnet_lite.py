@@ -12,7 +12,7 @@ from einops import rearrange
 from flax import linen as nn
 from jaxtyping import Array, Float
 
-from dgsct_jax.models.conv import ConvNorm, on_grid, relu6
+from dgsct_jax.models.conv import ConvNorm, GridBlock, on_grid, relu6
 from dgsct_jax.models.layers import Dense, Stage, run_stages
 
 # (size of the filter, stride, expansion, width) of each block.
@@ -31,11 +31,10 @@ DEPTHS = (2, 2, 6, 4)
 PIXELS = (127 / 255,) * 3, (128 / 255,) * 3
 
 
-class Block(nn.Module):
+class Block(GridBlock):
   """An inverted bottleneck: expand, filter each channel, project; a residual where shapes agree."""
 
   inputs: int  # width
-  rows: int  # of the grid of its input
   size: int
   stride: int
   expansion: int
@@ -55,18 +54,6 @@ class Block(nn.Module):
     y = relu6(self.expand(x)) if self.expansion > 1 else x
     y = self.project(relu6(self.depthwise(y)))
     return x + y if x.shape == y.shape else y
-
-  def attend(self, x: Float[Array, 'b n c'], train: bool) -> Float[Array, 'b m d']:
-    """The whole block: a convolution has no halves."""
-    return on_grid(self.run, x, self.rows)
-
-  def feed_forward(self, x: Float[Array, 'b n c'], train: bool) -> Float[Array, 'b n c']:
-    """Nothing."""
-    return x
-
-  def __call__(self, x: Float[Array, 'b n c'], train: bool = False) -> Float[Array, 'b m d']:
-    """The whole block."""
-    return self.attend(x, train)
 
 
 class EfficientNetLite(nn.Module):
@@ -88,7 +75,7 @@ class EfficientNetLite(nn.Module):
       raise ValueError(f'Pictures of {self.image} pixels do not divide by 32; choose a multiple.')
     widths = (32, *(width for *_, width in LITE0))
     strides = np.cumprod([2, *(stride for _, stride, _, _ in LITE0)])
-    block = lambda i: Block(widths[i], self.image // int(strides[i]), *LITE0[i], self.dtype)
+    block = lambda i: Block(self.image // int(strides[i]), widths[i], *LITE0[i], self.dtype)
     starts = 1 + np.cumsum((0, *DEPTHS))
     stage = lambda start, depth: Stage(depth, lambda j: block(int(start) + j))
     self.entry = ConvNorm(32, 3, 2, dtype=self.dtype)

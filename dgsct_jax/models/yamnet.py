@@ -13,7 +13,7 @@ from einops import rearrange
 from flax import linen as nn
 from jaxtyping import Array, Float, Float32
 
-from dgsct_jax.models.conv import ConvNorm, on_grid
+from dgsct_jax.models.conv import ConvNorm, GridBlock
 from dgsct_jax.models.layers import Dense, Stage, run_stages
 
 RATE, FRAME, HOP, FFT = 16000, 400, 160, 512
@@ -45,10 +45,9 @@ class Separable(nn.Module):
     return nn.relu(ConvNorm(self.width, 1, name='pointwise', **norm)(x))
 
 
-class Block(nn.Module):
+class Block(GridBlock):
   """Some separable layers. They have no residual: what the block gives replaces its input."""
 
-  rows: int  # of the grid of the input
   layers: tuple[tuple[int, int], ...]
   dtype: Any = jnp.float32
 
@@ -61,18 +60,6 @@ class Block(nn.Module):
     for layer in self.separable:
       x = layer(x)
     return x
-
-  def attend(self, x: Float[Array, 'b n c'], train: bool) -> Float[Array, 'b m d']:
-    """The whole block: a convolution has no halves."""
-    return on_grid(self.run, x, self.rows)
-
-  def feed_forward(self, x: Float[Array, 'b n c'], train: bool) -> Float[Array, 'b n c']:
-    """Nothing."""
-    return x
-
-  def __call__(self, x: Float[Array, 'b n c'], train: bool = False) -> Float[Array, 'b m d']:
-    """The whole block."""
-    return self.attend(x, train)
 
 
 class YAMNet(nn.Module):
