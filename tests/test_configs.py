@@ -155,7 +155,7 @@ def small(name: str, folder: Path, *words: str) -> ConfigDict:
   config.data.dir = str(folder / name)
   if config.data.kind == 'ave':
     rate = config.model.audio.sample_rate
-    root = test_ave.released(folder / 'released')
+    root = test_ave.released(folder / f'released_{name}')
     for path in root.glob('wave/*.npy'):
       np.save(path, np.linspace(-1, 0.99, 10 * rate, dtype=np.float32))
     records.write(ave.recipe(root, rate=rate), config.data.dir)
@@ -240,6 +240,9 @@ def read(tmp_path_factory):
           if 'source' not in other.data:  # else the whole data set would be composed
             with pytest.raises(ValueError):
               task.data('train')
+          elif 'data.seed' not in seen:
+            other.data.update(dir=str(folder / 'few'), clips={'train': 1, 'val': 1, 'test': 1})
+            task.data('train')
         seen |= names
       found[name] = own, seen, losses
   return found

@@ -171,7 +171,7 @@ def test_keys_are_a_function_of_seed_and_step():
   )
   assert bits(43, 7) == bits(43, 7)
   drawn = [key for at in ((43, 7), (43, 8), (44, 7)) for key in bits(*at).values()]
-  assert len(set(drawn)) == 9
+  assert len(set(drawn)) == 12
 
 
 def test_a_model_without_an_audio_backbone_needs_no_audio_weights():

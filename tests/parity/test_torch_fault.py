@@ -86,7 +86,8 @@ def test_adapter_gradients_are_those_of_the_formulas_in_float64(train):
     ):  # zero in exact arithmetic: batch norm takes a constant away
       assert golden.rms(np.asarray(ours)) < 1e-5
       continue
-    assert golden.rms(np.asarray(ours) - want) <= 1e-5 * golden.rms(want), name
+    # Single against double precision; the gate's gradient is one sum over all values.
+    assert golden.rms(np.asarray(ours) - want) <= 3e-5 * golden.rms(want), name
 
 
 def formulas(w, train):
