@@ -23,7 +23,7 @@ from flax import linen as nn
 from ml_collections import config_flags
 
 from benchmarks.runs import spread
-from dgsct_jax import evaluate, sharding, train, tree
+from dgsct_jax import evaluate, sharding, train
 from dgsct_jax import state as states
 from dgsct_jax.data.pipeline import Dataset
 from dgsct_jax.models.dual import pool_segments
@@ -79,10 +79,7 @@ def main(argv: list[str]) -> None:
 def features(config: ml_collections.ConfigDict, task: Task, split: str) -> list[dict[str, Any]]:
   """The clips of a split with `seen` and `heard` in place of `video` and `wave`."""
   mesh = sharding.make_mesh(config.mesh)
-  params, batch_stats, frozen = states.fill(
-    states.layout(task.model, task.inputs.spec, config, mesh)
-  )
-  variables = {'params': tree.merge(params, frozen), 'batch_stats': batch_stats}
+  variables = states.fill(states.layout(task.model, task.inputs.spec, config, mesh)).joined
   look: Callable[[Any, Any], Any] = lambda model, batch: pool_segments(model.encoder, batch, False)
   encode = jax.jit(lambda batch: task.model.apply(variables, batch, method=look)[:2])
   clips = []

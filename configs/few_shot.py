@@ -28,6 +28,7 @@ and CLAP hears in each second of LLP's clips, for configs/avvp.py to learn from.
 from configs import common, composed
 
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+# As released, both CLIP and CLAP are frozen, their factors and projections, too.
 LEARNED = (
   'encoder/exchange_.*',
   'prompt/.*',

@@ -14,7 +14,7 @@ from flax import linen as nn
 from jaxtyping import Float, Int
 from matplotlib.figure import Figure
 
-from dgsct_jax import evaluate, sharding, trained, tree
+from dgsct_jax import evaluate, sharding, trained
 from dgsct_jax.data import datasets
 from dgsct_jax.figures import INK, colour
 from dgsct_jax.models.adapters import Exchange, NoExchange
@@ -74,8 +74,7 @@ def pooled(model: Trained) -> tuple[dict[str, Float[np.ndarray, 'n d']], Int[np.
   )
   found: dict[str, list[np.ndarray]] = {way: [] for way in ways}
   labels: list[np.ndarray] = []
-  params, stats, frozen = model.variables
-  variables = {'params': tree.merge(params, frozen), 'batch_stats': stats}
+  variables = model.variables.joined
   with evaluate.batches(model.task, SPLIT, model.config) as batches:
     for batch in batches:
       label = batch.get('label')

@@ -44,6 +44,11 @@ class Variables(NamedTuple):
   batch_stats: tree.Tree
   frozen: tree.Tree
 
+  @property
+  def joined(self) -> tree.Tree:
+    """Both halves in one tree, as the model takes them."""
+    return {'params': tree.merge(self.params, self.frozen), 'batch_stats': self.batch_stats}
+
 
 @dataclasses.dataclass(frozen=True)
 class Layout:

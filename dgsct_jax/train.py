@@ -194,7 +194,7 @@ def train_step(
   epoch = 1 + state.step // epoch_steps
 
   def loss_fn(params: tree.Tree) -> tuple[Array, tuple[Outputs, Scalars, tree.Tree]]:
-    variables = {'params': tree.merge(params, frozen), 'batch_stats': state.batch_stats}
+    variables = states.Variables(params, state.batch_stats, frozen).joined
     outputs, moved = task.model.apply(variables, batch, True, rngs=rngs, mutable=['batch_stats'])
     loss, parts = task.loss(outputs, batch | {'epoch': epoch})
     return loss, (outputs, parts, moved.get('batch_stats', {}))

@@ -44,7 +44,7 @@ class Trained:
     make = self.task.constants
     if make is None:
       return {}
-    return jax.jit(lambda *variables: make(_joined(*variables)))(*self.variables)
+    return jax.jit(lambda *variables: make(states.Variables(*variables).joined))(*self.variables)
 
 
 def read_config(workdir: Path, init: Sequence[str] = ()) -> ml_collections.ConfigDict:
@@ -146,7 +146,8 @@ def compile_forward(task: Task, mesh: Mesh) -> Forward:
   def forward(
     params: tree.Tree, batch_stats: tree.Tree, frozen: tree.Tree, batch: Batch
   ) -> Outputs:
-    outputs: Any = task.model.apply(_joined(params, batch_stats, frozen), batch, False)
+    variables = states.Variables(params, batch_stats, frozen)
+    outputs: Any = task.model.apply(variables.joined, batch, False)
     clips = len(batch['valid'])
     wrong = {name: x.shape for name, x in outputs.items() if x.shape[:1] != (clips,)}
     if wrong:
@@ -159,8 +160,3 @@ def compile_forward(task: Task, mesh: Mesh) -> Forward:
     return jax.tree.map(place, outputs)
 
   return jax.jit(forward)
-
-
-def _joined(params: tree.Tree, batch_stats: tree.Tree, frozen: tree.Tree) -> tree.Tree:
-  """Both halves of a model's variables, as the model takes them."""
-  return {'params': tree.merge(params, frozen), 'batch_stats': batch_stats}

@@ -16,12 +16,11 @@ from absl import app, flags
 from jaxtyping import Bool, Float
 from ml_collections import config_flags
 
-from dgsct_jax import evaluate, sharding
-from dgsct_jax import state as states
+from dgsct_jax import evaluate, sharding, trained
 from dgsct_jax.data import datasets
 from dgsct_jax.data.pseudo_labels import STREAMS
 from dgsct_jax.tasks import registry
-from dgsct_jax.trained import Trained, compile_forward
+from dgsct_jax.trained import Trained
 
 
 def main(argv: list[str]) -> None:
@@ -40,9 +39,10 @@ def towers(config: ml_collections.ConfigDict) -> Trained:
       of the data, and whose clips have the classes that occur as `target` [c].
 
   Raises:
-    ValueError: the target is not of clips or has other classes; or what building the task raises.
+    ValueError: the target is not of clips or has other classes; or what building the task and
+      `trained.untrained` raise.
   """
-  task, mesh = registry.build(config), sharding.make_mesh(config.mesh)
+  task = registry.build(config)
   classes, shape = datasets.of(config.data).classes(config.data), task.inputs.spec['target'].shape
   if shape != (len(classes),):
     raise ValueError(
@@ -50,8 +50,7 @@ def towers(config: ml_collections.ConfigDict) -> Trained:
       f' known which of {len(classes)} classes occur: set config.model.head.target to'
       " 'set' or 'clip', config.model.head.background to False and config.data.classes to nothing."
     )
-  variables = states.fill(states.layout(task.model, task.inputs.spec, config, mesh))
-  return Trained(config, task, mesh, 0, {}, variables, compile_forward(task, mesh))
+  return trained.untrained(config, task, sharding.make_mesh(config.mesh))
 
 
 def write(model: Trained, out: Path, split: str = 'train') -> str:

@@ -35,15 +35,6 @@ from dgsct_jax.tracks import Bars
 
 Loss = Float[Array, ''] | float
 BACKGROUND = 'background'
-# For config.trainable: as released, both CLIP and CLAP are frozen, their factors and projections,
-# too.
-TRAINABLE = (
-  'encoder/exchange_.*',
-  'prompt/.*',
-  'visual_adapter/.*',
-  'text_adapter/.*',
-  'contrast/.*',
-)
 STREAMS = {'seen': 'visual_logits', 'heard': 'audio_logits', 'both': 'logits'}
 
 
