@@ -23,10 +23,6 @@ def build(
     config: `config.optim`.
     epoch_steps: batches of one epoch.
   """
-  if config.lr <= 0 or config.epochs <= 0:
-    raise ValueError(
-      f'config.optim.lr={config.lr} and config.optim.epochs={config.epochs} must be positive.'
-    )
   rate = schedule(config, epoch_steps)
   parts = [optax.clip_by_global_norm(config.clip_norm)] if config.clip_norm else []
   parts += [_rule(config), scale_by_path(config.lr_by_path)]

@@ -13,6 +13,7 @@ import ml_collections
 import numpy as np
 import optax
 import safetensors
+from einops import EinopsError
 from flax import linen as nn
 from flax import struct
 from jax.sharding import Mesh
@@ -97,12 +98,8 @@ def layout(
     ValueError: a file is not given or does not exist; or the tensors of the files do not fit the
       model. All missing, surplus and misshapen ones are named at once.
   """
-  if config.frozen_dtype not in ('float32', 'bfloat16'):
-    raise ValueError(
-      f"config.frozen_dtype={config.frozen_dtype!r}; choose 'float32' or 'bfloat16'."
-    )
   batch = {name: jax.ShapeDtypeStruct((1, *x.shape), x.dtype) for name, x in spec.items()}
-  shapes = tree.flatten(jax.eval_shape(lambda b: model.init(jax.random.key(0), b, False), batch))
+  shapes = tree.flatten(_shapes(model, batch))
   trained, _ = tree.split(tree.unflatten(shapes)['params'], config.trainable)
   trainable = frozenset(f'params/{path}' for path in tree.flatten(trained))
   leaves = {}
@@ -116,6 +113,16 @@ def layout(
     )
   sources, weights = _sources(shapes, config)
   return Layout(model, batch, config.seed, trainable, leaves, sources, weights)
+
+
+def _shapes(model: nn.Module, batch: Mapping[str, jax.ShapeDtypeStruct]) -> tree.Tree:
+  """The shapes of the variables of a model."""
+  try:
+    return jax.eval_shape(lambda b: model.init(jax.random.key(0), b, False), batch)
+  except (ArithmeticError, EinopsError, LookupError, TypeError) as error:
+    raise ValueError(
+      f'The sizes of config.model and config.data do not fit together: {error}'
+    ) from error
 
 
 def abstract(layout: Layout) -> Variables:

@@ -19,7 +19,7 @@ import optax
 from jax.experimental import multihost_utils
 from jaxtyping import Array
 
-from dgsct_jax import checkpoint, evaluate, optim, sharding, trained, tree
+from dgsct_jax import checkpoint, evaluate, optim, settings, sharding, trained, tree
 from dgsct_jax import state as states
 from dgsct_jax import writer as writers
 from dgsct_jax.data import pipeline
@@ -284,11 +284,4 @@ def _check(config: ml_collections.ConfigDict) -> None:
   """Raises ValueError for settings that would fail only later in the run."""
   if not config.trainable:
     raise ValueError('config.trainable is empty: there is nothing to train; give --mode=evaluate.')
-  if config.select_on not in ('val', 'test'):
-    raise ValueError(f"config.select_on={config.select_on!r}; choose 'val' or 'test'.")
-  for name in ('log_steps', 'save_steps', 'eval_epochs'):
-    if config[name] < 1:
-      raise ValueError(f'config.{name}={config[name]}; it must be at least 1.')
-  profile = config.profile
-  if profile and (len(profile) != 2 or not 1 <= profile[0] <= profile[1]):
-    raise ValueError(f'config.profile={profile}; give (first, last) step, counted from 1.')
+  settings.check(config)

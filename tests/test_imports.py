@@ -16,7 +16,8 @@ LEAVES = {'numpy', 'jaxtyping', 'einops'}
 MEDIA = {'PIL', 'av', 'soundfile', 'soxr'}
 NETS = LEAVES | {'jax', 'flax', 'dgsct_jax.cubic'}
 BASICS = NETS | {
-  f'dgsct_jax.models.{name}' for name in ('conv', 'layers', 'windows', 'mel', 'transformer')
+  f'dgsct_jax.models.{name}'
+  for name in ('conv', 'layers', 'windows', 'mel', 'transformer', 'variants')
 }
 TREES = LEAVES | {'jax', 'flax', 'optax', 'ml_collections', 'dgsct_jax.tree', 'dgsct_jax.sharding'}
 DATA = (
@@ -29,6 +30,7 @@ TASK = {'dgsct_jax.tasks.task', 'dgsct_jax.tracks'}
 # What runs a task, whichever it is: the types and the registry, but none of the tasks.
 RUNS = TREES | {
   'dgsct_jax.checkpoint',
+  'dgsct_jax.settings',
   'dgsct_jax.state',
   'dgsct_jax.tasks.registry',
   'dgsct_jax.tasks.task',
@@ -57,7 +59,8 @@ ALLOWED = {
   'dgsct_jax.models.transformer': NETS | {'dgsct_jax.models.layers'},
   'dgsct_jax.models.clap': BASICS | {'dgsct_jax.models.htsat'},
   'dgsct_jax.models.lazy': NETS,
-  'dgsct_jax.models.kaldi': NETS,
+  'dgsct_jax.models.kaldi': NETS | {'dgsct_jax.models.variants'},
+  'dgsct_jax.models.variants': LEAVES,
   'dgsct_jax.models.dual': BASICS | {'dgsct_jax.models.adapters'},
   'dgsct_jax.models.lavish': BASICS | {'dgsct_jax.models.adapters'},
   'dgsct_jax.models.ma_avt': BASICS
@@ -65,7 +68,13 @@ ALLOWED = {
   'dgsct_jax.models.heads': BASICS | {'dgsct_jax.models'},
   'dgsct_jax.models.': BASICS,
   'dgsct_jax.models': NETS | {'ml_collections', 'dgsct_jax.models'},
-  'dgsct_jax.tasks.registry': {'ml_collections', 'dgsct_jax.tasks', 'dgsct_jax.scenes.unimodal'},
+  'dgsct_jax.tasks.registry': {
+    'ml_collections',
+    'dgsct_jax.settings',
+    'dgsct_jax.tasks',
+    'dgsct_jax.scenes.unimodal',
+  },
+  'dgsct_jax.settings': {'ml_collections', 'flax'},
   'dgsct_jax.tasks.task': TASKS | {'dgsct_jax.tracks'},
   'dgsct_jax.tasks.prompts': {'numpy', 'dgsct_jax.hub', 'dgsct_jax.models', 'dgsct_jax.tokenizers'},
   'dgsct_jax.tasks.matching': TASKS

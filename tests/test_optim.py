@@ -183,7 +183,6 @@ def test_weight_decay_is_decoupled():
     (dict(accumulate=0), 'optim.accumulate=0; choose'),
     (dict(accumulate='real'), "optim.accumulate='real'; choose"),
     (dict(weight_decay=0.1), "weight_decay=0.1 has no effect with config.optim.name='adam'"),
-    (dict(lr=0.0), 'must be positive'),
   ],
 )
 def test_wrong_values_are_named_with_the_choices(changes, message):

@@ -150,8 +150,6 @@ def test_frozen_kernels_may_be_stored_in_half_and_nothing_else_is():
   }
   others = jax.tree.leaves((found.params, found.batch_stats))
   assert all(leaf.dtype == jnp.float32 for leaf in others)
-  with pytest.raises(ValueError, match="config.frozen_dtype='float16'; choose"):
-    variables(frozen_dtype='float16')
 
 
 def test_the_optimiser_holds_the_trainable_half_only():

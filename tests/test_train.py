@@ -281,13 +281,13 @@ def test_the_profile_of_chosen_steps_is_written(tmp_path):
 @pytest.mark.parametrize(
   'changes, message',
   [
-    ({'select_on': 'dev'}, "config.select_on='dev'; choose 'val' or 'test'"),
-    ({'log_steps': 0}, 'config.log_steps=0; it must be at least 1'),
+    ({'select_on': 'dev'}, "config.select_on='dev'; give one of 'val', 'test'"),
+    ({'log_steps': 0}, 'config.log_steps=0; give a whole number from 1'),
     ({'eval_epochs': 0}, 'config.eval_epochs=0'),
     ({'profile': (0, 3)}, r'config.profile=\(0, 3\); give \(first, last\)'),
     ({'mesh': (3, 5)}, r'config.mesh=\(3, 5\)'),
-    ({'data.batch': 0}, '0 clips do not divide over 1 devices'),
-    ({'eval_batch': -1}, '-1 clips do not divide over 1 devices; set config.eval_batch'),
+    ({'data.batch': 0}, 'config.data.batch=0; give a whole number from 1'),
+    ({'eval_batch': -1}, 'config.eval_batch=-1; give a whole number from 0'),
     ({'trainable': ('temporal/.*',)}, "'temporal/.*' matches no parameter"),
     ({'optim.lr_by_path': (('encoder/visual/.*', 0.1),)}, "'encoder/visual/.*' matches no param"),
   ],

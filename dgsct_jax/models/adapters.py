@@ -12,7 +12,7 @@ from flax import linen as nn
 from jaxtyping import Array, Float
 
 from dgsct_jax.cubic import cubic_matrix
-from dgsct_jax.models.layers import BatchNorm, Dense, LayerNorm, fan_in_uniform
+from dgsct_jax.models.layers import BatchNorm, Dense, LayerNorm, check_divides, fan_in_uniform
 
 Delta = Float[Array, 'b n d']
 PoolingMap = Float[Array, 'b 1 n']
@@ -47,6 +47,8 @@ class GroupedDense(nn.Module):
   @nn.compact
   def __call__(self, x: Float[Array, '... i']) -> Float[Array, '... o']:
     """Maps the last axis from `i` channels to `features`."""
+    check_divides(x.shape[-1], self.groups, 'groups')
+    check_divides(self.features, self.groups, 'groups')
     per_group = x.shape[-1] // self.groups
     kernel = self.param(
       'kernel', fan_in_uniform(per_group), (self.groups, per_group, self.features // self.groups)
@@ -198,6 +200,8 @@ def squeeze(
   The adapter has `reduction`, `groups`, `batch_norm` and `dtype`.
   """
   d = x.shape[-1]
+  if d < adapter.reduction:
+    raise ValueError(f'reduction={adapter.reduction} leaves none of {d} channels; choose less.')
   x = GroupedDense(d // adapter.reduction, adapter.groups, adapter.dtype, name='down')(x)
   if adapter.batch_norm:
     x = BatchNorm(dtype=adapter.dtype, name='bn_down')(x, train)

@@ -3,7 +3,6 @@
 Its image tower is a backbone of the dual encoder.
 """
 
-import dataclasses
 import math
 from typing import Any, Literal
 
@@ -13,6 +12,7 @@ from einops import rearrange
 from flax import linen as nn
 from jaxtyping import Array, Bool, Float, Int
 
+from dgsct_jax.models import variants
 from dgsct_jax.models.layers import Dense, DropPath, LayerNorm, Stage, gelu, run_stages
 from dgsct_jax.models.transformer import SelfAttention, causal
 
@@ -249,12 +249,12 @@ TEXT = {
 
 def build_vision(variant: str = 'B/32', **fields: Any) -> CLIPVision:
   """An image tower by OpenAI's name without 'ViT-', or 'custom', with any field replaced."""
-  return _tower(CLIPVision, VISUAL, variant, fields)
+  return variants.make(CLIPVision, VISUAL | variants.CUSTOM, variant, fields)
 
 
 def build_text(variant: str = 'B/32', **fields: Any) -> CLIPText:
   """The text tower beside `build_vision`'s of that name, or 'custom', with any field replaced."""
-  return _tower(CLIPText, TEXT, variant, fields)
+  return variants.make(CLIPText, TEXT | variants.CUSTOM, variant, fields)
 
 
 def build(
@@ -262,15 +262,3 @@ def build(
 ) -> CLIP:
   """Both towers by name, with any of their fields replaced."""
   return CLIP(build_vision(variant, **visual or {}), build_text(variant, **text or {}))
-
-
-def _tower(kind: type, variants: dict[str, Any], variant: str, fields: dict[str, Any]) -> Any:
-  if variant != 'custom' and variant not in variants:
-    raise ValueError(f'Unknown CLIP {variant!r}; choose one of {", ".join(variants)} or custom.')
-  known = {field.name for field in dataclasses.fields(kind)} - {'parent', 'name'}
-  if unknown := set(fields) - known:
-    raise ValueError(
-      f'{kind.__name__} has no field {", ".join(sorted(unknown))}; it has'
-      f' {", ".join(sorted(known))}.'
-    )
-  return kind(**variants.get(variant, {}) | fields)

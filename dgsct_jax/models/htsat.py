@@ -13,7 +13,7 @@ from einops import rearrange, repeat
 from flax import linen as nn
 from jaxtyping import Array, Float
 
-from dgsct_jax.models import windows
+from dgsct_jax.models import variants, windows
 from dgsct_jax.models.layers import (
   Dense,
   DropPath,
@@ -22,6 +22,7 @@ from dgsct_jax.models.layers import (
   PatchEmbed,
   PatchMerging,
   Stage,
+  check_divides,
   run_stages,
 )
 from dgsct_jax.models.mel import LogMel, Settings
@@ -45,6 +46,7 @@ class WindowAttention(nn.Module):
       'relative_position_bias_table', nn.initializers.truncated_normal(0.02), (offsets, self.heads)
     )
     qkv = Dense(3 * d, dtype=self.dtype, name='qkv')(x)
+    check_divides(qkv.shape[-1] // 3, self.heads, 'heads')
     q, k, v = rearrange(qkv, 'b w n (three k c) -> three b w k n c', three=3, k=self.heads)
     logits = jnp.einsum('bwkqc,bwknc->bwkqn', q * (d // self.heads) ** -0.5, k).astype(jnp.float32)
     logits += jnp.moveaxis(table[windows.relative_index(self.window)], -1, 0)
@@ -213,11 +215,4 @@ VARIANTS: dict[str, dict[str, Any]] = {
 
 def build(variant: str = 'audioset', **fields: Any) -> HTSAT:
   """A released HTS-AT by name, with any field replaced."""
-  if variant not in VARIANTS:
-    raise ValueError(f'Unknown HTS-AT {variant!r}; choose one of {", ".join(VARIANTS)}.')
-  known = {field.name for field in dataclasses.fields(HTSAT)} - {'parent', 'name'}
-  if unknown := set(fields) - known:
-    raise ValueError(
-      f'HTSAT has no field {", ".join(sorted(unknown))}; it has {", ".join(sorted(known))}.'
-    )
-  return HTSAT(**VARIANTS[variant] | fields)
+  return variants.make(HTSAT, VARIANTS, variant, fields)

@@ -1,6 +1,5 @@
 """Kaldi's log-mel filter banks as pictures, on the device: what LAVISH and MA-AVT hear."""
 
-import dataclasses
 import functools
 from typing import Any
 
@@ -9,6 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 from jaxtyping import Array, Float, Float32
+
+from dgsct_jax.models import variants
 
 EPSILON = np.finfo(np.float32).eps  # the floor of the energies, −15.9424 after the logarithm
 
@@ -72,14 +73,7 @@ VARIANTS = {  # `Fbank` of each data set
 
 def build(variant: str = 'lavish_ave', **fields: Any) -> Fbank:
   """The filter banks of a data set, with any field replaced."""
-  if variant not in VARIANTS:
-    raise ValueError(f'Unknown filter banks {variant!r}; choose one of {", ".join(VARIANTS)}.')
-  known = {field.name for field in dataclasses.fields(Fbank)} - {'parent', 'name'}
-  if unknown := set(fields) - known:
-    raise ValueError(
-      f'Fbank has no field {", ".join(sorted(unknown))}; it has {", ".join(sorted(known))}.'
-    )
-  return Fbank(**VARIANTS[variant] | fields)
+  return variants.make(Fbank, VARIANTS, variant, fields)
 
 
 def fbank(

@@ -28,6 +28,12 @@ def fan_in_uniform(fan_in: int) -> nn.initializers.Initializer:
   return init
 
 
+def check_divides(width: int, parts: int, what: str) -> None:
+  """Raises ValueError unless channels split evenly into `parts`, such as heads or groups."""
+  if not parts or not width or width % parts:
+    raise ValueError(f'{width} channels do not divide into {parts} {what}; choose a divisor.')
+
+
 class Dense(nn.Module):
   """A linear layer with torch's default initial values."""
 

@@ -1,6 +1,5 @@
 """Linear-frequency log magnitudes, on the device: what MA-AVT hears of VGGSound and CREMA-D."""
 
-import dataclasses
 from typing import Any
 
 import jax
@@ -9,6 +8,7 @@ import numpy as np
 from flax import linen as nn
 from jaxtyping import Array, Float
 
+from dgsct_jax.models import variants
 from dgsct_jax.models.mel import stft_kernels
 
 
@@ -57,11 +57,4 @@ VARIANTS: dict[str, dict[str, Any]] = {  # `LogMagnitude` of each data set
 
 def build(variant: str = 'ma_avt_vggsound', **fields: Any) -> LogMagnitude:
   """The log magnitudes of a data set, with any field replaced."""
-  if variant not in VARIANTS:
-    raise ValueError(f'Unknown log magnitudes {variant!r}; choose one of {", ".join(VARIANTS)}.')
-  known = {field.name for field in dataclasses.fields(LogMagnitude)} - {'parent', 'name'}
-  if unknown := set(fields) - known:
-    raise ValueError(
-      f'LogMagnitude has no field {", ".join(sorted(unknown))}; it has {", ".join(sorted(known))}.'
-    )
-  return LogMagnitude(**VARIANTS[variant] | fields)
+  return variants.make(LogMagnitude, VARIANTS, variant, fields)

@@ -3,7 +3,6 @@
 The halves of its blocks can be run one by one, as the dual encoder does.
 """
 
-import dataclasses
 import math
 from typing import Any
 
@@ -13,7 +12,7 @@ from einops import rearrange
 from flax import linen as nn
 from jaxtyping import Array, Float
 
-from dgsct_jax.models import windows
+from dgsct_jax.models import variants, windows
 from dgsct_jax.models.layers import (
   Dense,
   DropPath,
@@ -22,6 +21,7 @@ from dgsct_jax.models.layers import (
   PatchEmbed,
   PatchMerging,
   Stage,
+  check_divides,
   run_stages,
   unit,
 )
@@ -46,6 +46,7 @@ class CosineAttention(nn.Module):
     scale = self.param('logit_scale', nn.initializers.constant(math.log(10)), (self.heads,))
     qkv = Dense(3 * d, use_bias=False, dtype=self.dtype, name='qkv')(x)
     qkv += jnp.concatenate([q_bias, jnp.zeros_like(q_bias), v_bias]).astype(self.dtype)
+    check_divides(qkv.shape[-1] // 3, self.heads, 'heads')
     q, k, v = rearrange(qkv, 'b w n (three k c) -> three b w k n c', three=3, k=self.heads)
     scale = jnp.exp(jnp.minimum(scale, math.log(100)))[:, None, None].astype(self.dtype)
     logits = jnp.einsum('bwkqc,bwknc->bwkqn', unit(q) * scale, unit(k)).astype(jnp.float32)
@@ -223,11 +224,4 @@ VARIANTS: dict[str, dict[str, Any]] = {  # timm's names without the leading 'swi
 
 def build(variant: str = 'large_window12_192', **fields: Any) -> SwinV2:
   """A Swin V2 by timm's name, or 'custom', with any field replaced."""
-  if variant != 'custom' and variant not in VARIANTS:
-    raise ValueError(f'Unknown Swin V2 {variant!r}; choose one of {", ".join(VARIANTS)} or custom.')
-  known = {field.name for field in dataclasses.fields(SwinV2)} - {'parent', 'name'}
-  if unknown := set(fields) - known:
-    raise ValueError(
-      f'SwinV2 has no field {", ".join(sorted(unknown))}; it has {", ".join(sorted(known))}.'
-    )
-  return SwinV2(**VARIANTS.get(variant, {}) | fields)
+  return variants.make(SwinV2, VARIANTS | variants.CUSTOM, variant, fields)

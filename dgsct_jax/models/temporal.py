@@ -9,7 +9,7 @@ from einops import rearrange
 from flax import linen as nn
 from jaxtyping import Array, Float
 
-from dgsct_jax.models.layers import Dense, LayerNorm, fan_in_uniform
+from dgsct_jax.models.layers import Dense, LayerNorm, check_divides, fan_in_uniform
 
 
 class LSTM(nn.Module):
@@ -87,6 +87,7 @@ class Attention(nn.Module):
     d = query.shape[-1]
     project = PackedDense(d, self.kernel_init or nn.initializers.xavier_uniform(), name='in_proj')
     q, k, v = project(query, 0), project(memory, 1), project(memory, 2)
+    check_divides(q.shape[-1], self.heads, 'heads')
     q, k, v = (rearrange(x, 'b t (k c) -> b k t c', k=self.heads) for x in (q, k, v))
     weights = nn.softmax(jnp.einsum('bkqc,bknc->bkqn', q / math.sqrt(d // self.heads), k))
     kept = nn.Dropout(self.dropout, deterministic=not train)(weights)

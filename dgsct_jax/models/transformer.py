@@ -8,7 +8,7 @@ from einops import rearrange
 from flax import linen as nn
 from jaxtyping import Array, Bool, Float
 
-from dgsct_jax.models.layers import Dense
+from dgsct_jax.models.layers import Dense, check_divides
 
 
 class SelfAttention(nn.Module):
@@ -28,6 +28,7 @@ class SelfAttention(nn.Module):
     """mask: which tokens each may look at; all, if None."""
     d = x.shape[-1]
     qkv = Dense(3 * d, dtype=self.dtype, name='in_proj')(x)
+    check_divides(qkv.shape[-1] // 3, self.heads, 'heads')
     q, k, v = rearrange(qkv, 'b n (three k c) -> three b k n c', three=3, k=self.heads)
     logits = jnp.einsum('bkqc,bknc->bkqn', q * (d // self.heads) ** -0.5, k).astype(jnp.float32)
     if mask is not None:

@@ -1,6 +1,5 @@
 """Vision Transformer (Dosovitskiy et al., 2021), as timm computes it, cut for the dual encoder."""
 
-import dataclasses
 import functools
 from collections.abc import Sequence
 from typing import Any, Literal, NamedTuple
@@ -12,8 +11,8 @@ from flax import linen as nn
 from jaxtyping import Array, Float, Float32
 
 from dgsct_jax.cubic import cubic_matrix
-from dgsct_jax.models import layers
-from dgsct_jax.models.layers import Dense, DropPath, Mlp, fan_in_uniform, run_stages
+from dgsct_jax.models import layers, variants
+from dgsct_jax.models.layers import Dense, DropPath, Mlp, check_divides, fan_in_uniform, run_stages
 
 LayerNorm = functools.partial(layers.LayerNorm, epsilon=1e-6)
 AUGREG = (0.5, 0.5, 0.5), (0.5, 0.5, 0.5)
@@ -45,6 +44,7 @@ class SelfAttention(nn.Module):
 
   def project(self, x: Float[Array, 'b n d']) -> Float[Array, 'three b k n c']:
     """Query, key and value of each head."""
+    check_divides(x.shape[-1], self.heads, 'heads')
     return rearrange(self.qkv(x), 'b n (three k c) -> three b k n c', three=3, k=self.heads)
 
   def match(
@@ -222,11 +222,4 @@ VARIANTS: dict[str, dict[str, Any]] = {  # timm's names without the leading 'vit
 
 def build(variant: str = 'base_patch16_224', **fields: Any) -> ViT:
   """A ViT by timm's name, or 'custom', with any field replaced."""
-  if variant != 'custom' and variant not in VARIANTS:
-    raise ValueError(f'Unknown ViT {variant!r}; choose one of {", ".join(VARIANTS)} or custom.')
-  known = {field.name for field in dataclasses.fields(ViT)} - {'parent', 'name'}
-  if unknown := set(fields) - known:
-    raise ValueError(
-      f'ViT has no field {", ".join(sorted(unknown))}; it has {", ".join(sorted(known))}.'
-    )
-  return ViT(**dict(VARIANTS.get(variant, {})) | fields)
+  return variants.make(ViT, VARIANTS | variants.CUSTOM, variant, fields)

@@ -2,6 +2,7 @@
 
 import ml_collections
 
+from dgsct_jax import settings
 from dgsct_jax.scenes import unimodal
 from dgsct_jax.tasks import ave, avqa, avs, avvp, ma_avt, matching, tags
 from dgsct_jax.tasks.task import Task
@@ -20,7 +21,11 @@ TASKS = {
 
 
 def build(config: ml_collections.ConfigDict) -> Task:
-  """The task that `config.task` names. Raises ValueError if there is none of that name."""
+  """The task that `config.task` names.
+
+  Raises ValueError if there is none of that name, or a setting cannot be used.
+  """
   if config.task not in TASKS:
     raise ValueError(f'config.task is {config.task!r}; choose one of {", ".join(TASKS)}.')
+  settings.check(config)
   return TASKS[config.task](config)

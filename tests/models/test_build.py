@@ -58,8 +58,8 @@ def test_streams_may_be_kept_apart():
     (dict(backbone_mode='still'), "backbone_mode is 'still'; set 'eval' or 'train'"),
     (dict(remat='all'), "remat is 'all'; set 'none' or 'blocks'"),
     (dict(adapter__name='lora'), "adapter.name is 'lora'; choose one of none, dgsct"),
-    (dict(visual__variant='big'), "Unknown Swin V2 'big'"),
-    (dict(audio__variant='big'), "Unknown HTS-AT 'big'"),
+    (dict(visual__variant='big'), "SwinV2 has no variant 'big'"),
+    (dict(audio__variant='big'), "HTSAT has no variant 'big'"),
   ],
 )
 def test_settings_that_mean_nothing_are_refused(changes, message):

@@ -93,7 +93,7 @@ def test_a_config_may_share_the_visual_backbone():
   adapters = model.exchange()
   assert adapters.adapter().gate and not adapters.audio_adapter().gate
   config.audio.variant = 'ears'
-  with pytest.raises(ValueError, match="Unknown filter banks 'ears'; choose one of lavish_ave"):
+  with pytest.raises(ValueError, match="Fbank has no variant 'ears'; choose one of lavish_ave"):
     models.build(config)
   config.audio.front_end = 'ears'
   with pytest.raises(ValueError, match="front_end is 'ears'; choose one of fbank, log_magnitude"):

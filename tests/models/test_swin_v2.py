@@ -203,7 +203,7 @@ def test_images_that_stages_do_not_divide_are_refused():
 
 
 def test_unknown_variants_and_fields_are_refused():
-  with pytest.raises(ValueError, match="'huge'; choose one of .*large_window12_192.* or custom"):
+  with pytest.raises(ValueError, match="'huge'; choose one of .*large_window12_192.*, custom"):
     swin_v2.build('huge')
   with pytest.raises(ValueError, match='no field windows; it has .*window'):
     swin_v2.build('custom', windows=3)

@@ -127,7 +127,7 @@ def test_variants_have_the_sizes_of_timm(variant, count):
 @pytest.mark.parametrize(
   'arguments, message',
   [
-    (dict(variant='big'), "Unknown ViT 'big'; choose one of tiny_patch16_224"),
+    (dict(variant='big'), "ViT has no variant 'big'; choose one of tiny_patch16_224"),
     (dict(window=3), 'ViT has no field window; it has depths'),
   ],
 )
