@@ -284,7 +284,7 @@ def test_the_profile_of_chosen_steps_is_written(tmp_path):
     ({'select_on': 'dev'}, "config.select_on='dev'; give one of 'val', 'test'"),
     ({'log_steps': 0}, 'config.log_steps=0; give a whole number from 1'),
     ({'eval_epochs': 0}, 'config.eval_epochs=0'),
-    ({'profile': (0, 3)}, r'config.profile=\(0, 3\); give \(first, last\)'),
+    ({'profile': (0, 3)}, r'config.profile=\(0, 3\); give \(\), or \(least, most\)'),
     ({'mesh': (3, 5)}, r'config.mesh=\(3, 5\)'),
     ({'data.batch': 0}, 'config.data.batch=0; give a whole number from 1'),
     ({'eval_batch': -1}, 'config.eval_batch=-1; give a whole number from 0'),
