@@ -34,7 +34,7 @@ import ml_collections
 import numpy as np
 from PIL import Image
 
-from dgsct_jax import figures, film, trained
+from dgsct_jax import figures, film, published, trained
 from dgsct_jax.data import clips, files, media
 from dgsct_jax.data.cut import VIDEOS
 from dgsct_jax.data.transforms import Example
@@ -156,7 +156,9 @@ def main(argv: Sequence[str] | None = None) -> int:
   )
   parser.add_argument('files', nargs='+', type=_path, metavar='FILE')
   model_of = parser.add_mutually_exclusive_group(required=True)
-  model_of.add_argument('--workdir', type=_path, help='the folder of a run')
+  model_of.add_argument(
+    '--workdir', metavar='RUN', help='the folder of a run or of a published model, hf://owner/name'
+  )
   model_of.add_argument('--config', metavar='FILE[:VARIANT]', help='a config that trains nothing')
   parser.add_argument('--out', type=_path, help='where results go')
   parser.add_argument('--resume', action='store_true', help='leave out files that are done')
@@ -189,6 +191,8 @@ def main(argv: Sequence[str] | None = None) -> int:
   about: dict[str, Any]
   try:
     asked = given.question + (_lines(given.questions) if given.questions else [])
+    if given.workdir:
+      given.workdir = published.fetch(given.workdir)
     config = settings(given)
     task = registry.build(config)
     question = ask(task, asked)  # before the weights are read, which takes longer
@@ -202,7 +206,8 @@ def main(argv: Sequence[str] | None = None) -> int:
       model, about = trained.untrained(config, task), {'config': given.config}
   except (OSError, ValueError) as error:
     parser.exit(1, f'error: {error}\n')
-  out, failed = given.out or (given.workdir or Path()) / 'predictions', False
+  of_run = given.workdir and not published.is_one(given.workdir)
+  out, failed = given.out or (given.workdir if of_run else Path()) / 'predictions', False
   lines = out / 'predictions.jsonl'
   if not given.resume:
     lines.unlink(missing_ok=True)

@@ -12,7 +12,7 @@ import ml_collections
 import numpy as np
 from jax.sharding import Mesh
 
-from dgsct_jax import checkpoint, sharding, tree
+from dgsct_jax import checkpoint, published, sharding, tree
 from dgsct_jax import state as states
 from dgsct_jax.tasks import registry
 from dgsct_jax.tasks.task import Batch, Outputs, Task
@@ -48,14 +48,21 @@ class Trained:
 
 
 def read_config(workdir: Path, init: Sequence[str] = ()) -> ml_collections.ConfigDict:
-  """The config of a run.
+  """The config of a run, or of a published model.
 
   Args:
     init: 'NAME=FILE' replaces `config.init.NAME`, for a file that was moved.
 
   Raises:
-    ValueError: there is no checkpoint, or no field NAME.
+    ValueError: there is no checkpoint, or no field NAME; or a file of a published model is missing,
+      damaged or altered.
   """
+  if published.is_one(workdir):
+    published.check(workdir)
+    config = checkpoint.config_of(published.about(workdir))
+    config.init.all = str(workdir / published.WEIGHTS)
+    set_init(config, init)
+    return config
   manager = checkpoint.find(workdir, '')
   config = checkpoint.config_of(checkpoint.read_run(manager, manager.latest_step()))
   set_init(config, init)
@@ -78,7 +85,7 @@ def load(
   task: Task | None = None,
   mesh: Mesh | None = None,
 ) -> Trained:
-  """The best checkpoint of a run, the latest if none was evaluated.
+  """The best checkpoint of a run, the latest if none was evaluated; or a published model.
 
   Args:
     mesh: all devices, each with the whole model, if None.
@@ -86,6 +93,9 @@ def load(
   Raises:
     ValueError: there is no checkpoint; or its frozen weights are missing or have changed.
   """
+  if published.is_one(workdir):
+    step = published.about(workdir)['step']
+    return dataclasses.replace(untrained(config, task, mesh), step=step)
   task, mesh = task or registry.build(config), mesh or sharding.make_mesh((-1, 1))
   manager = checkpoint.find(workdir, task.primary)
   layout = states.layout(task.model, task.inputs.spec, config, mesh)

@@ -30,6 +30,7 @@ TASK = {'dgsct_jax.tasks.task', 'dgsct_jax.tracks'}
 # What runs a task, whichever it is: the types and the registry, but none of the tasks.
 RUNS = TREES | {
   'dgsct_jax.checkpoint',
+  'dgsct_jax.published',
   'dgsct_jax.settings',
   'dgsct_jax.state',
   'dgsct_jax.tasks.registry',
@@ -90,6 +91,7 @@ ALLOWED = {
   'dgsct_jax.writer': TREES | {'tensorboardX'},
   'dgsct_jax.checkpoint': TREES | {'orbax'},
   'dgsct_jax.hub': {'huggingface_hub'},
+  'dgsct_jax.published': {'dgsct_jax.hub'},
   'dgsct_jax.weights': {'safetensors', 'dgsct_jax.convert', 'dgsct_jax.hub'},
   'dgsct_jax.state': TREES | {'safetensors', 'dgsct_jax.models.lazy', 'dgsct_jax.weights'},
   'dgsct_jax.figures': DRAWING | {'dgsct_jax.models.mel'},

@@ -3,11 +3,14 @@
   python -m dgsct_jax.convert SOURCE CHECKPOINT OUT.safetensors
   python -m dgsct_jax.convert dgsct-matching CHECKPOINT OUT.safetensors --original CLAP
   python -m dgsct_jax.convert run WORKDIR OUT.safetensors [--part encoder/visual]
+  python -m dgsct_jax.convert publish WORKDIR OUT
   python -m dgsct_jax.convert --export SOURCE OURS.safetensors OUT.pt [--original RELEASED.pt]
 
 CHECKPOINT is a .safetensors, an .npz, a PyTorch file that holds nothing but tensors, or
 hf://owner/name[/file].
 `run` writes the whole model of a finished run, or a part of it, which --export then takes.
+`publish` writes a folder that `predict` takes in place of the run: all variables, the settings, a
+model card, and the hashes of these files.
 """
 
 import argparse
@@ -18,7 +21,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from dgsct_jax import hub
-from dgsct_jax.convert import read, run, table
+from dgsct_jax.convert import publish, read, run, table
 from dgsct_jax.convert.sources import SOURCES
 
 
@@ -120,15 +123,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     '--dtype',
     default='float32',
     choices=('float32', 'float16'),
-    help='with run: how values are stored',
+    help='with run and publish: how values are stored',
   )
-  parser.add_argument('source', choices=(*SOURCES, 'run'))
+  parser.add_argument('source', choices=(*SOURCES, 'run', 'publish'))
   parser.add_argument('checkpoint')
   parser.add_argument('out', type=Path)
   args = parser.parse_args(argv)
   suffixes = ('.safetensors', *read.TORCH) if args.export else ('.safetensors',)
   out = Path(os.path.expanduser(args.out))
   try:
+    if args.source == 'publish' and not args.export:
+      print(_printable(publish.publish(Path(args.checkpoint), out, args.dtype)))
+      return 0
     if out.suffix not in suffixes or not os.path.isdir(out.absolute().parent):
       raise ValueError(f'{out}: OUT is a file {" or ".join(suffixes)} in a folder that exists.')
     read.check_place(out)
