@@ -2,53 +2,110 @@
 
 A checkpoint is a folder workdir/checkpoints/STEP with `model` (trainable parameters, batch
 statistics), `optimizer` (its state, rng, step) and `run` (config, position in the data, hashes of
-the weights that are not saved). The folder gets its name only when all of it is on disk.
+the weights that are not saved). The folder gets its name only when all of it is on disk, with a
+manifest of its files, by which those that were damaged since are known.
 """
 
+import contextlib
 import json
 import logging
 import math
-from collections.abc import Callable, Mapping
+import shutil
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import jax
 import ml_collections
 import orbax.checkpoint as ocp
 from flax import traverse_util
+from jax.experimental import multihost_utils
+
+from dgsct_jax import whole
 
 Run = dict[str, Any]  # what makes a run the same: config as JSON, hashes of weights, epoch length
 
+ITEMS = ('model', 'optimizer', 'run', 'metrics')
+ASIDE = 'aside'  # where a run puts checkpoints that it does not go on from
+METADATA = '_CHECKPOINT_METADATA'  # Orbax's own, which it still changes after the last item
+UNFINISHED = 'it was never finished'
 
-def open(workdir: Path, keep: int, primary: str) -> ocp.CheckpointManager:
-  """The checkpoints of a run: the `keep` latest stay, and the one with the highest `primary`."""
+
+def open(workdir: Path, keep: int, primary: str, start: int | None = None) -> ocp.CheckpointManager:
+  """The checkpoints of a run: the `keep` latest stay, and the one with the highest `primary`.
+
+  What a killed run has not finished goes to `workdir/aside`.
+
+  Args:
+    start: the step to go on from: later and damaged checkpoints go to `workdir/aside`, too.
+
+  Raises:
+    ValueError: a checkpoint is damaged, and `start` is not given; or there is none of that step.
+  """
   if keep < 1:
     raise ValueError(f'config.keep={keep}; at least one checkpoint must be kept.')
+  folder = _folder(workdir)
+  faults = _faults(folder)
+  if start is None:
+    _check_whole(folder, faults)
+  else:
+    _check_step(folder, faults, start)
+  _together('looked at')
+  if jax.process_index() == 0:
+    for step, fault in faults.items():
+      if fault or (start is not None and step > start):
+        _put_aside(folder / str(step))
+  _together('put aside')
+
+  def seal() -> None:
+    for unfinished in folder.glob('*.orbax-checkpoint-tmp*'):  # that of the save under way
+      whole.seal(unfinished, without=(METADATA,))
 
   policies, rank = ocp.checkpoint_managers, _rank(primary)
   return ocp.CheckpointManager(
-    _folder(workdir),
+    folder,
     options=ocp.CheckpointManagerOptions(
       best_fn=rank,
       preservation_policy=policies.AnyPreservationPolicy(
         [policies.LatestN(keep), policies.BestN(get_metric_fn=rank, n=1)]
       ),
       cleanup_tmp_directories=True,  # incomplete ones, of a killed run
+      async_options=ocp.AsyncOptions(post_finalization_callback=seal),
     ),
   )
 
 
-def find(workdir: Path, primary: str) -> ocp.CheckpointManager:
-  """The checkpoints of a run that may still be going on: nothing is written or removed."""
+def find(
+  workdir: Path, primary: str = '', step: int | None = None
+) -> tuple[ocp.CheckpointManager, int]:
+  """The checkpoints of a run that may still be going on, and the step of the best one.
+
+  It is the latest if none was evaluated. Nothing is written or removed.
+
+  Args:
+    step: is asked for, whatever the others are.
+
+  Raises:
+    ValueError: there is none; or one is damaged, and `step` is not given.
+  """
   folder = _folder(workdir)
-  if folder.is_dir():
-    manager = ocp.CheckpointManager(
-      folder, options=ocp.CheckpointManagerOptions(best_fn=_rank(primary), create=False)
+  faults = _faults(folder)
+  if all(fault == UNFINISHED for fault in faults.values()):
+    raise ValueError(
+      f'There is no checkpoint in {folder}; train first, or give the --workdir of a run.'
     )
-    if manager.latest_step() is not None:
-      return manager
-  raise ValueError(
-    f'There is no checkpoint in {folder}; train first, or give the --workdir of a run.'
-  )
+  if step is None:
+    _check_whole(folder, faults)
+  else:
+    _check_step(folder, faults, step)
+  manager = ocp.CheckpointManager(folder, options=ocp.CheckpointManagerOptions(create=False))
+  if step is None:
+    rank = _rank(primary)
+    step = max(
+      (step for step, fault in faults.items() if not fault),
+      key=lambda step: (rank(metrics(manager, step)), step),
+    )
+  return manager, step
 
 
 def _folder(workdir: Path) -> Path:
@@ -56,13 +113,93 @@ def _folder(workdir: Path) -> Path:
 
 
 def _rank(primary: str) -> Callable[[dict[str, float]], float]:
-  """The rank of a checkpoint from its metrics; those without `primary` come last."""
+  """The rank of a checkpoint from its metrics; those without a finite `primary` come last."""
 
   def rank(metrics: dict[str, float]) -> float:
     value = metrics.get(primary, math.nan)
-    return -math.inf if math.isnan(value) else value
+    return value if math.isfinite(value) else -math.inf
 
   return rank
+
+
+def _faults(folder: Path) -> dict[int, str]:
+  """What is wrong with the checkpoint of each step, in order; '' of a whole one."""
+  names = [path.name for path in folder.iterdir() if path.is_dir()] if folder.is_dir() else []
+  steps = sorted(int(name) for name in names if name.isdecimal())
+  return {step: _fault(folder / str(step), ('run', 'metrics')) for step in steps}
+
+
+def _fault(folder: Path, contents: tuple[str, ...]) -> str:
+  if (folder / whole.MANIFEST).exists():
+    return whole.fault(folder, contents)
+  if not (folder / METADATA).exists():
+    return UNFINISHED
+  # From before there were manifests.
+  missing = [name for name in ITEMS if not (folder / name).is_dir()]
+  return f'{missing[0]} is missing' if missing else ''
+
+
+def _check_whole(folder: Path, faults: dict[int, str]) -> None:
+  for step, fault in reversed(faults.items()):
+    if fault and fault != UNFINISHED:
+      raise _damaged(folder, step, fault)
+
+
+def _check_step(folder: Path, faults: dict[int, str], step: int) -> None:
+  if step not in faults:
+    raise ValueError(
+      f'--from={step}: {folder} has no such step, only {", ".join(map(str, faults)) or "none"}.'
+    )
+  if faults[step]:
+    raise _damaged(folder, step, faults[step])
+
+
+def _damaged(folder: Path, step: int, fault: str) -> ValueError:
+  """The error that names what is damaged, and the newest step that is not."""
+  others = [other for other in _faults(folder) if other != step]
+  good = next((x for x in reversed(others) if not _fault(folder / str(x), ITEMS)), None)
+  return ValueError(
+    f'The checkpoint {folder / str(step)} is damaged: {fault}. '
+    + (
+      'No other one is whole; choose another --workdir, to start again.'
+      if good is None
+      else f'The newest whole one is that of step {good}: with --from={good}, a prediction is made'
+      f' by it, and training goes on from it; the others go to {folder.parent / ASIDE}.'
+    )
+  )
+
+
+@contextlib.contextmanager
+def _reading(manager: ocp.CheckpointManager, step: int, *items: str) -> Iterator[None]:
+  """Checks that some items of a checkpoint are as written; the context reads them.
+
+  Raises:
+    ValueError: they are not, or cannot be read, whatever Orbax makes of that.
+  """
+  check(manager, wait=True)  # it may still be written
+  folder = Path(manager.directory)
+  if fault := _fault(folder / str(step), items):
+    raise _damaged(folder, step, fault)
+  try:
+    yield
+  except Exception as error:
+    raise _damaged(folder, step, f'{type(error).__name__}: {error}'.splitlines()[0]) from error
+
+
+def _put_aside(checkpoint: Path) -> None:
+  """Moves a checkpoint out of the way; of one step there may be several."""
+  aside = checkpoint.parent.parent / ASIDE
+  aside.mkdir(exist_ok=True)
+  taken = len(list(aside.glob(f'{checkpoint.name}*')))
+  place = aside / (f'{checkpoint.name}.{taken + 1}' if taken else checkpoint.name)
+  shutil.move(checkpoint, place)
+  print(f'put aside: {checkpoint} is now {place}', flush=True)
+
+
+def _together(what: str) -> None:
+  """Lets no process go on before all have come here."""
+  if jax.process_count() > 1:
+    multihost_utils.sync_global_devices(what)
 
 
 def identity(
@@ -123,6 +260,12 @@ def best(manager: ocp.CheckpointManager) -> tuple[int | None, dict[str, float]]:
   return step, (manager.metrics(step) or {}) if step is not None else {}
 
 
+def metrics(manager: ocp.CheckpointManager, step: int) -> dict[str, float]:
+  """Of the evaluation at this step; empty if there was none."""
+  with _reading(manager, step, 'metrics'):
+    return manager.metrics(step) or {}
+
+
 def restore_latest(
   manager: ocp.CheckpointManager, abstract: Any, run: Run
 ) -> tuple[Any, dict[str, int]] | None:
@@ -132,7 +275,7 @@ def restore_latest(
     abstract: a `state.TrainState` of shapes, types and shardings.
 
   Raises:
-    ValueError: the checkpoint belongs to another run.
+    ValueError: the checkpoint is damaged or belongs to another run.
   """
   step = manager.latest_step()
   if step is None:
@@ -140,13 +283,14 @@ def restore_latest(
   then = read_run(manager, step)
   sections = ('task', 'seed', 'model', 'trainable', 'frozen_dtype', 'optim', 'data')
   _check_same(manager, step, then, run, sections)
-  restored = manager.restore(
-    step,
-    args=ocp.args.Composite(
-      model=ocp.args.StandardRestore(_model(abstract)),
-      optimizer=ocp.args.StandardRestore(_optimizer(abstract)),
-    ),
-  )
+  with _reading(manager, step, 'model', 'optimizer'):
+    restored = manager.restore(
+      step,
+      args=ocp.args.Composite(
+        model=ocp.args.StandardRestore(_model(abstract)),
+        optimizer=ocp.args.StandardRestore(_optimizer(abstract)),
+      ),
+    )
   return abstract.replace(**restored['model'], **restored['optimizer']), then['place']
 
 
@@ -161,19 +305,23 @@ def restore_model(
   sections = ('task', 'model', 'trainable', 'frozen_dtype')
   _check_same(manager, step, read_run(manager, step), run, sections)
   restore = ocp.args.StandardRestore(_model(abstract))
-  restored = manager.restore(step, args=ocp.args.Composite(model=restore))['model']
+  with _reading(manager, step, 'model'):
+    restored = manager.restore(step, args=ocp.args.Composite(model=restore))['model']
   return restored['params'], restored['batch_stats']
 
 
 def read_model(manager: ocp.CheckpointManager, step: int) -> dict[str, Any]:
   """`params`, the trained half, and `batch_stats` of a checkpoint of any model."""
-  return manager.restore(step, args=ocp.args.Composite(model=ocp.args.StandardRestore()))['model']
+  args = ocp.args.Composite(model=ocp.args.StandardRestore())
+  with _reading(manager, step, 'model'):
+    return manager.restore(step, args=args)['model']
 
 
 def read_run(manager: ocp.CheckpointManager, step: int) -> Run:
   """The config and all else that a checkpoint records of its run."""
-  run = manager.restore(step, args=ocp.args.Composite(run=ocp.args.JsonRestore()))['run']
-  return run | {'config': _of_today(run['config'])}
+  with _reading(manager, step, 'run'):
+    run = manager.restore(step, args=ocp.args.Composite(run=ocp.args.JsonRestore()))['run']
+    return run | {'config': _of_today(run['config'])}
 
 
 def config_of(run: Run) -> ml_collections.ConfigDict:

@@ -10,7 +10,7 @@ import ml_collections
 import numpy as np
 from jax.experimental import multihost_utils
 
-from dgsct_jax import figures, report, sharding, trained, writer
+from dgsct_jax import figures, report, sharding, trained, whole, writer
 from dgsct_jax.data import clips, pipeline
 from dgsct_jax.tasks.task import Batch, Means, Outputs, Task, View
 from dgsct_jax.trained import Trained
@@ -22,16 +22,22 @@ Sums = dict[str, tuple[np.ndarray, float]]
 
 
 def run(
-  config: ml_collections.ConfigDict, workdir: Path, task: Task | None = None
+  config: ml_collections.ConfigDict,
+  workdir: Path,
+  task: Task | None = None,
+  step: int | None = None,
 ) -> dict[str, float]:
   """Scores the best checkpoint of a run on the test split; the latest if none was evaluated.
 
   A config that trains nothing needs no run.
+
+  Args:
+    step: of another checkpoint.
   """
   mesh = sharding.make_mesh(config.mesh)
   sharding.check_batch(batch_size(config), mesh, 'config.eval_batch')
   if config.trainable:
-    return finish(trained.load(workdir, config, task, mesh), workdir)
+    return finish(trained.load(workdir, config, task, mesh, step), workdir)
   workdir.mkdir(parents=True, exist_ok=True)
   return finish(trained.untrained(config, task, mesh), workdir)
 
@@ -54,7 +60,7 @@ def finish(model: Trained, workdir: Path) -> dict[str, float]:
   if jax.process_index() == 0:
     if records:
       lines = ''.join(json.dumps(record, ensure_ascii=False) + '\n' for record in records)
-      (workdir / 'predictions.jsonl').write_text(lines, encoding='utf-8')
+      whole.write(workdir / 'predictions.jsonl', lines)
     chosen = f'best {task.primary} on {config.select_on}' if model.selected else 'latest'
     chosen = chosen if model.step else 'untrained'
     summary = {'task': config.task, 'step': model.step, 'chosen': chosen}
@@ -62,7 +68,7 @@ def finish(model: Trained, workdir: Path) -> dict[str, float]:
     summary['test'] = metrics  # last, since config.select_on may be 'test' too
     print(writer.table(metrics, f'test, checkpoint of step {model.step} ({chosen})'))
     print(json.dumps(summary))
-    (workdir / 'metrics.json').write_text(json.dumps(summary, indent=2) + '\n')
+    whole.write(workdir / 'metrics.json', json.dumps(summary, indent=2) + '\n')
     report.curves(workdir)
     print(f'metrics and figures: {report.page(workdir)}')
   return metrics

@@ -9,6 +9,7 @@ run that was stopped.
 import difflib
 import os
 import re
+import signal
 import sys
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from absl import app, flags, logging
 from flax import traverse_util
 from ml_collections import config_flags
 
-from dgsct_jax import evaluate, train
+from dgsct_jax import evaluate, train, trained
 
 CONFIG = config_flags.DEFINE_config_file('config', None, 'FILE or FILE:VARIANT of the config.')
 WORKDIR = flags.DEFINE_string('workdir', '', 'Where results go; by default runs/<config name>.')
@@ -33,28 +34,48 @@ MULTIHOST = flags.DEFINE_bool(
   ' JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID.',
 )
 DEBUG = flags.DEFINE_bool('debug', False, 'Show where in the code an error was raised.')
+FROM = flags.DEFINE_integer(
+  'from',
+  None,
+  'Step of the checkpoint to go on from, or to score. Training puts later and damaged ones aside.',
+)
 flags.mark_flag_as_required('config')
 
 
 def main(argv: list[str]) -> None:
   """Runs `--mode` with `--config`."""
-  if len(argv) > 1:
-    raise app.UsageError(
-      f'{" ".join(argv[1:])} is no flag; fields of the config are given as --config.NAME=VALUE.'
-    )
+  # Ctrl-C ends at once, as SIGTERM does, even while XLA compiles; the loop of training saves first.
+  signal.signal(signal.SIGINT, signal.SIG_DFL)
   if not flags.FLAGS['verbosity'].present:
     logging.set_verbosity(logging.WARNING)  # Orbax and TFDS log every file.
   start = {'train': train.train, 'evaluate': evaluate.run}[MODE.value]
   config_file = config_flags.get_config_filename(flags.FLAGS['config'])
   workdir = Path(WORKDIR.value or default_workdir(config_file)).expanduser()
   try:
+    if len(argv) > 1:
+      raise ValueError(
+        f'{" ".join(argv[1:])} is no flag; fields of the config are given as --config.NAME=VALUE.'
+      )
     if MULTIHOST.value:
       join_hosts()
-    start(at_home(CONFIG.value), workdir)
+    config = at_home(CONFIG.value)
+    if MODE.value == 'train' or not config.trainable:
+      make(workdir)
+    start(config, workdir, None, FROM.value)
   except (ValueError, OSError, FloatingPointError) as error:
     if DEBUG.value:
       raise
     sys.exit(f'error: {error}')
+
+
+def make(workdir: Path) -> None:
+  """Makes the folder of a run. Raises ValueError if it cannot be."""
+  try:
+    workdir.mkdir(parents=True, exist_ok=True)
+  except OSError as error:
+    raise ValueError(
+      f'--workdir={workdir} cannot be made ({error.strerror}); choose another folder.'
+    ) from error
 
 
 def at_home(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
@@ -67,12 +88,23 @@ def at_home(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
 
 
 def join_hosts() -> None:
-  """Connects to the other processes; must come before anything that uses a device."""
+  """Connects to the other processes; must come before anything that uses a device.
+
+  Raises:
+    ValueError: the environment does not say how, or they cannot be reached.
+  """
   named = {'num_processes': 'JAX_NUM_PROCESSES', 'process_id': 'JAX_PROCESS_ID'}
-  given: dict[str, Any] = {
-    name: int(os.environ[key]) for name, key in named.items() if key in os.environ
-  }
-  jax.distributed.initialize(**given)
+  try:
+    given: dict[str, Any] = {
+      name: int(os.environ[key]) for name, key in named.items() if key in os.environ
+    }
+    jax.distributed.initialize(**given)
+  except (ValueError, RuntimeError) as error:
+    raise ValueError(
+      f'--multihost: {error} Start the processes by Slurm, Open MPI or Kubernetes, or set'
+      ' JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID; a single process needs no'
+      ' --multihost.'
+    ) from error
 
 
 def default_workdir(config_file: str) -> Path:
@@ -82,25 +114,30 @@ def default_workdir(config_file: str) -> Path:
 
 
 def parse_flags(argv: list[str]) -> list[str]:
-  """As absl does; a field that the config does not have is a usage error that names it."""
+  """As absl does; what is wrong with a flag or the config is one error."""
   try:
-    return app.parse_flags_with_usage(argv)
+    for given in re.findall(r'(?m)^--?config[=\n](.*)$', '\n'.join(argv)):
+      trained.from_file(given)  # absl shows a traceback of what is wrong there
+    return flags.FLAGS(argv)
+  except (ValueError, flags.Error) as error:
+    sys.exit(f'error: {error}')
   except (AttributeError, KeyError):
-    given = [re.match(r'--?config\.([^=]+)', word) for word in argv]
-    sys.argv = [word for word, field in zip(argv, given) if not field]  # config_flags reads it
+    words = [re.match(r'--?config\.([^=]+)', word) for word in argv]
+    sys.argv = [word for word, field in zip(argv, words) if not field]  # config_flags reads it
     flags.FLAGS.unparse_flags()
     flags.FLAGS(sys.argv, known_only=True)
     fields = traverse_util.flatten_dict(CONFIG.value.to_dict(), sep='.')
-    unknown = [field[1] for field in given if field and field[1] not in fields]
+    unknown = [field[1] for field in words if field and field[1] not in fields]
     if not unknown:
       raise  # something else is wrong, in the config itself
-    for name in unknown:
-      near = difflib.get_close_matches(name, fields, 3, 0.3)
-      print(
-        f'--config.{name}: the config has no such field; near to it: {", ".join(near)}.',
-        file=sys.stderr,
+    near = {name: difflib.get_close_matches(name, fields, 3, 0.3) for name in unknown}
+    sys.exit(
+      'error: '
+      + '\n'.join(
+        f'--config.{name}: the config has no such field; near to it: {", ".join(names)}.'
+        for name, names in near.items()
       )
-    sys.exit(1)
+    )
 
 
 if __name__ == '__main__':

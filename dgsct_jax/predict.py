@@ -23,7 +23,6 @@ import argparse
 import ast
 import json
 import operator
-import runpy
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -34,7 +33,7 @@ import ml_collections
 import numpy as np
 from PIL import Image
 
-from dgsct_jax import figures, film, published, trained
+from dgsct_jax import figures, film, published, trained, whole
 from dgsct_jax.data import clips, files, media
 from dgsct_jax.data.cut import VIDEOS
 from dgsct_jax.data.transforms import Example
@@ -106,11 +105,16 @@ def _batches(
     yield {name: np.stack([row[name] for row in rows]) for name in rows[0]}, pictures
 
 
-def write(file: clips.File, view: View, folder: Path, about: dict[str, Any]) -> dict[str, Any]:
+def write(
+  file: clips.File, view: View, folder: Path, about: dict[str, Any], lines: Path | None = None
+) -> dict[str, Any]:
   """Writes the timeline, for a video the film, and last the JSON, which tells that all is there.
+
+  All of it or nothing: an error leaves what was there before.
 
   Args:
     about: fields of the JSON that describe the model.
+    lines: a file that gets the contents of the JSON, too, as one more line.
 
   Returns:
     The contents of the JSON.
@@ -118,15 +122,17 @@ def write(file: clips.File, view: View, folder: Path, about: dict[str, Any]) -> 
   Raises:
     OSError, av.FFmpegError: a result cannot be written.
   """
-  folder.mkdir(parents=True, exist_ok=True)
-  if view.tracks:
-    figures.draw(view.tracks, view.title).savefig(folder / 'timeline.png')
-  if file.length.pictures:
-    film.draw(file.path, folder / 'film.mp4', file.length, file.starts, view.overlay, view.captions)
   record = {'file': media.printable(file.path), 'seconds': file.seconds, 'notes': file.notes}
   record |= about | view.record
-  text = json.dumps(record, indent=2, ensure_ascii=False)
-  (folder / f'{view.name}.json').write_text(f'{text}\n', encoding='utf-8')
+  with whole.beside(folder) as part:
+    if view.tracks:
+      figures.draw(view.tracks, view.title).savefig(part / 'timeline.png')
+    if file.length.pictures:
+      film.draw(file.path, part / 'film.mp4', file.length, file.starts, view.overlay, view.captions)
+    text = json.dumps(record, indent=2, ensure_ascii=False)
+    (part / f'{view.name}.json').write_text(f'{text}\n', encoding='utf-8')
+    if lines:
+      whole.append(lines, json.dumps(record, ensure_ascii=False) + '\n')
   return record
 
 
@@ -135,16 +141,17 @@ def write_masks(file: clips.File, view: View, folder: Path) -> None:
 
   Raises:
     ValueError: the model makes no masks, or the file has no pictures.
+    OSError: they cannot be written; then none is.
   """
   if not isinstance(view.overlay, Mask) or not file.length.pictures:
     raise ValueError(f'{file.path}: --masks needs a model of segmentation and a video.')
   height, width = next(media.each_frame(file.path, [0.0])).shape[:2]
-  folder.mkdir(parents=True, exist_ok=True)
-  for second, probability in enumerate(view.overlay.probability):
-    image = Image.fromarray(np.asarray(probability, np.float32))
-    enlarged = np.asarray(image.resize((width, height), Image.Resampling.BICUBIC))
-    mask = (enlarged > 0.5) * np.uint8(255)
-    Image.fromarray(mask).save(folder / f'{file.path.stem}_{second}.png')
+  with whole.beside(folder) as part:
+    for second, probability in enumerate(view.overlay.probability):
+      image = Image.fromarray(np.asarray(probability, np.float32))
+      enlarged = np.asarray(image.resize((width, height), Image.Resampling.BICUBIC))
+      mask = (enlarged > 0.5) * np.uint8(255)
+      Image.fromarray(mask).save(part / f'{file.path.stem}_{second}.png')
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -160,6 +167,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     '--workdir', metavar='RUN', help='the folder of a run or of a published model, hf://owner/name'
   )
   model_of.add_argument('--config', metavar='FILE[:VARIANT]', help='a config that trains nothing')
+  parser.add_argument(
+    '--from', type=int, dest='step', metavar='STEP', help='checkpoint; by default the best one'
+  )
   parser.add_argument('--out', type=_path, help='where results go')
   parser.add_argument('--resume', action='store_true', help='leave out files that are done')
   parser.add_argument(
@@ -199,8 +209,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     paths = [path for path in given.files for path in in_folder(path)]
     if given.masks:
       _check_stems(paths)
+    if given.step is not None and not given.workdir:
+      raise ValueError(f'--from={given.step} is the step of a run: give its --workdir.')
     if given.workdir:
-      model = trained.load(given.workdir, config, task)
+      model = trained.load(given.workdir, config, task, step=given.step)
       about = {'workdir': str(given.workdir), 'step': model.step}
     else:
       model, about = trained.untrained(config, task), {'config': given.config}
@@ -221,9 +233,7 @@ def main(argv: Sequence[str] | None = None) -> int:
       print('\n'.join(_report(file, view)), flush=True)
       if given.masks:
         write_masks(file, view, given.masks)
-      record = write(file, view, folder, about)
-      with lines.open('a', encoding='utf-8') as stream:
-        stream.write(json.dumps(record, ensure_ascii=False) + '\n')
+      write(file, view, folder, about, lines)
       print(f'  {media.printable(folder)}')
     except (OSError, ValueError, av.FFmpegError) as error:
       print(f'error: {media.printable(str(error))}', file=sys.stderr, flush=True)
@@ -252,12 +262,9 @@ def settings(given: argparse.Namespace) -> ml_collections.ConfigDict:
     ValueError: there is no such config, or no such field in it.
   """
   if given.workdir:
-    config = trained.read_config(given.workdir)
+    config = trained.read_config(given.workdir, step=given.step)
   else:
-    file, _, variant = given.config.partition(':')
-    if not Path(file).is_file():
-      raise ValueError(f'--config={given.config}: there is no file {file}.')
-    config = runpy.run_path(file)['get_config'](variant)
+    config = trained.from_file(given.config)
   trained.set_init(config, given.init)
   for name, _, text in (field.partition('=') for field in given.set):
     try:

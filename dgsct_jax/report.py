@@ -72,9 +72,26 @@ def _panel(axes: Axes, title: str, drawn: dict[str, Points]) -> None:
 
 
 def metrics(workdir: Path) -> dict[str, Any]:
-  """The contents of metrics.json; empty before the final evaluation."""
+  """The contents of metrics.json; empty before the final evaluation.
+
+  Raises:
+    ValueError: the file is not one of ours.
+  """
   file = workdir / 'metrics.json'
-  return json.loads(file.read_text()) if file.is_file() else {}
+  if not file.is_file():
+    return {}
+  try:
+    found = json.loads(file.read_text(encoding='utf-8'))
+    splits = [values for values in found.values() if isinstance(values, dict)]
+    numbers = [found['step'], *(value for values in splits for value in values.values())]
+    if not all(isinstance(value, int | float) for value in numbers):
+      raise ValueError('a metric is no number')
+    return found
+  except (ValueError, AttributeError, KeyError, RecursionError) as error:
+    raise ValueError(
+      f'{file} is not what an evaluation writes ({type(error).__name__}: {error}); remove it, or'
+      ' write it again with --mode=evaluate.'
+    ) from error
 
 
 def page(workdir: Path) -> Path:
@@ -106,12 +123,12 @@ if __name__ == '__main__':
   given = [word for word in sys.argv[1:] if word != '--features']
   if len(given) != 1 or not Path(given[0]).is_dir():
     sys.exit('Usage: python -m dgsct_jax.report WORKDIR [--features], the folder of a run.')
-  if '--features' in sys.argv:
-    from dgsct_jax import features  # runs the model, which pages alone do not need
+  try:
+    if '--features' in sys.argv:
+      from dgsct_jax import features  # runs the model, which pages alone do not need
 
-    try:
       features.draw(Path(given[0]))
-    except ValueError as error:
-      sys.exit(f'error: {error}')
-  curves(Path(given[0]))
-  print(page(Path(given[0])))
+    curves(Path(given[0]))
+    print(page(Path(given[0])))
+  except (ValueError, OSError) as error:
+    sys.exit(f'error: {error}')

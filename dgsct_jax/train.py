@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import functools
+import os
 import resource
 import signal
 import sys
@@ -19,7 +20,7 @@ import optax
 from jax.experimental import multihost_utils
 from jaxtyping import Array
 
-from dgsct_jax import checkpoint, evaluate, optim, settings, sharding, trained, tree
+from dgsct_jax import checkpoint, evaluate, lock, optim, settings, sharding, trained, tree
 from dgsct_jax import state as states
 from dgsct_jax import writer as writers
 from dgsct_jax.data import pipeline
@@ -37,15 +38,32 @@ CPU_OPTIONS: dict[str, str | bool] = {
 
 
 def train(
-  config: ml_collections.ConfigDict, workdir: Path, task: Task | None = None
+  config: ml_collections.ConfigDict,
+  workdir: Path,
+  task: Task | None = None,
+  start_from: int | None = None,
 ) -> dict[str, float] | None:
   """Trains one task to the end, from its latest checkpoint if there is one.
 
-  Returns the metrics of the best checkpoint on the test split. On SIGTERM it saves the state and
-  returns None; the same command goes on from there.
+  Returns the metrics of the best checkpoint on the test split. On SIGTERM and SIGINT it saves the
+  state and returns None; the same command goes on from there.
+
+  Args:
+    start_from: the step of another checkpoint; later and damaged ones are put aside.
+
+  Raises:
+    ValueError: something does not fit, and nothing was changed; or another process trains here.
+    FloatingPointError: the loss is not finite.
   """
-  # The devices, the task and its data.
   _check(config)
+  with alone(workdir):
+    return _train(config, workdir, task, start_from)
+
+
+def _train(
+  config: ml_collections.ConfigDict, workdir: Path, task: Task | None, start_from: int | None
+) -> dict[str, float] | None:
+  # The devices, the task and its data.
   mesh = sharding.make_mesh(config.mesh)
   sharding.check_batch(config.data.batch, mesh)
   sharding.check_batch(evaluate.batch_size(config), mesh, 'config.eval_batch')
@@ -59,7 +77,7 @@ def train(
   layout = states.layout(task.model, task.inputs.spec, config, mesh)
   abstract = states.abstract(layout)
   run = checkpoint.identity(config, layout.weights, epoch_steps)
-  manager = checkpoint.open(workdir, config.keep, task.primary)
+  manager = checkpoint.open(workdir, config.keep, task.primary, start_from)
   latest = checkpoint.restore_latest(manager, states.abstract_state(abstract, tx, mesh), run)
   variables = states.fill(layout, frozen_only=bool(latest))
   frozen = variables.frozen
@@ -112,7 +130,7 @@ def train(
 
   # The loop. A step is fetched from the device after the next one is on its way.
   pending = None
-  with read_batches(dataset, config) as batches, sigterm() as leave:
+  with read_batches(dataset, config) as batches, signals() as leave:
     if place:
       batches.set_state(place)
     for step in range(start + 1, num_steps + 1):
@@ -155,15 +173,17 @@ def train(
           checkpoint.save(manager, step, state, batches.get_state(), run, metrics)
       if leaving:
         checkpoint.check(manager, wait=True)
-        writer.say(f'SIGTERM: saved step {step}; the same command goes on from there')
+        writer.say(f'saved step {step}; the same command goes on from there')
         writer.close()
         return None
 
   # The result: the best checkpoint on the test split.
   checkpoint.check(manager, wait=True)
   writer.close()
+  best, _ = checkpoint.best(manager)
+  assert best is not None  # the last step was saved
   return evaluate.finish(
-    trained.restore(manager, config, task, layout, frozen, mesh, forward), workdir
+    trained.restore(manager, best, config, task, layout, frozen, mesh, forward), workdir
   )
 
 
@@ -241,18 +261,41 @@ def compile_step(
   return step.lower(state, frozen, batch).compile(options), time.monotonic() - since
 
 
+def alone(workdir: Path) -> contextlib.AbstractContextManager[None]:
+  """A context in which no other run may train in the folder. Raises ValueError if one does."""
+  if jax.process_index():
+    return contextlib.nullcontext()  # process 0 writes for all
+  return lock.held(workdir / '.lock', f'trains in {workdir}', wait=False)
+
+
 @contextlib.contextmanager
-def sigterm() -> Iterator[Callable[[int], bool]]:
-  """Yields a function of the step: whether to save and stop after it, the same on all hosts."""
-  if jax.distributed.is_initialized():
-    yield multihost_utils.reached_preemption_sync_point  # jax itself listens to the signal
-    return
-  asked = threading.Event()
-  before = signal.signal(signal.SIGTERM, lambda *_: asked.set())
+def signals() -> Iterator[Callable[[int], bool]]:
+  """Yields a function of the step: whether to save and stop after it, the same on all hosts.
+
+  SIGTERM and SIGINT (Ctrl-C) ask for it. A second SIGINT is left to who cared for it before.
+  """
+  asked, hosts = threading.Event(), jax.distributed.is_initialized()
+  numbers = [signal.SIGINT] if hosts else [signal.SIGTERM, signal.SIGINT]
+  before: dict[int, Any] = {number: signal.getsignal(number) for number in numbers}
+
+  def ask(number: int, _: Any) -> None:
+    asked.set()
+    if hosts:
+      os.kill(os.getpid(), signal.SIGTERM)  # jax itself listens to this one, for all hosts
+    again = ''
+    if number == signal.SIGINT:
+      signal.signal(number, before[number])
+      again = '; once more to end at once'
+    # Not by print, which a signal may interrupt.
+    os.write(2, f'{signal.Signals(number).name}: saving after this step{again}\n'.encode())
+
+  for number in before:
+    signal.signal(number, ask)
   try:
-    yield lambda step: asked.is_set()
+    yield multihost_utils.reached_preemption_sync_point if hosts else lambda step: asked.is_set()
   finally:
-    signal.signal(signal.SIGTERM, before)
+    for number, handler in before.items():
+      signal.signal(number, handler)
 
 
 def peak_memory() -> str:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import runpy
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -47,26 +48,41 @@ class Trained:
     return jax.jit(lambda *variables: make(states.Variables(*variables).joined))(*self.variables)
 
 
-def read_config(workdir: Path, init: Sequence[str] = ()) -> ml_collections.ConfigDict:
+def read_config(
+  workdir: Path, init: Sequence[str] = (), step: int | None = None
+) -> ml_collections.ConfigDict:
   """The config of a run, or of a published model.
 
   Args:
     init: 'NAME=FILE' replaces `config.init.NAME`, for a file that was moved.
+    step: of the checkpoint that it is read from; the latest if None.
 
   Raises:
-    ValueError: there is no checkpoint, or no field NAME; or a file of a published model is missing,
-      damaged or altered.
+    ValueError: there is no checkpoint, or a damaged one; or no field NAME; or a file of a published
+      model is missing, damaged or altered.
   """
   if published.is_one(workdir):
-    published.check(workdir)
     config = checkpoint.config_of(published.about(workdir))
     config.init.all = str(workdir / published.WEIGHTS)
-    set_init(config, init)
-    return config
-  manager = checkpoint.find(workdir, '')
-  config = checkpoint.config_of(checkpoint.read_run(manager, manager.latest_step()))
+  else:
+    config = checkpoint.config_of(checkpoint.read_run(*checkpoint.find(workdir, step=step)))
   set_init(config, init)
   return config
+
+
+def from_file(given: str) -> ml_collections.ConfigDict:
+  """The config of FILE[:VARIANT].
+
+  Raises:
+    ValueError: there is none, whatever the file makes of that.
+  """
+  file, colon, variant = given.partition(':')
+  if not Path(file).is_file():
+    raise ValueError(f'--config={given}: there is no file {file}.')
+  try:
+    return runpy.run_path(file)['get_config'](*[variant] if colon else [])
+  except Exception as error:
+    raise ValueError(f'--config={given}: {type(error).__name__}: {error}') from error
 
 
 def set_init(config: ml_collections.ConfigDict, init: Sequence[str]) -> None:
@@ -84,23 +100,26 @@ def load(
   config: ml_collections.ConfigDict,
   task: Task | None = None,
   mesh: Mesh | None = None,
+  step: int | None = None,
 ) -> Trained:
   """The best checkpoint of a run, the latest if none was evaluated; or a published model.
 
   Args:
     mesh: all devices, each with the whole model, if None.
+    step: of another checkpoint.
 
   Raises:
-    ValueError: there is no checkpoint; or its frozen weights are missing or have changed.
+    ValueError: there is no checkpoint, or it is damaged; or its frozen weights are missing or have
+      changed.
   """
   if published.is_one(workdir):
     step = published.about(workdir)['step']
     return dataclasses.replace(untrained(config, task, mesh), step=step)
   task, mesh = task or registry.build(config), mesh or sharding.make_mesh((-1, 1))
-  manager = checkpoint.find(workdir, task.primary)
+  manager, step = checkpoint.find(workdir, task.primary, step)
   layout = states.layout(task.model, task.inputs.spec, config, mesh)
   frozen = states.fill(layout, frozen_only=True).frozen
-  return restore(manager, config, task, layout, frozen, mesh)
+  return restore(manager, step, config, task, layout, frozen, mesh)
 
 
 def untrained(
@@ -132,6 +151,7 @@ def untrained(
 
 def restore(
   manager: Any,
+  step: int,
   config: ml_collections.ConfigDict,
   task: Task,
   layout: states.Layout,
@@ -139,9 +159,8 @@ def restore(
   mesh: Mesh,
   forward: Forward | None = None,
 ) -> Trained:
-  """The best checkpoint, with frozen parameters that are loaded already."""
-  step, selected = checkpoint.best(manager)
-  assert step is not None  # `checkpoint.find` raises where there is none; training has saved one
+  """The checkpoint of a step, with frozen parameters that are loaded already."""
+  selected = checkpoint.metrics(manager, step)
   run = checkpoint.identity(config, layout.weights)
   params, batch_stats = checkpoint.restore_model(manager, step, states.abstract(layout), run)
   variables = states.Variables(params, batch_stats, frozen)

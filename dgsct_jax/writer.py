@@ -4,7 +4,6 @@ import contextlib
 import datetime
 import importlib
 import json
-import os
 import sys
 import time
 import types
@@ -13,6 +12,8 @@ from pathlib import Path
 
 import jax
 
+from dgsct_jax import whole
+
 SCALARS = 'scalars.jsonl'
 
 
@@ -20,7 +21,7 @@ class Writer:
   """Writes the scalars of a run that goes on after `step`.
 
   Lines of later steps are dropped: they were written between a checkpoint and the end of a run that
-  was killed.
+  was killed. Lines that are damaged stay as they are.
   """
 
   def __init__(self, workdir: Path, step: int):
@@ -28,10 +29,8 @@ class Writer:
     if not self.active:
       return
     workdir.mkdir(parents=True, exist_ok=True)
-    kept = [line for line in read(workdir) if line['step'] <= step]
-    whole = workdir / f'{SCALARS}.part'
-    whole.write_text(''.join(map(_line, kept)))
-    os.replace(whole, workdir / SCALARS)
+    kept = [text for text, line in _lines(workdir) if not line or line['step'] <= step]
+    whole.write(workdir / SCALARS, ''.join(kept))
     self._file = (workdir / SCALARS).open('a')
     self._board = _tensorboard().SummaryWriter(str(workdir / 'tensorboard'), purge_step=step + 1)
 
@@ -83,15 +82,27 @@ class Clock:
 
 
 def read(workdir: Path) -> list[dict[str, int | float]]:
-  """The lines written so far, without an incomplete last one."""
-  lines = []
+  """The lines written so far, without those that are damaged."""
+  return [line for _, line in _lines(workdir) if line]
+
+
+def _lines(workdir: Path) -> Iterator[tuple[str, dict[str, int | float]]]:
+  """Each line as it stands and what it says: nothing if it is damaged. A cut last one is none."""
   path = Path(workdir) / SCALARS
-  for text in path.read_text().splitlines() if path.is_file() else ():
-    try:
-      lines.append(json.loads(text))
-    except json.JSONDecodeError:
-      break
-  return lines
+  text = path.read_text('utf-8', 'surrogateescape') if path.is_file() else ''
+  *lines, rest = text.split('\n')
+  yield from ((f'{line}\n', _values(line)) for line in lines)
+  if values := _values(rest):
+    yield f'{rest}\n', values
+
+
+def _values(line: str) -> dict[str, int | float]:
+  try:
+    values = json.loads(line)
+    numbers = all(isinstance(value, int | float) for value in values.values())
+    return values if numbers and isinstance(values['step'], int) else {}
+  except (ValueError, AttributeError, KeyError, RecursionError):
+    return {}
 
 
 def progress(step: int, steps: int, scalars: dict[str, float], clips: float, left: str) -> str:

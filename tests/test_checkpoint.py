@@ -1,6 +1,8 @@
 """A checkpoint is whole or not there, and goes only to the run that it is of."""
 
 import json
+import re
+import shutil
 
 import flax.struct
 import jax
@@ -165,9 +167,146 @@ def test_reading_leaves_alone_what_a_run_is_writing(tmp_path):
     save(manager, 1, {'acc': 0.5})
     save(manager, 2)
   (tmp_path / 'checkpoints/3.orbax-checkpoint-tmp').mkdir()
-  with checkpoint.find(tmp_path, 'acc') as manager:
-    assert checkpoint.best(manager) == (1, {'acc': 0.5})
+  manager, step = checkpoint.find(tmp_path, 'acc')
+  assert (step, checkpoint.metrics(manager, step)) == (1, {'acc': 0.5})
   assert (tmp_path / 'checkpoints/3.orbax-checkpoint-tmp').is_dir()
+
+
+# Damage.
+
+
+@pytest.fixture(scope='module')
+def whole_run(tmp_path_factory):
+  """Checkpoints of steps 1 and 2; the first is the best."""
+  workdir = tmp_path_factory.mktemp('whole')
+  with checkpoint.open(workdir, 2, 'acc') as manager:
+    save(manager, 1, {'acc': 0.9})
+    save(manager, 2, {'acc': 0.5})
+    checkpoint.check(manager, wait=True)
+  return workdir
+
+
+@pytest.fixture
+def damaged(whole_run, tmp_path):
+  shutil.copytree(whole_run / 'checkpoints', tmp_path / 'checkpoints')
+  return tmp_path
+
+
+def train_from(workdir, start=None):
+  """Step and first value of what training goes on from."""
+  with checkpoint.open(workdir, 2, 'acc', start) as manager:
+    state, place = checkpoint.restore_latest(manager, make(0), run())
+  return place['batches'], float(state.params['head']['kernel'][0, 0])
+
+
+def predict_by(workdir, step=None):
+  manager, step = checkpoint.find(workdir, 'acc', step)
+  checkpoint.read_run(manager, step)
+  params, _ = checkpoint.restore_model(manager, step, make(0), run())
+  return step, float(params['head']['kernel'][0, 0])
+
+
+def refused(call, *arguments):
+  """Whether an error names the folder and the step that is whole; else the result is returned."""
+  try:
+    return call(*arguments)
+  except ValueError as error:
+    message = r'checkpoints/2 is damaged: .*newest whole one is that of step 1: with --from=1'
+    assert re.search(message, str(error)), error
+    return 'refused'
+
+
+FAULTS = {
+  'removed': lambda data: None,
+  'cut': lambda data: data[: len(data) // 2],
+  'flipped': lambda data: bytes([data[0] ^ 1]) + data[1:],
+}
+
+
+def change(file, fault):
+  data = FAULTS[fault](file.read_bytes())
+  file.unlink()
+  if data is not None:
+    file.write_bytes(data)
+
+
+@pytest.mark.parametrize('fault', FAULTS)
+def test_a_damaged_file_is_refused_or_was_not_needed(whole_run, damaged, fault):
+  kept, found = whole_run / 'checkpoints/2', {}
+  for file in sorted(path for path in kept.rglob('*') if path.is_file()):
+    name = file.relative_to(kept)
+    change(damaged / 'checkpoints/2' / name, fault)
+    found[str(name)] = refused(train_from, damaged), refused(predict_by, damaged, 2)
+    shutil.copy(file, damaged / 'checkpoints/2' / name)
+  # What Orbax itself notes of a whole checkpoint, and the manifest that older ones do not have.
+  notes = {'_CHECKPOINT_METADATA', 'commit_success.txt'}
+  notes |= {'manifest.json'} if fault == 'removed' else set()
+  for name, (trained, predicted) in found.items():
+    assert trained == ((2, 2.0) if name in notes else 'refused'), name
+    unread = name.startswith('optimizer/') and fault == 'flipped'
+    assert predicted == ((2, 2.0) if name in notes or unread else 'refused'), name
+  assert len(found) > 20
+
+
+def test_a_damaged_checkpoint_is_an_error_even_if_another_is_the_best(damaged):
+  (damaged / 'checkpoints/2/run/metadata').unlink()
+  assert refused(predict_by, damaged) == refused(train_from, damaged) == 'refused'
+  assert predict_by(damaged, 1) == (1, 1.0)
+  assert (damaged / 'checkpoints/2').is_dir()  # reading moves nothing
+
+
+def test_training_goes_on_from_the_step_that_is_asked_for_and_deletes_nothing(damaged, capsys):
+  shutil.rmtree(damaged / 'checkpoints/2/model')
+  assert train_from(damaged, 1) == (1, 1.0)
+  assert f'put aside: {damaged}/checkpoints/2 is now {damaged}/aside/2' in capsys.readouterr().out
+  assert (damaged / 'aside/2/optimizer').is_dir() and train_from(damaged) == (1, 1.0)
+  with checkpoint.open(damaged, 2, 'acc') as manager:
+    save(manager, 2)
+  assert train_from(damaged, 1) == (1, 1.0)  # a whole one, too
+  assert (damaged / 'aside/2.2/model').is_dir()
+
+
+@pytest.mark.parametrize('step', [2, 7])
+def test_a_step_that_is_not_whole_or_not_there_cannot_be_asked_for(damaged, step):
+  shutil.rmtree(damaged / 'checkpoints/2/model')
+  for call in (train_from, predict_by):
+    with pytest.raises(ValueError, match='2 is damaged|--from=7: .* no such step, only 1, 2'):
+      call(damaged, step)
+
+
+def test_an_empty_folder_is_an_unfinished_save_and_no_obstacle(damaged):
+  (damaged / 'checkpoints/3').mkdir()
+  assert predict_by(damaged) == (1, 1.0) and (damaged / 'checkpoints/3').is_dir()
+  assert train_from(damaged) == (2, 2.0) and not (damaged / 'checkpoints/3').exists()
+
+
+def test_with_nothing_whole_the_error_says_so(damaged):
+  for step in (1, 2):
+    shutil.rmtree(damaged / f'checkpoints/{step}/run')
+  for call in (train_from, predict_by):
+    with pytest.raises(ValueError, match='2 is damaged.*No other one is whole; choose another'):
+      call(damaged)
+
+
+def test_a_checkpoint_from_before_there_were_manifests_is_read(damaged):
+  for step in (1, 2):
+    (damaged / f'checkpoints/{step}/manifest.json').unlink()
+  assert train_from(damaged) == (2, 2.0) and predict_by(damaged) == (1, 1.0)
+  (damaged / 'checkpoints/2/model/_METADATA').write_text('')
+  assert refused(train_from, damaged) == 'refused'
+  shutil.rmtree(damaged / 'checkpoints/2/model')
+  assert refused(train_from, damaged) == refused(predict_by, damaged) == 'refused'
+
+
+@pytest.mark.parametrize('bad', [float('nan'), float('inf'), -float('inf')])
+def test_what_is_no_number_never_evicts_the_best(tmp_path, bad):
+  for step, score in enumerate([0.5, bad, 0.3, bad, bad], 1):
+    with checkpoint.open(tmp_path, 2, 'acc') as manager:
+      save(manager, step, {'acc': score})
+      checkpoint.check(manager, wait=True)
+      assert checkpoint.best(manager)[0] == 1
+  assert sorted(path.name for path in (tmp_path / 'checkpoints').iterdir()) == ['1', '4', '5']
+  assert checkpoint.find(tmp_path, 'acc')[1] == 1
 
 
 def test_the_config_is_read_back_as_json(tmp_path):

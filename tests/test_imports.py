@@ -23,7 +23,8 @@ TREES = LEAVES | {'jax', 'flax', 'optax', 'ml_collections', 'dgsct_jax.tree', 'd
 DATA = (
   LEAVES
   | MEDIA
-  | {'grain', 'tensorflow_datasets', 'h5py', 'absl', 'dgsct_jax.cubic', 'dgsct_jax.data'}
+  | {'grain', 'tensorflow_datasets', 'h5py', 'absl'}
+  | {'dgsct_jax.cubic', 'dgsct_jax.data', 'dgsct_jax.lock', 'dgsct_jax.whole'}
 )
 TASKS = NETS | {'optax', 'ml_collections', 'grain', 'dgsct_jax.data', 'dgsct_jax.models'}
 TASK = {'dgsct_jax.tasks.task', 'dgsct_jax.tracks'}
@@ -36,12 +37,15 @@ RUNS = TREES | {
   'dgsct_jax.tasks.registry',
   'dgsct_jax.tasks.task',
   'dgsct_jax.trained',
+  'dgsct_jax.whole',
   'dgsct_jax.writer',
 }
 DRAWING = LEAVES | {'PIL', 'matplotlib', 'dgsct_jax.figures', 'dgsct_jax.tracks'}
 ALLOWED = {
   'configs': {'ml_collections', 'configs'},
   'dgsct_jax.cubic': LEAVES,
+  'dgsct_jax.lock': set(),
+  'dgsct_jax.whole': set(),
   # A command that runs models; no other module imports it.
   'dgsct_jax.data.pseudo': RUNS | DATA | {'dgsct_jax.evaluate'},
   'dgsct_jax.data.pseudo_labels': DATA,
@@ -88,8 +92,8 @@ ALLOWED = {
   'dgsct_jax.tree': TREES,
   'dgsct_jax.optim': TREES,
   'dgsct_jax.sharding': TREES,
-  'dgsct_jax.writer': TREES | {'tensorboardX'},
-  'dgsct_jax.checkpoint': TREES | {'orbax'},
+  'dgsct_jax.writer': TREES | {'tensorboardX', 'dgsct_jax.whole'},
+  'dgsct_jax.checkpoint': TREES | {'orbax', 'dgsct_jax.whole'},
   'dgsct_jax.hub': {'huggingface_hub'},
   'dgsct_jax.published': {'dgsct_jax.hub'},
   'dgsct_jax.weights': {'safetensors', 'dgsct_jax.convert', 'dgsct_jax.hub'},
@@ -103,11 +107,12 @@ ALLOWED = {
   | {'sklearn', 'dgsct_jax.data.datasets', 'dgsct_jax.evaluate', 'dgsct_jax.models'},
   'dgsct_jax.trained': RUNS,
   'dgsct_jax.evaluate': RUNS | {'dgsct_jax.data', 'dgsct_jax.figures', 'dgsct_jax.report'},
-  'dgsct_jax.train': RUNS | {'dgsct_jax.data', 'dgsct_jax.evaluate', 'dgsct_jax.optim'},
+  'dgsct_jax.train': RUNS
+  | {'dgsct_jax.data', 'dgsct_jax.evaluate', 'dgsct_jax.lock', 'dgsct_jax.optim'},
   'dgsct_jax.predict': RUNS
   | {'av', 'PIL', 'dgsct_jax.data', 'dgsct_jax.figures', 'dgsct_jax.film', 'dgsct_jax.tracks'},
   'dgsct_jax.main': {'absl', 'jax', 'flax', 'ml_collections'}
-  | {'dgsct_jax.train', 'dgsct_jax.evaluate'},
+  | {'dgsct_jax.train', 'dgsct_jax.trained', 'dgsct_jax.evaluate'},
 }
 # Who alone may import something.
 RESERVED = {

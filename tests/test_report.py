@@ -1,5 +1,8 @@
 import json
 import re
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -83,3 +86,28 @@ def test_names_are_no_markup(tmp_path):
   folder = tmp_path / 'a<b>&c'
   folder.mkdir()
   assert 'a&lt;b&gt;&amp;c' in report.page(folder).read_text()
+
+
+@pytest.mark.parametrize(
+  'text',
+  [
+    '',
+    '{"task": "ave", "st',
+    '[]',
+    '3',
+    'null',
+    '{}',
+    '{"step": "3"}',
+    '{"step": 3, "test": {"a": "x"}}',
+  ]
+  + ['\x00', '[' * 99999],
+)
+def test_a_metrics_file_that_is_none_is_one_line(run, text):
+  (run / 'metrics.json').write_text(text)
+  with pytest.raises(ValueError, match='metrics.json is not what an evaluation writes') as error:
+    report.curves(run)
+  assert '\n' not in str(error.value)
+  command = [sys.executable, '-m', 'dgsct_jax.report', str(run)]
+  if not text:
+    told = subprocess.run(command, cwd=Path(__file__).parents[1], capture_output=True, text=True)
+    assert told.returncode == 1 and told.stderr == f'error: {error.value}\n'

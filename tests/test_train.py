@@ -24,8 +24,7 @@ def saved(workdir, step=None):
   """(step, all arrays by path) of a checkpoint, by default the latest, wherever it was written."""
   ocp, found = checkpoint.ocp, {}
   here = jax.sharding.SingleDeviceSharding(jax.devices()[0])
-  with checkpoint.find(workdir, 'accuracy') as manager:
-    step = step or manager.latest_step()
+  step = step or checkpoint.find(workdir)[1]
   for item in ('model', 'optimizer'):
     with ocp.StandardCheckpointer() as reader:
       folder = workdir / 'checkpoints' / str(step) / item

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from configs import few_shot
-from dgsct_jax import checkpoint, sharding, train, trained
+from dgsct_jax import checkpoint, sharding, train, trained, whole
 from dgsct_jax import state as states
 from dgsct_jax.models.heads.matching import Matching
 from tests import tiny, toy
@@ -32,10 +32,9 @@ def test_the_best_checkpoint_of_a_run_is_loaded(tmp_path):
   task = toy.task()
   train.train(toy.config(**{'optim.epochs': 2}), tmp_path, task)
   model = trained.load(tmp_path, toy.config(), task)
-  with checkpoint.find(tmp_path, 'accuracy') as manager:
-    step, selected = checkpoint.best(manager)
-    held = checkpoint.read_model(manager, step)
-  assert (model.step, model.selected) == (step, selected)
+  manager, step = checkpoint.find(tmp_path, 'accuracy')
+  held = checkpoint.read_model(manager, step)
+  assert (model.step, model.selected) == (step, checkpoint.metrics(manager, step))
   np.testing.assert_array_equal(
     model.variables.params['head']['kernel'], held['params']['head']['kernel']
   )
@@ -67,6 +66,7 @@ def test_a_run_from_before_there_were_kinds_says_the_same(truck, tmp_path):
     del fields['kind']
   del config['parts']
   file.write_text(json.dumps(run))
+  (file.parents[1] / whole.MANIFEST).unlink()
   found = trained.load(old, trained.read_config(old))(batch)
   assert found.keys() == expected.keys()
   for name, values in found.items():

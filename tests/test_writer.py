@@ -5,6 +5,8 @@ import subprocess
 import sys
 import time
 
+import pytest
+
 from dgsct_jax import writer as writers
 
 
@@ -39,6 +41,23 @@ def test_a_line_cut_off_by_a_kill_is_left_out(tmp_path):
   assert [line['step'] for line in writers.read(tmp_path)] == [1, 2]
   write(tmp_path, 2, [3])
   assert [line['step'] for line in writers.read(tmp_path)] == [1, 2, 3]
+
+
+@pytest.mark.parametrize(
+  'line', [b'', b'{"step": 2, "tra', b'{"train/loss": 1}', b'[2]', b'\xff\x00', b'{"step": "2"}']
+)
+def test_a_damaged_line_is_passed_over_and_what_follows_it_is_kept(tmp_path, line):
+  write(tmp_path, 0, [1, 2, 3])
+  file = tmp_path / 'scalars.jsonl'
+  first, _, third = file.read_bytes().splitlines()
+  file.write_bytes(b'\n'.join([first, line, third, b'']))
+  assert [line['step'] for line in writers.read(tmp_path)] == [1, 3]
+  write(tmp_path, 3, [4])
+  assert file.read_bytes().splitlines()[:3] == [first, line, third]
+  assert [line['step'] for line in writers.read(tmp_path)] == [1, 3, 4]
+  write(tmp_path, 1, [2])
+  assert file.read_bytes().splitlines()[:2] == [first, line]
+  assert [line['step'] for line in writers.read(tmp_path)] == [1, 2]
 
 
 def test_reading_a_folder_without_scalars_gives_none(tmp_path):

@@ -18,18 +18,25 @@ def convert(workdir: Path, out: Path, part: str = '', dtype: str = 'float32') ->
   Raises ValueError where the folder is no run, frozen weights were random or have moved, or nothing
   lies below `part`.
   """
-  manager = checkpoint.find(workdir, '')
-  run = checkpoint.read_run(manager, manager.latest_step())
-  config = checkpoint.config_of(run)
+  config = checkpoint.config_of(checkpoint.read_run(*checkpoint.find(workdir)))
   task = registry.build(config)
-  manager = checkpoint.find(workdir, task.primary)
-  step, _ = checkpoint.best(manager)
-  assert step is not None  # `find` has seen one
+  manager, step = checkpoint.find(workdir, task.primary)
   trained = checkpoint.read_model(manager, step)
   layout = state.layout(task.model, task.inputs.spec, config, sharding.make_mesh((-1, 1)))
   tensors = {path: source.read() for path, source in layout.sources.items()}
-  tensors |= {name: np.asarray(leaf) for name, leaf in tree.flatten(trained).items()}
   prefix = f'{part}/' if part else ''
+  missing = [
+    name
+    for name in sorted(layout.leaves.keys() - layout.sources.keys() - {*tree.flatten(trained)})
+    if name.partition('/')[2].startswith(prefix)
+  ]
+  if missing:
+    raise ValueError(
+      f'{workdir}: {len(missing)} tensors lie in no file, such as {missing[0]}: they were drawn at'
+      f' random (config.init is {dict(config.init)}) and never trained. Give a --part of the model'
+      ' without them, or train from converted files.'
+    )
+  tensors |= {name: np.asarray(leaf) for name, leaf in tree.flatten(trained).items()}
   kept = {}
   for name, tensor in tensors.items():
     collection, _, path = name.partition('/')

@@ -21,7 +21,7 @@ from typing import Any, Generic, Protocol, TypeVar, runtime_checkable
 import numpy as np
 import tensorflow_datasets as tfds
 
-from dgsct_jax.data import lock
+from dgsct_jax import lock
 
 SHARD = 128  # clips in one file: the unit in which an interrupted build continues
 

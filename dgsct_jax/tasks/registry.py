@@ -23,9 +23,18 @@ TASKS = {
 def build(config: ml_collections.ConfigDict) -> Task:
   """The task that `config.task` names.
 
-  Raises ValueError if there is none of that name, or a setting cannot be used.
+  Raises:
+    ValueError: there is none of that name, a setting cannot be used, or the config is of another
+      task.
   """
   if config.task not in TASKS:
     raise ValueError(f'config.task is {config.task!r}; choose one of {", ".join(TASKS)}.')
   settings.check(config)
-  return TASKS[config.task](config)
+  try:
+    return TASKS[config.task](config)
+  except (AttributeError, KeyError) as error:
+    field = str(error).strip('"\'')
+    raise ValueError(
+      f'config.task={config.task!r} needs a field {field!r}, which this config does not have;'
+      ' choose the config of this task.'
+    ) from error

@@ -5,7 +5,7 @@ import os
 import signal
 import time
 
-from dgsct_jax.data import lock
+from dgsct_jax import lock
 
 
 def note(path, log, seconds):
