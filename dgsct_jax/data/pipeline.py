@@ -1,7 +1,10 @@
 """From a data set to batches: shuffled and endless for training, each clip once for evaluation."""
 
+import contextlib
 import dataclasses
+import signal
 from collections.abc import Iterator, Sequence
+from multiprocessing import resource_tracker
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import grain
@@ -80,8 +83,11 @@ class Batches(Iterator[Batch]):
         if not flags.FLAGS.is_parsed():  # outside of absl's app.run; Grain reads its own flags
           flags.FLAGS.mark_as_parsed()
         rest = rest.mp_prefetch(grain.MultiprocessingOptions(self._workers))
-      self._iterator = iter(rest)
-    batch = next(self._iterator)
+      with _without_interrupts():
+        self._iterator = iter(rest)
+        batch = next(self._iterator)  # starts the workers
+    else:
+      batch = next(self._iterator)
     self._taken += 1
     return batch
 
@@ -105,6 +111,17 @@ class Batches(Iterator[Batch]):
 
   def __exit__(self, *error: Any) -> None:
     self.close()
+
+
+@contextlib.contextmanager
+def _without_interrupts() -> Iterator[None]:
+  """A context in which processes are started that Ctrl-C leaves to the one that started them."""
+  resource_tracker.ensure_running()  # Python would lift the block when it starts this one
+  before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])  # which they inherit
+  try:
+    yield
+  finally:
+    signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _size(dataset: Dataset, batch: int, hosts: int) -> int:
