@@ -1,6 +1,7 @@
 """The command line: what a user types, and what the machine answers."""
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -8,8 +9,11 @@ from pathlib import Path
 import jax
 import pytest
 
-from dgsct_jax import main
+from dgsct_jax import evaluate, main, train, trained
+from dgsct_jax.tasks import registry
 from tests import toy
+
+ROOT = Path(__file__).parents[1]
 
 CONFIG = """
 from tests import toy
@@ -81,7 +85,74 @@ def test_an_unknown_field_is_named_with_what_is_near(command, tmp_path):
 def test_a_wrong_command_line_is_a_short_error(command, arguments, config, message):
   wrong = command(*arguments, **({} if config else {'config': ''}))
   assert wrong.returncode == 1 and 'Traceback' not in wrong.stderr
-  assert message in wrong.stderr + wrong.stdout
+  assert message in wrong.stderr
+  assert wrong.stderr.startswith('error: ') and 'help' not in wrong.stderr + wrong.stdout
+
+
+AVE = ROOT / 'configs/ave.py'
+
+
+@pytest.mark.parametrize(
+  'words, message',
+  [
+    ([f'--config={AVE}:nosuch'], r"ave.py:nosuch: ValueError: The variant 'nosuch' has unknown w"),
+    ([f'--config={ROOT}/configs'], 'there is no file .*/configs.'),
+    (['--config=nowhere.py'], 'there is no file nowhere.py'),
+    ([f'--config={ROOT}/README.md'], 'README.md: SyntaxError: '),
+    (['--config', f'{ROOT}/configs/common.py:x'], 'common.py:x: TypeError: get_config.. takes 0'),
+  ],
+)
+def test_a_config_that_cannot_be_had_is_one_error(monkeypatch, words, message):
+  with pytest.raises(SystemExit) as main_says:
+    main.parse_flags(['main', *words])
+  assert re.match(f'error: --config=.*{message}', main_says.value.code)
+  with pytest.raises(ValueError, match=message):
+    trained.from_file(words[-1].removeprefix('--config='))  # as predict does
+
+
+@pytest.mark.parametrize('task', registry.TASKS)
+@pytest.mark.parametrize('config', ['ave', 'avs_s4', 'few_shot', 'ma_avt', 'tags'])
+def test_the_task_of_another_config_is_an_error_that_names_it(config, task):
+  variant = '' if config == 'tags' else 'tiny'
+  values = trained.from_file(f'{ROOT}/configs/{config}.py:{variant}')
+  if values.task == task:
+    return
+  values.task = task
+  with pytest.raises(ValueError, match='config'):
+    registry.build(values)
+
+
+@pytest.mark.parametrize('place', ['file', 'file/run'])
+def test_a_folder_that_cannot_be_made_is_an_error(tmp_path, place):
+  (tmp_path / 'file').touch()
+  with pytest.raises(ValueError, match='--workdir=.* cannot be made .*choose another folder'):
+    main.make(tmp_path / place)
+
+
+@pytest.mark.parametrize(
+  'environment', [{}, {'JAX_NUM_PROCESSES': 'x'}, {'JAX_COORDINATOR_ADDRESS': 'localhost:1'}]
+)
+def test_several_hosts_without_their_environment_are_an_error(monkeypatch, environment):
+  for name in ('JAX_NUM_PROCESSES', 'JAX_PROCESS_ID', 'JAX_COORDINATOR_ADDRESS'):
+    monkeypatch.delenv(name, raising=False)
+  for name, value in environment.items():
+    monkeypatch.setenv(name, value)
+  with pytest.raises(ValueError, match='--multihost: .*set JAX_COORDINATOR_ADDRESS'):
+    main.join_hosts()
+
+
+def test_a_run_goes_on_from_the_step_that_is_asked_for(tmp_path):
+  config = toy.config(**{'optim.epochs': 1})
+  train.train(config, tmp_path, toy.task())
+  (tmp_path / 'checkpoints/6/run/metadata').write_text('')
+  for mode in (train.train, evaluate.run):
+    with pytest.raises(ValueError, match='checkpoints/6 is damaged: .*step 4: with --from=4'):
+      mode(config, tmp_path, toy.task())
+  evaluate.run(config, tmp_path, toy.task(), 4)
+  assert json.loads((tmp_path / 'metrics.json').read_text())['step'] == 4
+  train.train(config, tmp_path, toy.task(), 4)
+  assert json.loads((tmp_path / 'metrics.json').read_text())['step'] == 6
+  assert (tmp_path / 'aside/6').is_dir()
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import shutil
 from pathlib import Path
 
 import jax
@@ -14,7 +15,7 @@ from PIL import Image
 from configs import ave as ave_config
 from configs import avqa as avqa_config
 from configs import avs_s4
-from dgsct_jax import predict, train, trained
+from dgsct_jax import predict, train, trained, whole
 from dgsct_jax import state as states
 from dgsct_jax.data import transforms
 from dgsct_jax.data.clips import measure
@@ -238,6 +239,46 @@ def test_a_run_is_asked_about_files_of_which_one_is_broken(truck, tmp_path, capf
   assert [second['event'] for second in found['timeline']] == ['Truck'] * 5
   assert found['workdir'] == str(truck) and found['step'] == 1
   assert not (truck / 'predictions/bad.mp4').exists()
+
+
+@pytest.mark.parametrize('full', ['film', 'lines'])
+def test_a_full_disk_leaves_what_was_there(model, tmp_path, monkeypatch, full):
+  path, out = video(tmp_path / 'a.mp4', 3), tmp_path / 'out'
+  file, view = predict.look(model, path)
+  write = lambda step: predict.write(file, view, out / 'a.mp4', {'step': step}, out / 'all.jsonl')
+  write(1)
+
+  def fail(*args, **kwargs):
+    raise OSError(28, 'No space left on device')
+
+  monkeypatch.setattr(*{'film': (predict.film, 'draw'), 'lines': (whole, 'append')}[full], fail)
+  files = {path: path.read_bytes() for path in out.rglob('*') if path.is_file()}
+  with pytest.raises(OSError, match='No space left'):
+    write(2)
+  assert {path: path.read_bytes() for path in out.rglob('*') if path.is_file()} == files
+  monkeypatch.undo()
+  write(3)
+  assert json.loads((out / 'a.mp4/events.json').read_text())['step'] == 3
+  lines = (out / 'all.jsonl').read_text().splitlines()
+  assert [json.loads(line)['step'] for line in lines] == [1, 3]
+
+
+def test_a_damaged_run_is_an_error_and_another_step_can_be_asked(truck, tmp_path, capfd):
+  run = shutil.copytree(truck, tmp_path / 'run')
+  shutil.copytree(run / 'checkpoints/1', run / 'checkpoints/2')
+  (run / 'checkpoints/2/run/metadata').write_text('')
+  with pytest.raises(SystemExit) as stopped:
+    predict.main([f'--workdir={run}', 'a.mp4'])
+  told = capfd.readouterr().err
+  assert stopped.value.code == 1 and told.count('\n') == 1
+  assert 'checkpoints/2 is damaged: run/metadata has 0 bytes' in told and '--from=1' in told
+  clip = video(tmp_path / 'a.mp4', 2)
+  assert predict.main([f'--workdir={run}', '--from=1', str(clip)]) == 0
+  found = json.loads((run / 'predictions/a.mp4/events.json').read_text())
+  assert found['step'] == 1
+  with pytest.raises(SystemExit):
+    predict.main([f'--workdir={run}', '--from=7', str(clip)])
+  assert '--from=7: ' in capfd.readouterr().err
 
 
 def test_a_model_that_takes_no_questions_says_so(truck, capfd):

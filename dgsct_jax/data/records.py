@@ -4,6 +4,7 @@ import concurrent.futures
 import contextlib
 import dataclasses
 import hashlib
+import importlib.util
 import io
 import json
 import multiprocessing
@@ -21,7 +22,7 @@ from typing import Any, Generic, Protocol, TypeVar, runtime_checkable
 import numpy as np
 import tensorflow_datasets as tfds
 
-from dgsct_jax import lock
+from dgsct_jax import lock, whole
 
 SHARD = 128  # clips in one file: the unit in which an interrupted build continues
 
@@ -84,7 +85,8 @@ def write(
   """Builds a data set in `out/<name>/<version>`, unless it exists, and returns that folder.
 
   The files that an interrupted build has finished are kept beside it and used by the next one. The
-  folder gets its name only when everything is written.
+  folder gets its name only when everything is written, the manifest last. While another process
+  builds it, this one waits.
 
   Args:
     workers: processes that read clips; with 0, this one does.
@@ -92,9 +94,14 @@ def write(
     beam_runner: name of an Apache Beam runner that reads and writes the files instead.
 
   Raises:
-    ValueError: clips cannot be read (all are listed), a split is empty, or the folder holds
-      something else.
+    ValueError: clips cannot be read (all are listed), a split is empty, the folder holds something
+      else or is damaged, or Beam is not installed.
+    OSError: the disk is full; what was finished is kept.
   """
+  if beam_runner and not importlib.util.find_spec('apache_beam'):
+    raise ValueError(
+      f"--beam_runner={beam_runner} needs Apache Beam: pip install 'dgsct_jax[beam]'."
+    )
   for split, clips in recipe.splits.items():
     if not clips:
       raise ValueError(f'{recipe.name} has no clips in the split {split!r}; nothing was written.')
@@ -103,35 +110,49 @@ def write(
   if not _is_built(folder, fingerprint):
     with lock.held(folder.parent / f'.{recipe.version}.lock', f'builds {folder}'):
       if not _is_built(folder, fingerprint):  # by the process that held the lock
-        _build(recipe, out, folder, fingerprint, workers, skip_bad, beam_runner)
+        _build(recipe, folder, fingerprint, workers, skip_bad, beam_runner)
   return folder
 
 
 def _is_built(folder: Path, fingerprint: str) -> bool:
-  """Whether the folder exists. Raises ValueError if it holds another data set."""
-  built = folder / 'recipe.json'
+  """Whether the folder exists. Raises ValueError if it holds another data set or is damaged."""
   if not folder.exists():
     return False
-  if not built.exists() or json.loads(built.read_text())['fingerprint'] != fingerprint:
+  try:
+    found = json.loads((folder / 'recipe.json').read_text())['fingerprint']
+  except (OSError, ValueError, TypeError, KeyError):
+    found = ''
+  if found != fingerprint:
     raise ValueError(
       f'{folder} was built from other clips or settings; remove it, or choose '
       'another output folder.'
     )
+  _check_whole(folder)
   return True
+
+
+def _check_whole(folder: Path) -> None:
+  """Raises ValueError if a built folder is no longer what it was."""
+  if (folder / whole.MANIFEST).exists():
+    fault = whole.fault(folder)
+  else:  # from before there were manifests
+    names = ('ids.json', 'skipped.json', 'remarks.json')
+    fault = next((f'{name} is missing' for name in names if not (folder / name).exists()), '')
+  if fault:
+    raise ValueError(f'{folder} is damaged: {fault}. Remove the folder and build it again.')
 
 
 def _build(
   recipe: Recipe,
-  out: str | os.PathLike,
   folder: Path,
   fingerprint: str,
   workers: int,
   skip_bad: bool,
   beam_runner: str | None,
 ) -> None:
-  for stale in folder.parent.glob(f'incomplete.*_{recipe.version}'):  # of a killed build
-    shutil.rmtree(stale)
   kept = folder.parent / f'unfinished-{recipe.version}-{fingerprint[:12]}'
+  built = kept / recipe.name / recipe.version
+  shutil.rmtree(built.parent, ignore_errors=True)  # of a killed build
   kept.mkdir(parents=True, exist_ok=True)
   for report in kept.glob('*.json'):
     if json.loads(report.read_text())['bad']:  # may have been repaired since
@@ -143,9 +164,14 @@ def _build(
   quiet = contextlib.redirect_stdout(io.StringIO())  # TFDS prints about a download
   with tempfile.TemporaryDirectory() as downloads, pool or contextlib.nullcontext(), quiet:
     config = tfds.download.DownloadConfig(beam_runner=beam_runner)
-    builder = _Builder(recipe, out, kept, fingerprint, skip_bad, pool)
+    builder = _Builder(recipe, kept, fingerprint, skip_bad, pool)
     builder.download_and_prepare(download_dir=downloads, download_config=config)
-  for done in folder.parent.glob(f'unfinished-{recipe.version}-*'):
+  whole.seal(built)
+  built.rename(folder)
+  for done in [
+    *folder.parent.glob(f'unfinished-{recipe.version}-*'),
+    *folder.parent.glob(f'incomplete.*_{recipe.version}'),  # of early versions
+  ]:
     shutil.rmtree(done)
 
 
@@ -153,9 +179,10 @@ def load(directory: str | os.PathLike, name: str, split: str) -> 'Records':
   """Opens one split of a built data set, its newest version.
 
   Raises:
-    ValueError: it does not exist; the message says how to build it.
+    ValueError: it does not exist; the message says how to build it. Or it is damaged.
   """
   newest = _newest(directory, name)
+  _check_whole(newest)
   builder = tfds.builder_from_directory(newest)
   if split not in builder.info.splits:
     raise ValueError(f'{newest} has no split {split!r}, only {sorted(builder.info.splits)}.')
@@ -237,7 +264,6 @@ class _Builder(tfds.core.ShardBasedBuilder, skip_registration=True):  # type: ig
   def __init__(
     self,
     recipe: Recipe,
-    out: str | os.PathLike,
     kept: Path,
     fingerprint: str,
     skip_bad: bool,
@@ -246,7 +272,7 @@ class _Builder(tfds.core.ShardBasedBuilder, skip_registration=True):  # type: ig
     self.name, self.VERSION = recipe.name, tfds.core.Version(recipe.version)
     self.recipe, self.kept, self.fingerprint = recipe, kept, fingerprint
     self.skip_bad, self.pool = skip_bad, pool
-    super().__init__(data_dir=os.fspath(out), file_format='array_record')
+    super().__init__(data_dir=os.fspath(kept), file_format='array_record')
 
   def _info(self) -> tfds.core.DatasetInfo:
     features = tfds.features.FeaturesDict(dict(self.recipe.features))
@@ -343,7 +369,7 @@ class _Shard:
       ids.append(entry.id)
       remarks += [(entry.id, text) for text in texts]
       yield entry.id, record
-    report.write_text(json.dumps({'ids': ids, 'bad': bad, 'remarks': remarks}))
+    whole.write(report, json.dumps({'ids': ids, 'bad': bad, 'remarks': remarks}))
     rate = len(self.entries) / (time.monotonic() - started)
     print(f'\r{self.title}: {rate:.1f} per second, {len(bad)} bad', file=sys.stderr, flush=True)
 
@@ -377,8 +403,18 @@ class _KeepingWriter(tfds.core.dataset_builder.writer_lib.ExampleWriter):
     kept = self.kept / Path(path).name
     if not kept.exists():
       part = kept.with_name(kept.name + '.part')
-      super().write(part, examples)
-      part.rename(kept)
+      try:
+        super().write(part, examples)
+        with part.open('rb') as file:
+          os.fsync(file.fileno())
+        part.rename(kept)
+      except RuntimeError as error:  # ArrayRecord's, of a full disk
+        raise OSError(
+          f'{kept.name} cannot be written ({error}). What was finished before it is kept: make'
+          ' room, and give the same command again.'
+        ) from error
+      finally:
+        part.unlink(missing_ok=True)
     Path(path).unlink(missing_ok=True)  # of an earlier attempt: Beam repeats failed ones
     try:
       os.link(kept, path)

@@ -1,10 +1,13 @@
 """A build is complete or not there, keeps its order, and says everything that is wrong."""
 
+import contextlib
 import dataclasses
+import importlib.util
 import json
 import multiprocessing
 import os
 import pickle
+import resource
 import signal
 import subprocess
 import sys
@@ -15,6 +18,7 @@ import numpy as np
 import pytest
 import tensorflow_datasets as tfds
 
+from dgsct_jax import whole
 from dgsct_jax.data import records
 
 
@@ -135,6 +139,99 @@ def test_a_killed_build_leaves_nothing_to_read_and_the_next_continues(tmp_path, 
   source = records.load(tmp_path / 'out', 'toy', 'train')
   assert [source[i]['id'] for i in range(10)] == [f't{i}' for i in range(10)]
   assert sorted(path.name for path in (tmp_path / 'out/toy').iterdir()) == ['1.0.0']
+
+
+@dataclasses.dataclass(frozen=True)
+class Large:
+  """100 kB of noise for each clip."""
+
+  def __call__(self, entry):
+    noise = np.random.default_rng(int(entry.id[1:])).bytes(100_000)
+    return {'id': entry.id, 'frames': [noise], 'wave': np.zeros(5, np.int16)}
+
+
+@contextlib.contextmanager
+def full_disk(size):
+  """No file can grow beyond this size."""
+  before = resource.getrlimit(resource.RLIMIT_FSIZE)
+  resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+  try:
+    yield
+  finally:
+    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def test_a_full_disk_is_one_error_and_the_next_build_goes_on(tmp_path, small_shards):
+  entries = [Entry(f't{i}') for i in range(6)]
+  recipe = dataclasses.replace(make(tmp_path, entries), read=Large())
+  with full_disk(150_000), pytest.raises(OSError, match='00000-of-00002 cannot be written.*room'):
+    records.write(recipe, tmp_path / 'out')
+  assert not list(tmp_path.rglob('*.part')) and not (tmp_path / 'out/toy/1.0.0').exists()
+  folder = records.write(recipe, tmp_path / 'out')
+  assert [path.name for path in folder.parent.iterdir()] == ['1.0.0']
+  source = records.load(tmp_path / 'out', 'toy', 'train')
+  assert source[5]['frames'] == Large()(Entry('t5'))['frames']
+
+
+@pytest.mark.parametrize(
+  'place, name', [(tfds.core.DatasetInfo, 'write_to_directory'), (whole, 'seal')]
+)
+def test_a_full_disk_at_the_end_of_a_build_leaves_no_folder(tmp_path, monkeypatch, place, name):
+  def full(*args, **kwargs):
+    raise OSError(28, 'No space left on device')
+
+  monkeypatch.setattr(place, name, full)
+  recipe = make(tmp_path, [Entry('t0')])
+  with pytest.raises(OSError, match='No space left'):
+    records.write(recipe, tmp_path / 'out')
+  monkeypatch.undo()
+  assert not (tmp_path / 'out/toy/1.0.0').exists()
+  folder = records.write(recipe, tmp_path / 'out')
+  assert recipe.read.log() == ['t0', 'v0', 'v1']  # what was read is kept
+  assert [path.name for path in folder.parent.iterdir()] == ['1.0.0']
+
+
+def test_of_two_builders_at_once_one_waits_and_nothing_is_missing(tmp_path):
+  code = (
+    'import sys; from tests.data import test_records as t; from pathlib import Path;'
+    't.records.SHARD = 4; folder = Path(sys.argv[1]);'
+    't.records.write(t.make(folder, [t.Entry(f"t{i}") for i in range(40)]), folder / "out")'
+  )
+  command = [sys.executable, '-c', code, str(tmp_path)]
+  both = [subprocess.Popen(command, cwd=Path(__file__).parents[2]) for _ in range(2)]
+  assert [process.wait(120) for process in both] == [0, 0]
+  (folder,) = (tmp_path / 'out/toy').iterdir()
+  assert json.loads((folder / 'skipped.json').read_text()) == [] and not whole.fault(folder)
+  assert len((tmp_path / 'log').read_text().split()) == 42  # each clip was read once
+
+
+def test_a_built_folder_says_what_is_missing_in_it(tmp_path):
+  recipe = make(tmp_path, [Entry('t0')])
+  folder = records.write(recipe, tmp_path / 'out')
+  (folder / 'skipped.json').unlink()
+  for call in (
+    lambda: records.write(recipe, tmp_path / 'out'),
+    lambda: records.load(tmp_path / 'out', 'toy', 'train'),
+  ):
+    with pytest.raises(ValueError, match='1.0.0 is damaged: skipped.json is missing. Remove'):
+      call()
+  (folder / whole.MANIFEST).unlink()
+  with pytest.raises(ValueError, match='is damaged: skipped.json is missing'):
+    records.write(recipe, tmp_path / 'out')
+
+
+def test_a_folder_from_before_there_were_manifests_is_used(tmp_path):
+  recipe = make(tmp_path, [Entry('t0')])
+  folder = records.write(recipe, tmp_path / 'out')
+  (folder / whole.MANIFEST).unlink()
+  assert records.write(recipe, tmp_path / 'out') == folder
+  assert len(records.load(tmp_path / 'out', 'toy', 'train')) == 1
+
+
+def test_beam_without_beam_names_the_extra(tmp_path, monkeypatch):
+  monkeypatch.setattr(importlib.util, 'find_spec', lambda name: None)
+  with pytest.raises(ValueError, match=r"--beam_runner=x needs Apache Beam: pip .*\[beam\]'"):
+    records.write(make(tmp_path, [Entry('t0')]), tmp_path / 'out', beam_runner='x')
 
 
 def test_processes_build_the_same_as_one(tmp_path):
