@@ -182,7 +182,7 @@ def test_an_error_of_the_user_is_one_paragraph_and_debug_shows_where_it_is_from(
   wrong = f'--workdir={tmp_path}/run', '--config.optim.lr=-1.0'
   told = command(*wrong)
   assert told.returncode == 1 and 'Traceback' not in told.stderr
-  assert told.stderr.splitlines()[-1].startswith('error: config.optim.lr=-1.0 and')
+  assert 'config.optim.lr=-1.0; give a finite number above 0' in told.stderr
   shown = command(*wrong, '--debug')
   assert shown.returncode == 1 and 'Traceback' in shown.stderr
   nothing = command(f'--workdir={tmp_path}/run', '--config.trainable=()')
