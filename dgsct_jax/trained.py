@@ -62,7 +62,7 @@ def read_config(
       model is missing, damaged or altered.
   """
   if published.is_one(workdir):
-    config = checkpoint.config_of(published.about(workdir))
+    config = checkpoint.config_of(published.read(workdir))
     config.init.all = str(workdir / published.WEIGHTS)
   else:
     config = checkpoint.config_of(checkpoint.read_run(*checkpoint.find(workdir, step=step)))
@@ -113,8 +113,7 @@ def load(
       changed.
   """
   if published.is_one(workdir):
-    step = published.about(workdir)['step']
-    return dataclasses.replace(untrained(config, task, mesh), step=step)
+    return dataclasses.replace(untrained(config, task, mesh), step=published.step(workdir))
   task, mesh = task or registry.build(config), mesh or sharding.make_mesh((-1, 1))
   manager, step = checkpoint.find(workdir, task.primary, step)
   layout = states.layout(task.model, task.inputs.spec, config, mesh)

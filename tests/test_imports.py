@@ -95,7 +95,7 @@ ALLOWED = {
   'dgsct_jax.writer': TREES | {'tensorboardX', 'dgsct_jax.whole'},
   'dgsct_jax.checkpoint': TREES | {'orbax', 'dgsct_jax.whole'},
   'dgsct_jax.hub': {'huggingface_hub'},
-  'dgsct_jax.published': {'dgsct_jax.hub'},
+  'dgsct_jax.published': {'dgsct_jax.hub', 'dgsct_jax.whole'},
   'dgsct_jax.weights': {'safetensors', 'dgsct_jax.convert', 'dgsct_jax.hub'},
   'dgsct_jax.state': TREES | {'safetensors', 'dgsct_jax.models.lazy', 'dgsct_jax.weights'},
   'dgsct_jax.figures': DRAWING | {'dgsct_jax.models.mel'},

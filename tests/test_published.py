@@ -6,7 +6,7 @@ import shutil
 import numpy as np
 import pytest
 
-from dgsct_jax import predict, published, train, trained
+from dgsct_jax import predict, published, train, trained, whole
 from dgsct_jax.convert import __main__ as convert
 from tests import clips, tiny
 from tests.test_trained import clip
@@ -34,9 +34,9 @@ def test_it_gives_the_outputs_of_the_run(run, folder):
 
 
 def test_it_holds_all_that_it_needs_and_nothing_of_the_machine(run, folder, tmp_path):
-  assert {path.name for path in folder.iterdir()} == {*published.FILES, published.MANIFEST}
+  assert {path.name for path in folder.iterdir()} == {*published.FILES, whole.MANIFEST}
   assert (folder / 'classes.txt').read_text().splitlines()[0] == 'Church bell'
-  about = published.about(folder)
+  about = published.read(folder)
   assert about['config']['trainable'] == [] and about['weights'].keys() == {'visual', 'audio'}
   for path in folder.iterdir():
     assert str(run.parent).encode() not in path.read_bytes(), path.name
@@ -76,14 +76,14 @@ def test_a_model_of_the_hub_is_fetched_by_its_manifest(folder, monkeypatch):
 
   monkeypatch.setattr(published.hub, 'beside', beside)
   assert published.fetch('hf://me/dogs') == folder
-  assert {name for _, name in asked} == {*published.FILES, published.MANIFEST}
+  assert {name for _, name in asked} == {*published.FILES, whole.MANIFEST}
   assert published.fetch('~/dogs').is_absolute()
 
 
 @pytest.mark.parametrize('name', published.FILES)
 def test_what_was_damaged_or_lost_is_refused(folder, tmp_path, name, capfd):
   for change, told in (
-    (lambda path: path.write_bytes(path.read_bytes()[:-1] + b'?'), 'damaged or altered'),
+    (lambda path: path.write_bytes(path.read_bytes()[:-1] + b'?'), 'is not what was written'),
     (lambda path: path.unlink(), 'is missing'),
   ):
     copy = shutil.copytree(folder, tmp_path / told.replace(' ', '_'))
@@ -96,13 +96,14 @@ def test_what_was_damaged_or_lost_is_refused(folder, tmp_path, name, capfd):
 
 
 @pytest.mark.parametrize(
-  'text',
-  ['', '[]', '{"files": {}}', '{"files": {"config.json": "0", "../model.safetensors": "0"}}'],
+  'text', ['', '[]', '{}', '{"config.json": 0, "model.safetensors": 0, "../README.md": 0}']
 )
 def test_a_manifest_lists_known_files_alone(folder, tmp_path, text):
   copy = shutil.copytree(folder, tmp_path / 'copy')
-  (copy / published.MANIFEST).write_text(text)
-  with pytest.raises(ValueError, match='is no manifest of a published model'):
+  (copy / whole.MANIFEST).write_text(text)
+  with pytest.raises(
+    ValueError, match=r'manifest\.json (cannot be read|lists).*Fetch the folder again'
+  ):
     trained.read_config(copy)
 
 

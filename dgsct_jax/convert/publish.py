@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from dgsct_jax import checkpoint, published, trained, tree
+from dgsct_jax import checkpoint, published, trained, tree, whole
 from dgsct_jax.convert import read
 from dgsct_jax.convert.table import VERSION
 from dgsct_jax.data import datasets
@@ -30,7 +30,7 @@ def publish(workdir: Path, out: Path, dtype: str = 'float32') -> str:
   if out.exists():
     raise ValueError(f'{out} exists; name a new folder.')
   model = trained.load(workdir, trained.read_config(workdir))
-  run = checkpoint.read_run(checkpoint.find(workdir, ''), model.step)
+  run = checkpoint.read_run(*checkpoint.find(workdir, step=model.step))
   variables = {
     path: np.asarray(leaf).astype(dtype)
     for path, leaf in tree.flatten(model.variables.joined).items()
@@ -57,7 +57,7 @@ def publish(workdir: Path, out: Path, dtype: str = 'float32') -> str:
       if names:
         (folder / published.CLASSES).write_text('\n'.join(names) + '\n')
       (folder / published.CARD).write_text(card(out.name, model, about, names))
-      published.seal(folder)
+      whole.seal(folder)
       os.replace(folder, out)
   except OSError as error:
     raise ValueError(f'{out} cannot be written: {error}.') from error
