@@ -141,8 +141,8 @@ def use(
   config.init.visual = 'random' if visual == 'vit' else f'package:visual_{source}.safetensors'
   if audio != 'shared':
     config.init.audio = f'package:audio_{source}.safetensors'
-  config.model.visual = dict({'swin_v2': VISUAL, 'vit': VIT}[visual])
-  config.model.audio = dict({'htsat': AUDIO, 'shared': SHARED}[audio])
+  config.model.visual = of_kind(visual, swin_v2=VISUAL, vit=VIT)
+  config.model.audio = of_kind(audio, htsat=AUDIO, shared=SHARED)
   config.model.remat = 'none'
   config.data.update(
     {
@@ -179,11 +179,21 @@ def tiny_encoders(config: ml_collections.ConfigDict) -> None:
   config.init.visual = 'random'
   if audio != 'shared':
     config.init.audio = 'random'
-  config.model.visual = dict({'swin_v2': TINY_VISUAL, 'vit': TINY_VIT}[visual])
-  config.model.audio = dict({'htsat': TINY_AUDIO, 'shared': TINY_SHARED}[audio])
+  config.model.visual = of_kind(visual, swin_v2=TINY_VISUAL, vit=TINY_VIT)
+  config.model.audio = of_kind(audio, htsat=TINY_AUDIO, shared=TINY_SHARED)
 
 
 def kinds(config: ml_collections.ConfigDict) -> tuple[str, str]:
   """Of both encoders; DG-SCT's where the config names none."""
   named = [config.model.get(stream, {}).get('kind') for stream in ('visual', 'audio')]
   return named[0] or 'swin_v2', named[1] or 'htsat'
+
+
+def of_kind(kind: str, **encoders: Mapping[str, Any]) -> dict[str, Any]:
+  """The fields of the encoder of a kind. Raises ValueError if there is none."""
+  if kind not in encoders:
+    raise ValueError(
+      f'There is a toy encoder of the kinds {", ".join(encoders)}, none of {kind!r}; set the fields'
+      ' of a small one in your config.'
+    )
+  return dict(encoders[kind])

@@ -1,10 +1,11 @@
-"""The house holds a task that it does not know: which seconds of a clip sound.
+"""The house holds a task, a backbone and a data set of files that it does not know.
 
-A task of the package is these files: `models/heads/NAME.py` (here `Ear`), `tasks/NAME.py` (`build`
-and what is below it), one line in `tasks/registry.py`, `configs/NAME.py` (`get_config`); with data
-of its own also `data/datasets/NAME.py` (`Clips`, `KIND`) and one line in
-`data/datasets/__init__.py`. Nothing else: here the two lines are `register`, and the package is as
-it was.
+The task: which seconds of a clip sound. A task of the package is these files:
+`models/heads/NAME.py` (here `Ear`), `tasks/NAME.py` (`build` and what is below it), one line in
+`tasks/registry.py`, `configs/NAME.py` (`get_config`); with data of its own also
+`data/datasets/NAME.py` (`Clips`, `KIND`) and one line in `data/datasets/__init__.py`. Nothing else:
+here the two lines are `register`, and the package is as it was. The backbone has a line in
+`models.VISUAL` and one in `convert.sources.SOURCES`, the data set of files one in `KINDS`.
 """
 
 import dataclasses
@@ -15,17 +16,35 @@ import sys
 import textwrap
 from pathlib import Path
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+import safetensors.numpy
+import tensorflow_datasets as tfds
 from flax import linen as nn
 
-from configs import common
-from dgsct_jax import evaluate, predict, train
-from dgsct_jax.data import clips, datasets, media, transforms
+from configs import ave, common
+from dgsct_jax import evaluate, models, predict, train, trained, tree
+from dgsct_jax.convert import __main__ as convert
+from dgsct_jax.convert import sources, table
+from dgsct_jax.data import (
+  clips,
+  cut,
+  datasets,
+  doctor,
+  files,
+  inspect,
+  media,
+  prepare,
+  records,
+  transforms,
+)
+from dgsct_jax.data import kind as kinds
 from dgsct_jax.data.kind import Kind
 from dgsct_jax.data.pipeline import Dataset
+from dgsct_jax.models.layers import Dense, LayerNorm, PatchEmbed, Stage, run_stages
 from dgsct_jax.tasks import registry, views
 from dgsct_jax.tasks.task import Inputs, Task, View, floats, integers, mean_over_clips, share
 from dgsct_jax.tracks import Frames, Spectrum, Steps
@@ -210,3 +229,171 @@ def test_it_is_timed():
   )
   assert timed.returncode == 0, timed.stderr[-3000:]
   assert 'forward: ' in timed.stdout and 'training step: ' in timed.stdout
+
+
+# A backbone, and the files that its weights come from.
+
+
+class MixerBlock(nn.Module):
+  tokens: int
+  width: int
+
+  def setup(self):
+    self.norm1, self.norm2 = LayerNorm(), LayerNorm()
+    self.across, self.within = Dense(self.tokens), Dense(self.width)
+
+  def attend(self, x, train):
+    return x + self.across(self.norm1(x).swapaxes(1, 2)).swapaxes(1, 2)
+
+  def feed_forward(self, x, train):
+    return x + self.within(self.norm2(x))
+
+  def __call__(self, x, train):
+    return self.feed_forward(self.attend(x, train), train)
+
+
+class Mixer(nn.Module):
+  """Patches of 8 pixels, one stage."""
+
+  image: int = 32
+  width: int = 8
+  depths: tuple[int, ...] = (1,)
+  pixels: tuple = ((0.5,) * 3, (0.5,) * 3)
+  drop_path: float = 0.0
+  remat: bool = False
+  dtype: str = 'float32'
+
+  def setup(self):
+    block = lambda i: MixerBlock((self.image // 8) ** 2, self.width)
+    self.embed, self.norm = PatchEmbed(self.width, 8), LayerNorm()
+    self.stages = [Stage(depth, block) for depth in self.depths]
+
+  def stem(self, x, train=False):
+    return self.embed(x)
+
+  def body(self, x, train=False):
+    return run_stages(self.stages, x, train)
+
+  def __call__(self, x, train=False):
+    return self.norm(self.body(self.stem(x, train), train))
+
+  @nn.nowrap
+  def place(self, weights):
+    return weights.reshape(-1, self.image // 8, self.image // 8)
+
+
+MIXER = (
+  ('patches', 'embed/proj', table.CONV),
+  ('patches_norm', 'embed/norm', table.NORM),
+  ('mixer.#.norm1', 'stages_0/blocks_#/norm1', table.NORM),
+  ('mixer.#.across', 'stages_0/blocks_#/across', table.DENSE),
+  ('mixer.#.norm2', 'stages_0/blocks_#/norm2', table.NORM),
+  ('mixer.#.within', 'stages_0/blocks_#/within', table.DENSE),
+  ('norm', 'norm', table.NORM),
+)
+MIXER_SHAPES = table.targets(Mixer(), jax.ShapeDtypeStruct((1, 32, 32, 3), np.float32))
+
+
+def plan(state, hint=''):
+  if 'patches.weight' not in state:
+    raise ValueError('No Mixer in this file: it has no patches.weight.')
+  return table.Plan('ours', 'custom', state, MIXER, MIXER_SHAPES)
+
+
+def test_a_backbone_meets_the_sound_with_the_weights_of_its_file(tmp_path, monkeypatch, capsys):
+  monkeypatch.setitem(models.VISUAL, 'mixer', lambda variant, **fields: Mixer(**fields))
+  monkeypatch.setitem(sources.SOURCES, 'mixer', sources.Source(plan))
+  monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path))
+  rng = np.random.default_rng(0)
+  ours = {name: rng.normal(size=x).astype(np.float32) for name, x in MIXER_SHAPES.items()}
+  theirs = {name: np.array(x, order='C') for name, x in table.export(ours, MIXER).items()}
+  safetensors.numpy.save_file(theirs, tmp_path / 'mixer.safetensors')
+  config = ave.get_config('tiny')
+  config.model.visual = {'kind': 'mixer', 'variant': 'custom', 'image': 32}
+  config.model.audio.update(depths=(1,), heads=(2,))
+  config.init.visual, config.trainable = str(tmp_path / 'mixer.safetensors'), ()
+  model = trained.untrained(config)
+  assert 'mixer, converted and kept' in capsys.readouterr().out
+  found = tree.flatten(model.variables.joined['params']['encoder']['visual'])
+  for name, x in ours.items():
+    np.testing.assert_array_equal(found[name.removeprefix('params/')], x)
+  spec = model.task.inputs.spec
+  clip = {name: np.ones((1, *x.shape), x.dtype) for name, x in spec.items()}
+  outputs = model(clip | {'valid': np.ones(1, np.float32)})
+  assert outputs['visual_map'].shape == (1, 10, 16)
+  assert model.task.model.encoder.visual.place(outputs['visual_map'][0]).shape == (10, 4, 4)
+  del theirs['norm.bias']
+  safetensors.numpy.save_file(theirs, tmp_path / 'less.safetensors')
+  command = ['mixer', str(tmp_path / 'less.safetensors'), str(tmp_path / 'out.safetensors')]
+  assert convert.main(command) == 1
+  assert 'norm.bias: missing in the file' in capsys.readouterr().err
+
+
+# A data set of files: clips/NAME.mkv, and their splits and classes in labels.csv.
+
+EVENTS = ('beep', 'flash')
+
+
+@dataclasses.dataclass(frozen=True)
+class Entry:
+  id: str
+  event: int
+  video: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Read:
+  rate: int
+
+  def __call__(self, entry):
+    frames, wave = cut.read_clip(entry.video, entry.id, clips.middles(T), self.rate, SIZE)
+    return {
+      'id': entry.id,
+      'frames': frames,
+      'wave': wave,
+      'label': np.full(T, entry.event, np.int32),
+    }
+
+
+def recipe(source, *, rate=RATE):
+  root = cut.find_root(source, 'beeps', 'labels.csv')
+  splits = {}
+  for row in files.columns(root / 'labels.csv', 3):
+    name, split, event = row.fields.values()
+    if event not in EVENTS:
+      raise row.fail(f'{event!r} is none of the events {", ".join(EVENTS)}')
+    entry = Entry(name, EVENTS.index(event), str(root / 'clips' / f'{name}.mkv'))
+    splits.setdefault(split, []).append(entry)
+  features = {
+    'id': tfds.features.Text(),
+    'frames': records.IMAGES,
+    'wave': records.wave(T * rate),
+    'label': tfds.features.Tensor(shape=(T,), dtype=np.int32),
+  }
+  listed = {'classes.txt': '\n'.join(EVENTS)}
+  return records.Recipe('beeps', '1.0.0', features, splits, Read(rate), listed)
+
+
+def test_a_data_set_is_examined_built_shown_and_read(tmp_path, monkeypatch, capsys):
+  kind = dataclasses.replace(KIND, classes=lambda fields: EVENTS, recipe=recipe, load=kinds.load)
+  monkeypatch.setitem(datasets.KINDS, 'beeps', kind)
+  (tmp_path / 'clips').mkdir()
+  rows = []
+  for i, split in enumerate(('train', 'val', 'test')):
+    path = tmp_path / f'clips/clip{i}.mkv'
+    made.write(path, made.counter(30, step=3 + i), np.arange(30) / 10, made.tone(8000, T), 8000)
+    rows.append(f'clip{i},{split},{EVENTS[i % 2]}')
+  (tmp_path / 'labels.csv').write_text('\n'.join(rows))
+  source = ['beeps', f'--source={tmp_path}', '--workers=0']
+  assert doctor.main(source) == 0
+  assert 'val: 1 listed, 1 usable' in capsys.readouterr().out
+  assert prepare.main([*source, f'--out={tmp_path}']) == 0
+  shown = ['beeps', f'--dir={tmp_path}', f'--rate={RATE}', f'--out={tmp_path}/page.html']
+  assert inspect.main(shown) == 0
+  config = get_config()
+  config.data.update(kind='beeps', name='beeps', dir=str(tmp_path))
+  with train.read_batches(registry.build(config).data('val'), config) as batches:
+    assert next(batches)['label'].tolist() == [[1] * T] * config.data.batch
+  (tmp_path / 'labels.csv').write_text('clip0,train,bang')
+  assert doctor.main(source) == 1
+  assert "labels.csv, line 1: 'bang' is none of the events" in capsys.readouterr().err

@@ -87,7 +87,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     description=__doc__,
     formatter_class=argparse.RawDescriptionHelpFormatter,
   )
-  parser.add_argument('name', choices=prepare.NAMES)
+  parser.add_argument('name', choices=prepare.names())
   parser.add_argument(
     '--source', type=os.path.expanduser, required=True, help='folder of the files'
   )

@@ -19,18 +19,16 @@ import tensorflow_datasets as tfds
 
 from dgsct_jax.data import datasets, records
 
-NAMES = tuple(name for name, kind in datasets.KINDS.items() if kind.recipe)
-
 
 def main(arguments: Sequence[str] | None = None) -> int:
   """Runs the command; returns its exit status."""
   parser = argparse.ArgumentParser(
     prog='python -m dgsct_jax.data.prepare', description=str(__doc__).splitlines()[0]
   )
-  names = parser.add_subparsers(dest='name', required=True, metavar='NAME')
-  for name in NAMES:
+  subparsers = parser.add_subparsers(dest='name', required=True, metavar='NAME')
+  for name in names():
     about = str(sys.modules[recipe_of(name).__module__].__doc__)
-    one = names.add_parser(
+    one = subparsers.add_parser(
       name,
       help=about.splitlines()[0],
       description=about,
@@ -69,10 +67,15 @@ def summary(folder: Path) -> str:
   return '\n'.join(lines)
 
 
+def names() -> tuple[str, ...]:
+  """The data sets that are built from files."""
+  return tuple(name for name, kind in datasets.KINDS.items() if kind.recipe)
+
+
 def recipe_of(name: str) -> Callable[..., records.Recipe]:
-  """The recipe of one of `NAMES`."""
+  """The recipe of one of `names()`."""
   recipe = datasets.KINDS[name].recipe
-  assert recipe is not None  # by the definition of NAMES
+  assert recipe is not None  # by the definition of names
   return recipe
 
 

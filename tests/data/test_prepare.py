@@ -45,7 +45,7 @@ def test_a_wrong_folder_is_an_error_without_a_traceback(tmp_path, capsys):
   assert 'There is no Annotations.txt' in capsys.readouterr().err
 
 
-@pytest.mark.parametrize('name', prepare.NAMES)
+@pytest.mark.parametrize('name', prepare.names())
 def test_help_names_the_rules_that_can_be_changed(name, capsys):
   with pytest.raises(SystemExit) as exit:
     prepare.main([name, '--help'])
