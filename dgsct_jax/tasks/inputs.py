@@ -61,7 +61,7 @@ def class_names(config: ml_collections.ConfigDict) -> tuple[str, ...]:
   names, classes = datasets.of(config.data).classes(config.data), config.model.head.classes
   if len(names) != classes:
     raise ValueError(
-      f'config.model.head.classes is {classes}; the data set {config.data.name} has {len(names)}'
-      ' classes.'
+      f'config.model.head.classes is {classes}; the data set {config.data.kind} has {len(names)}'
+      f' classes. Set config.model.head.classes={len(names)}.'
     )
   return names

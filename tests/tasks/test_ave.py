@@ -365,7 +365,7 @@ def test_rematerialisation_changes_no_parameter():
   [
     ({'model.head.gate_loss': 'sigmoid'}, "gate_loss is 'sigmoid'; set 'logits' or 'probability'"),
     ({'model.head.classes': 5}, 'classes is 5; the data set ave has 28'),
-    ({'task': 'dance'}, "config.task is 'dance'; choose one of ave,"),
+    ({'task': 'dance'}, "config.task is 'dance'; choose one of .*ave,"),
   ],
 )
 def test_settings_that_fit_nothing_are_refused(changes, message):

@@ -371,7 +371,7 @@ def test_wrong_fields_are_refused_with_what_is_right(folder):
   for name, value, told in (
     ('assign', 'firm', "head.assign is 'firm'; choose one of .'soft', 'hard'"),
     ('motion', True, "head.motion is True; choose one of .'r2plus1d_18', 'none'"),
-    ('classes', 9, 'head.classes is 9; the data set parsing_shapes_tiny has 8 classes'),
+    ('classes', 9, 'head.classes is 9; the data set scenes has 8 classes'),
   ):
     values = config(folder)
     values.model.head = values.model.head.to_dict() | {name: value}
