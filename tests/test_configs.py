@@ -1,6 +1,7 @@
 """Every config and variant builds its task, and every field of a config is read by someone."""
 
 import contextlib
+import functools
 import importlib
 import itertools
 import os
@@ -219,34 +220,37 @@ def scores(config: ConfigDict) -> list[float]:
 
 @pytest.fixture(scope='module')
 def read(tmp_path_factory):
-  """For each config, its fields, those that were read in two steps, and the losses of these."""
-  found, folder = {}, tmp_path_factory.mktemp('data')
-  with pytest.MonkeyPatch.context() as patch:
-    for name in NAMES:
-      config = small(name, folder)
-      with noted(config, patch) as names:
-        losses = two_steps(config) if config.trainable else scores(config)
-      own, seen = set(), set(names)
-      for variant in variants(name):  # Some fields count in some variants only.
-        other = get_config(name, *filter(None, [variant]))
-        own |= settings.fields(other).keys()
-        other.data.dir = str(folder / 'nowhere')
-        with noted(other, patch) as names:
-          task = registry.build(other)
-          if 'source' not in other.data:  # else the whole data set would be composed
-            with pytest.raises(ValueError):
-              task.data('train')
-          elif 'data.seed' not in seen:
-            other.data.update(dir=str(folder / 'few'), clips={'train': 1, 'val': 1, 'test': 1})
+  """For a config, its fields, those that were read in two steps, and the losses of these."""
+  folder = tmp_path_factory.mktemp('data')
+
+  @functools.cache
+  def of(name: str) -> tuple[set[str], set[str], list[float]]:
+    config = small(name, folder)
+    with noted(config, patch) as names:
+      losses = two_steps(config) if config.trainable else scores(config)
+    own, seen = set(), set(names)
+    for variant in variants(name):  # Some fields count in some variants only.
+      other = get_config(name, *filter(None, [variant]))
+      own |= settings.fields(other).keys()
+      other.data.dir = str(folder / 'nowhere')
+      with noted(other, patch) as names:
+        task = registry.build(other)
+        if 'source' not in other.data:  # else the whole data set would be composed
+          with pytest.raises(ValueError):
             task.data('train')
-        seen |= names
-      found[name] = own, seen, losses
-  return found
+        elif 'data.seed' not in seen:
+          other.data.update(dir=str(folder / 'few'), clips={'train': 1, 'val': 1, 'test': 1})
+          task.data('train')
+      seen |= names
+    return own, seen, losses
+
+  with pytest.MonkeyPatch.context() as patch:
+    yield of
 
 
 @pytest.mark.parametrize('name', NAMES)
 def test_two_steps_on_the_data_of_a_config_are_finite(read, name):
-  _, _, losses = read[name]
+  _, _, losses = read(name)
   assert len(losses) > 1 and all(np.isfinite(losses))
   assert losses[0] != losses[1] or not get_config(name).trainable
 
@@ -262,13 +266,13 @@ def test_another_system_takes_two_steps_in_a_task(name, system, tmp_path):
 
 @pytest.mark.parametrize('name', NAMES)
 def test_every_field_of_its_own_is_read(read, name):
-  own, seen, _ = read[name]
+  own, seen, _ = read(name)
   unread = own - seen - settings.fields(common.get_config()).keys() - OF_ANOTHER.get(name, set())
   assert not unread, f'nobody reads {sorted(unread)} of configs/{name}.py'
 
 
 def test_every_field_that_all_have_is_read(read):
-  seen = set().union(*(seen for _, seen, _ in read.values()))
+  seen = set().union(*(read(name)[1] for name in NAMES))
   assert settings.fields(common.get_config()).keys() - seen == OF_TRAINING
 
 
