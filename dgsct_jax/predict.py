@@ -7,6 +7,8 @@ The model is that of a run, or of a config that trains nothing. The prediction i
 written to a folder for each file, by default RUN/predictions/clip.mp4 or predictions/clip.mp4:
 
   NAME.json     the prediction, with notes on the file; NAME depends on the task: events, answers
+  NAME.csv      what is told of each second, for a spreadsheet
+  NAME.vtt      the events as subtitles (WebVTT)
   timeline.png  frames, sound, attention and prediction on one time axis
   film.mp4      the video with its sound, the visual attention drawn over it
 
@@ -24,7 +26,7 @@ import ast
 import json
 import operator
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +35,7 @@ import ml_collections
 import numpy as np
 from PIL import Image
 
-from dgsct_jax import figures, film, published, trained, whole
+from dgsct_jax import figures, film, published, seconds, trained, whole
 from dgsct_jax.data import clips, files, media
 from dgsct_jax.data.cut import VIDEOS
 from dgsct_jax.data.transforms import Example
@@ -47,13 +49,18 @@ MEDIA = (*VIDEOS, *SOUNDS)
 
 
 def look(
-  model: Trained, path: Path, asked: Sequence[str] = (), question: Example | None = None
+  model: Trained,
+  path: Path,
+  asked: Sequence[str] = (),
+  question: Example | None = None,
+  tell: Callable[[float], None] = lambda share: None,
 ) -> tuple[clips.File, View]:
   """Runs the model on a file: the file as the model gets it, and the view of the outputs.
 
   Args:
     asked: what the user typed.
     question: the part of the model's input that `ask` makes of it.
+    tell: gets the share of the file that is done, after each batch.
 
   Raises:
     MediaError, ValueError, OSError: the file cannot be used.
@@ -67,6 +74,7 @@ def look(
     real = batch['valid'] > 0
     outputs.append({name: values[real] for name, values in model(batch).items()})
     thumbnails += pictures
+    tell(len(thumbnails) / len(file.windows))
   joined = {name: np.concatenate([part[name] for part in outputs]) for name in outputs[0]}
   return file, model.task.show(file.shown(thumbnails, asked), joined)
 
@@ -108,7 +116,7 @@ def _batches(
 def write(
   file: clips.File, view: View, folder: Path, about: dict[str, Any], lines: Path | None = None
 ) -> dict[str, Any]:
-  """Writes the timeline, for a video the film, and last the JSON, which tells that all is there.
+  """Writes tables, the timeline, for a video the film, and last the JSON: then all is there.
 
   All of it or nothing: an error leaves what was there before.
 
@@ -122,9 +130,12 @@ def write(
   Raises:
     OSError, av.FFmpegError: a result cannot be written.
   """
+  table, cues = seconds.table(view, file.starts), seconds.cues(view, file.starts, file.seconds)
   record = {'file': media.printable(file.path), 'seconds': file.seconds, 'notes': file.notes}
   record |= about | view.record
   with whole.beside(folder) as part:
+    (part / f'{view.name}.csv').write_text(seconds.csv(table), encoding='utf-8')
+    (part / f'{view.name}.vtt').write_text(seconds.webvtt(cues), encoding='utf-8')
     if view.tracks:
       figures.draw(view.tracks, view.title).savefig(part / 'timeline.png')
     if file.length.pictures:
@@ -198,12 +209,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     help='of the config, as in --set "model.head.picture=a drawing of a {}."',
   )
   given = parser.parse_args(argv)
-  about: dict[str, Any]
   try:
     asked = given.question + (_lines(given.questions) if given.questions else [])
     if given.workdir:
       given.workdir = published.fetch(given.workdir)
-    config = settings(given)
+    config = settings(given.workdir, given.config, given.init, given.set, given.step)
+    if given.classes or given.classes_from:
+      name_classes(
+        config, _lines(given.classes_from) if given.classes_from else given.classes.split(',')
+      )
     task = registry.build(config)
     question = ask(task, asked)  # before the weights are read, which takes longer
     paths = [path for path in given.files for path in in_folder(path)]
@@ -211,11 +225,7 @@ def main(argv: Sequence[str] | None = None) -> int:
       _check_stems(paths)
     if given.step is not None and not given.workdir:
       raise ValueError(f'--from={given.step} is the step of a run: give its --workdir.')
-    if given.workdir:
-      model = trained.load(given.workdir, config, task, step=given.step)
-      about = {'workdir': str(given.workdir), 'step': model.step}
-    else:
-      model, about = trained.untrained(config, task), {'config': given.config}
+    model, about = load(given.workdir, given.config, config, task, given.step)
   except (OSError, ValueError) as error:
     parser.exit(1, f'error: {error}\n')
   of_run = given.workdir and not published.is_one(given.workdir)
@@ -230,7 +240,7 @@ def main(argv: Sequence[str] | None = None) -> int:
       print(f'{i + 1} of {len(paths)}', flush=True)
     try:
       file, view = look(model, path, asked, question)
-      print('\n'.join(_report(file, view)), flush=True)
+      print('\n'.join(report(file, view)), flush=True)
       if given.masks:
         write_masks(file, view, given.masks)
       write(file, view, folder, about, lines)
@@ -255,30 +265,61 @@ def in_folder(path: Path) -> list[Path]:
   return found
 
 
-def settings(given: argparse.Namespace) -> ml_collections.ConfigDict:
-  """The config that the arguments name, with what they change in it.
+def settings(
+  workdir: Path | None,
+  name: str | None,
+  init: Sequence[str] = (),
+  fields: Sequence[str] = (),
+  step: int | None = None,
+) -> ml_collections.ConfigDict:
+  """The config of a run, or the one of that name, with what is changed in it.
+
+  Args:
+    name: 'FILE[:VARIANT]', if there is no `workdir`.
+    init: 'NAME=FILE', where converted weights are now. fields: 'FIELD=VALUE', of the config.
+    step: of the checkpoint of a run; None: the latest.
 
   Raises:
     ValueError: there is no such config, or no such field in it.
   """
-  if given.workdir:
-    config = trained.read_config(given.workdir, step=given.step)
+  if workdir:
+    config = trained.read_config(workdir, step=step)
   else:
-    config = trained.from_file(given.config)
-  trained.set_init(config, given.init)
-  for name, _, text in (field.partition('=') for field in given.set):
+    config = trained.from_file(name or '')
+  trained.set_init(config, init)
+  for field, _, text in (field.partition('=') for field in fields):
     try:
-      before = operator.attrgetter(name)(config)
+      before = operator.attrgetter(field)(config)
       value = text if isinstance(before, str) else ast.literal_eval(text)
-      config.update_from_flattened_dict({name: value})
+      config.update_from_flattened_dict({field: value})
     except (AttributeError, KeyError, SyntaxError, TypeError, ValueError) as error:
-      raise ValueError(f'--set={name}={text}: {error}') from error
-  if given.classes or given.classes_from:
-    if 'classes' not in config.data:
-      raise ValueError('--classes: this model has fixed classes; one of matching takes any.')
-    names = _lines(given.classes_from) if given.classes_from else given.classes.split(',')
-    config.data.classes = tuple(filter(None, map(str.strip, names)))
+      raise ValueError(f'--set={field}={text}: {error}') from error
   return config
+
+
+def name_classes(config: ml_collections.ConfigDict, names: Sequence[str]) -> None:
+  """Sets the classes that a model matches. Raises ValueError if it has fixed ones."""
+  if 'classes' not in config.data:
+    raise ValueError('--classes: this model has fixed classes; one of matching takes any.')
+  config.data.classes = tuple(filter(None, map(str.strip, names)))
+
+
+def load(
+  workdir: Path | None,
+  name: str | None,
+  config: ml_collections.ConfigDict,
+  task: Task,
+  step: int | None = None,
+) -> tuple[Trained, dict[str, Any]]:
+  """The model of a run, or of the config of that name, and the fields of a JSON that tell which.
+
+  Raises:
+    ValueError: there is no checkpoint, or weights are missing.
+  """
+  if workdir:
+    model = trained.load(workdir, config, task, step=step)
+    return model, {'workdir': str(workdir), 'step': model.step}
+  return trained.untrained(config, task), {'config': name}
 
 
 def _lines(path: Path) -> list[str]:
@@ -290,7 +331,8 @@ def _path(text: str) -> Path:
   return Path(text).expanduser()
 
 
-def _report(file: clips.File, view: View) -> list[str]:
+def report(file: clips.File, view: View) -> list[str]:
+  """What is printed of a file."""
   some = ', of which the model gets the seconds at ' + ', '.join(map(str, file.starts))
   whole = file.starts == tuple(range(file.seconds))
   notes = [f'  note: {note}' for note in file.notes]

@@ -60,3 +60,9 @@ class Steps(NamedTuple):
 
 
 Track = Frames | Spectrum | Heat | Mask | Bars | Steps
+
+
+def clock(second: int) -> str:
+  """Minutes and seconds, as '1:07'."""
+  minutes, rest = divmod(second, 60)
+  return f'{minutes}:{rest:02}'

@@ -148,6 +148,16 @@ def untrained(
   return Trained(config, task, mesh, 0, {}, states.fill(layout), compile_forward(task, mesh))
 
 
+def renewed(model: Trained, config: ml_collections.ConfigDict, task: Task | None = None) -> Trained:
+  """The variables of a model under another config that has the same ones: other names of classes.
+
+  No file is read; what depends on the names, such as features of texts, is computed anew.
+  """
+  task = task or registry.build(config)
+  forward = compile_forward(task, model.mesh)
+  return dataclasses.replace(model, config=config, task=task, forward=forward)
+
+
 def restore(
   manager: Any,
   step: int,

@@ -106,11 +106,16 @@ ALLOWED = {
   | DRAWING
   | {'sklearn', 'dgsct_jax.data.datasets', 'dgsct_jax.evaluate', 'dgsct_jax.models'},
   'dgsct_jax.trained': RUNS,
+  'dgsct_jax.seconds': TASK,
   'dgsct_jax.evaluate': RUNS | {'dgsct_jax.data', 'dgsct_jax.figures', 'dgsct_jax.report'},
   'dgsct_jax.train': RUNS
   | {'dgsct_jax.data', 'dgsct_jax.evaluate', 'dgsct_jax.lock', 'dgsct_jax.optim'},
   'dgsct_jax.predict': RUNS
-  | {'av', 'PIL', 'dgsct_jax.data', 'dgsct_jax.figures', 'dgsct_jax.film', 'dgsct_jax.tracks'},
+  | {'av', 'PIL', 'dgsct_jax.data', 'dgsct_jax.figures', 'dgsct_jax.film', 'dgsct_jax.tracks'}
+  | {'dgsct_jax.seconds'},
+  'dgsct_jax.served': RUNS
+  | {'dgsct_jax.data', 'dgsct_jax.predict', 'dgsct_jax.seconds', 'dgsct_jax.tracks'},
+  'dgsct_jax.serve': {'av', 'gradio', 'dgsct_jax.served'},
   'dgsct_jax.main': {'absl', 'jax', 'flax', 'ml_collections'}
   | {'dgsct_jax.train', 'dgsct_jax.trained', 'dgsct_jax.evaluate'},
 }

@@ -73,7 +73,7 @@ def video(path, seconds, sound=None, rate=10):
 def run(model, path, folder, asked=()):
   """What the command does with one file."""
   file, view = predict.look(model, path, asked, predict.ask(model.task, asked))
-  print('\n'.join(predict._report(file, view)))
+  print('\n'.join(predict.report(file, view)))
   predict.write(file, view, folder, {'workdir': 'runs/x', 'step': model.step})
 
 
@@ -139,7 +139,7 @@ def test_sound_alone_is_heard_and_gives_no_film(model, tmp_path):
   found = json.loads((tmp_path / 'out/events.json').read_text())
   assert found['seconds'] == 3 and found['notes'][0].startswith('no video track: black frames')
   files = sorted(file.name for file in (tmp_path / 'out').iterdir())
-  assert files == ['events.json', 'timeline.png']
+  assert files == ['events.csv', 'events.json', 'events.vtt', 'timeline.png']
 
 
 def left_sounds(batch):

@@ -9,7 +9,7 @@ from jaxtyping import Bool, Float, Int
 from dgsct_jax.data.clips import SILENT, Clip
 from dgsct_jax.models.dual import DualEncoder
 from dgsct_jax.tasks.task import View
-from dgsct_jax.tracks import Bars, Frames, Heat, Spectrum, Steps
+from dgsct_jax.tracks import Bars, Frames, Heat, Spectrum, Steps, clock
 
 
 class Judged(NamedTuple):
@@ -143,12 +143,6 @@ def softmax(logits: Float[Any, '*b c']) -> Float[np.ndarray, '*b c']:
 def sigmoid(logits: Float[Any, '*b']) -> Float[np.ndarray, '*b']:
   """In double precision."""
   return np.asarray(1 / (1 + np.exp(-np.asarray(logits, np.float64))))
-
-
-def clock(second: int) -> str:
-  """Minutes and seconds, as '1:07'."""
-  minutes, rest = divmod(second, 60)
-  return f'{minutes}:{rest:02}'
 
 
 def present(clip: Clip) -> Bool[np.ndarray, 't 2']:
