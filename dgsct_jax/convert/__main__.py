@@ -1,5 +1,6 @@
 """Converts released weights into files that `config.init` names, and trained models back.
 
+  python -m dgsct_jax.convert --list
   python -m dgsct_jax.convert SOURCE CHECKPOINT OUT.safetensors
   python -m dgsct_jax.convert dgsct-matching CHECKPOINT OUT.safetensors --original CLAP
   python -m dgsct_jax.convert run WORKDIR OUT.safetensors [--part encoder/visual]
@@ -8,6 +9,7 @@
 
 CHECKPOINT is a .safetensors, an .npz, a PyTorch file that holds nothing but tensors, or
 hf://owner/name[/file].
+--list tells of every source the files that are known, and which field of config.init takes them.
 `run` writes the whole model of a finished run, or a part of it, which --export then takes.
 `publish` writes a folder that `predict` takes in place of the run: all variables, the settings, a
 model card, and the hashes of these files.
@@ -22,7 +24,7 @@ from pathlib import Path
 
 from dgsct_jax import hub
 from dgsct_jax.convert import publish, read, run, table
-from dgsct_jax.convert.sources import SOURCES
+from dgsct_jax.convert.sources import SOURCES, listing
 
 
 def convert(source: str, checkpoint: str, out: Path, original: str | None = None) -> str:
@@ -110,6 +112,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     description=__doc__,
     formatter_class=argparse.RawDescriptionHelpFormatter,
   )
+  # Like --version: it is printed, and no other argument is needed.
+  parser.add_argument('--list', action='version', version=listing(), help='all known sources')
   parser.add_argument('--export', action='store_true', help='from our names to the released ones')
   parser.add_argument(
     '--original',
