@@ -134,9 +134,7 @@ def page(models: dict[str, Served], limits: Limits, sessions: Sessions) -> Any:
         )
         report = gr.Textbox(label='Found', interactive=False, max_lines=12, elem_id='report')
         masks = gr.Gallery(label='Masks', visible=False, columns=5, height='auto', elem_id='masks')
-        table = gr.Dataframe(
-          label='Seconds', visible=False, interactive=False, wrap=True, elem_id='table'
-        )
+        table = gr.Dataframe(label='Seconds', visible=False, interactive=False, elem_id='table')
     model.change(show, model, [questions, classes], queue=False)
     for recorder in (camera, microphone):
       recorder.stop_recording(lambda path: path, recorder, given, queue=False)
