@@ -151,6 +151,30 @@ def page(models: dict[str, Served], limits: Limits, sessions: Sessions) -> Any:
   return blocks.queue(max_size=WAITING)
 
 
+def launch(models: dict[str, Served], limits: Limits, host: str, port: int) -> None:
+  """Serves the page until the process is interrupted or ended; then all files are removed."""
+  import gradio as gr
+
+  if host not in LOCAL:
+    print(
+      f'WARNING: the page is open to everybody who can reach {host}:{port}. It has no password, and'
+      ' takes their files to this machine.',
+      file=sys.stderr,
+      flush=True,
+    )
+  signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # so that the folder is removed then, too
+  with tempfile.TemporaryDirectory(prefix='dgsct_jax_') as root:
+    os.environ['GRADIO_TEMP_DIR'] = root  # what users give lies there, too
+    sans, mono = ('system-ui', 'sans-serif'), ('ui-monospace', 'monospace')
+    page(models, limits, Sessions(Path(root))).launch(
+      server_name=host,
+      server_port=port,
+      max_file_size=int(limits.megabytes * 1e6),
+      theme=gr.themes.Default(font=sans, font_mono=mono),  # fonts that no other server has to send
+      footer_links=[],
+    )
+
+
 def _each(texts: Iterable[str]) -> list[str]:
   return list(filter(None, map(str.strip, texts)))
 
@@ -163,7 +187,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     formatter_class=argparse.RawDescriptionHelpFormatter,
   )
   many: dict[str, Any] = {'action': 'append', 'default': []}
-  parser.add_argument('--workdir', **many, help='the folder of a run; may be repeated')
+  parser.add_argument(
+    '--workdir', **many, metavar='RUN', help='as predict takes it; may be repeated'
+  )
   parser.add_argument('--config', **many, metavar='FILE[:VARIANT]', help='trains nothing; likewise')
   parser.add_argument(
     '--init', **many, metavar='NAME=FILE', help='of all models, as predict has it'
@@ -176,32 +202,14 @@ def main(argv: Sequence[str] | None = None) -> int:
   args = parser.parse_args(argv)
   try:
     os.environ.setdefault('GRADIO_ANALYTICS_ENABLED', 'False')  # the page calls nobody
-    import gradio as gr
+    import gradio  # noqa: F401
   except ImportError:
     parser.exit(1, "error: The page needs gradio: pip install 'dgsct-jax[serve]'.\n")
-  limits = Limits(args.max_mb, args.max_seconds)
   try:
     models = served.load(args.workdir, args.config, args.init, args.set)
   except (OSError, ValueError) as error:
     parser.exit(1, f'error: {error}\n')
-  if args.host not in LOCAL:
-    print(
-      f'WARNING: the page is open to everybody who can reach {args.host}:{args.port}. It has no'
-      ' password, and takes their files to this machine.',
-      file=sys.stderr,
-      flush=True,
-    )
-  signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # so that the folder is removed then, too
-  with tempfile.TemporaryDirectory(prefix='dgsct_jax_') as root:
-    os.environ['GRADIO_TEMP_DIR'] = root  # what users give lies there, too
-    sans, mono = ('system-ui', 'sans-serif'), ('ui-monospace', 'monospace')
-    page(models, limits, Sessions(Path(root))).launch(
-      server_name=args.host,
-      server_port=args.port,
-      max_file_size=int(args.max_mb * 1e6),
-      theme=gr.themes.Default(font=sans, font_mono=mono),  # fonts that no other server has to send
-      footer_links=[],
-    )
+  launch(models, Limits(args.max_mb, args.max_seconds), args.host, args.port)
   return 0
 
 

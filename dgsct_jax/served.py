@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import ml_collections
 
-from dgsct_jax import predict, seconds, trained
+from dgsct_jax import predict, published, seconds, trained
 from dgsct_jax.data import clips
 from dgsct_jax.tasks import registry
 from dgsct_jax.tracks import Mask
@@ -45,10 +45,7 @@ class Limits(NamedTuple):
 
 @dataclasses.dataclass
 class Served:
-  """A model of the page.
-
-  named: it takes names of classes. asked: it takes questions, known once it is loaded.
-  """
+  """A model of the page."""
 
   workdir: Path | None
   name: str  # of its config, or the run
@@ -63,7 +60,7 @@ class Served:
 
   @property
   def asked(self) -> bool:
-    """Whether it takes questions."""
+    """Whether it takes questions, known once it is loaded."""
     return any(model.task.ask is not None for model in self.loaded.values())
 
   def model(self, names: Sequence[str] = ()) -> Trained:
@@ -101,7 +98,7 @@ def load(
   """
   models = {}
   for name, is_run in (*((x, True) for x in workdirs), *((x, False) for x in names)):
-    workdir = Path(name).expanduser() if is_run else None
+    workdir = published.fetch(name) if is_run else None
     served = Served(workdir, name, predict.settings(workdir, name, init, fields))
     if not served.named or served.config.data.classes:
       served.model()

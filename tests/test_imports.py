@@ -114,7 +114,8 @@ ALLOWED = {
   | {'av', 'PIL', 'dgsct_jax.data', 'dgsct_jax.figures', 'dgsct_jax.film', 'dgsct_jax.tracks'}
   | {'dgsct_jax.seconds'},
   'dgsct_jax.served': RUNS
-  | {'dgsct_jax.data', 'dgsct_jax.predict', 'dgsct_jax.seconds', 'dgsct_jax.tracks'},
+  | {'dgsct_jax.data', 'dgsct_jax.predict', 'dgsct_jax.published', 'dgsct_jax.seconds'}
+  | {'dgsct_jax.tracks'},
   'dgsct_jax.serve': {'av', 'gradio', 'dgsct_jax.served'},
   'dgsct_jax.main': {'absl', 'jax', 'flax', 'ml_collections'}
   | {'dgsct_jax.train', 'dgsct_jax.trained', 'dgsct_jax.evaluate'},
