@@ -25,4 +25,4 @@ if __name__ == '__main__':
     )
   }
   models['words'] = Served(None, 'words', zero_shot.get_config('tiny'))
-  serve.launch(models, Limits(1, 30), '127.0.0.1', int(sys.argv[1]))
+  serve.launch(models, Limits(5, 30), '127.0.0.1', int(sys.argv[1]))
