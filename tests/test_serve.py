@@ -216,9 +216,8 @@ def browser():
   chromium = shutil.which('chromium')
   if not chromium:
     pytest.skip('there is no chromium; on Debian: apt-get install chromium')
-  devices = ['--use-fake-device-for-media-stream', '--use-fake-ui-for-media-stream']
   with playwright.sync_playwright() as tool:
-    started = tool.chromium.launch(executable_path=chromium, args=['--no-sandbox', *devices])
+    started = tool.chromium.launch(executable_path=chromium, args=['--no-sandbox'])
     yield started
     started.close()
 
@@ -369,20 +368,3 @@ def test_two_users_at_once_get_their_own_and_leave_nothing(visit, video, tmp_pat
       break
     time.sleep(1)
   assert not left
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize('recorder', ['camera', 'microphone'])
-def test_a_recording_is_looked_at(visit, recorder):
-  page = visit()
-  choose(page, 'events')
-  page.get_by_text('Record one').click()
-  box = page.locator(f'#{recorder}')
-  if recorder == 'camera':
-    box.get_by_text('Click to Access Webcam').click()
-  box.locator('button:has-text("Record"):visible').click()
-  time.sleep(3)
-  box.locator('button:has-text("Stop"):visible').first.click()
-  page.locator('#given [aria-label="Clear"]').wait_for()
-  look(page)
-  assert re.search(r': [2-5] s', report(page, ' s'))
