@@ -169,7 +169,7 @@ def _spectra(
   """Log-mel spectrograms of strips, high frequencies first: 1 is the loudest, 0 70 dB below it."""
   rate = wave.shape[1]
   n_fft = 2 ** round(math.log2(rate * 0.032))
-  filters = mel.mel_filters(rate, n_fft, 64, 50.0, min(14000.0, rate / 2))
+  filters = mel.mel_filters(rate, n_fft, 64, min(50.0, rate / 8), min(14000.0, rate / 2))
   real, imag = mel.stft_kernels(n_fft)
   spectra = []
   for span in strips:

@@ -130,7 +130,8 @@ def _train(
 
   # The loop. A step is fetched from the device after the next one is on its way.
   pending = None
-  with read_batches(dataset, config) as batches, signals() as leave:
+  writing, reading = contextlib.closing(writer), read_batches(dataset, config)
+  with writing, reading as batches, signals() as leave:
     if place:
       batches.set_state(place)
     for step in range(start + 1, num_steps + 1):
@@ -174,12 +175,10 @@ def _train(
       if leaving:
         checkpoint.check(manager, wait=True)
         writer.say(f'saved step {step}; the same command goes on from there')
-        writer.close()
         return None
 
   # The result: the best checkpoint on the test split.
   checkpoint.check(manager, wait=True)
-  writer.close()
   best, _ = checkpoint.best(manager)
   assert best is not None  # the last step was saved
   return evaluate.finish(

@@ -126,7 +126,8 @@ def test_every_clip_is_recorded_and_eight_are_drawn_whatever_the_batch(tmp_path,
   np.testing.assert_allclose([row['logits'] for row in rows], outputs(13)[0], atol=1e-5)
   drawn = sorted(path.name for path in (tmp_path / 'figures').glob('clip_*.png'))
   assert drawn == [f'clip_{i}.png' for i in range(8)]
-  assert Image.open(tmp_path / 'figures/clip_0.png').size[0] > 300
+  with Image.open(tmp_path / 'figures/clip_0.png') as drawn:
+    assert drawn.size[0] > 300
 
 
 def test_clips_that_have_names_are_recorded_by_them(tmp_path):

@@ -70,6 +70,11 @@ def video(path, seconds, sound=None, rate=10):
   return clips.write(path, clips.counter(count, step=2), np.arange(count) / rate, sound)
 
 
+def size(path):
+  with Image.open(path) as picture:
+    return picture.size
+
+
 def run(model, path, folder, asked=()):
   """What the command does with one file."""
   file, view = predict.look(model, path, asked, predict.ask(model.task, asked))
@@ -80,7 +85,7 @@ def run(model, path, folder, asked=()):
 def events(model, path, tmp_path):
   """What events.json holds; all files are there."""
   run(model, path, tmp_path / 'out')
-  assert (tmp_path / 'out/film.mp4').exists() and Image.open(tmp_path / 'out/timeline.png').size[0]
+  assert (tmp_path / 'out/film.mp4').exists() and size(tmp_path / 'out/timeline.png')[0]
   return json.loads((tmp_path / 'out/events.json').read_text())
 
 
@@ -358,7 +363,7 @@ def test_many_questions_take_one_look(asked, tmp_path, capsys):
     assert question['seconds'][0] == {'second': 0, 'seen': 1.0, 'heard': 0.0}
   assert told['looks'][0]['region'] == [0.5, 0.25, 0.75, 0.5]
   assert 'of which the model gets the seconds at 0, 0, 1' in capsys.readouterr().out
-  assert Image.open(tmp_path / 'out/timeline.png').size[0] > 500
+  assert size(tmp_path / 'out/timeline.png')[0] > 500
   assert (tmp_path / 'out/film.mp4').exists()
 
 

@@ -37,7 +37,8 @@ def finish(run):
 
 
 def size(run):
-  return Image.open(run / 'figures/curves.png').size
+  with Image.open(run / 'figures/curves.png') as drawn:
+    return drawn.size
 
 
 def test_curves_have_a_panel_for_each_kind_of_scalar(run, tmp_path):

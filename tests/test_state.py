@@ -1,6 +1,7 @@
 """The state is made once, from files and a seed; what does not fit is said all at once."""
 
 import hashlib
+from pathlib import Path
 
 import flax.linen as nn
 import jax
@@ -81,7 +82,7 @@ def test_files_replace_what_they_name_and_nothing_else(tmp_path):
     from_file = '/encoder/visual/' in path or '/encoder/audio/' in path
     np.testing.assert_array_equal(found[path], 2 * value + 1 if from_file else value, err_msg=path)
   for name, path in files.items():
-    digest = hashlib.sha256(open(path, 'rb').read()).hexdigest()
+    digest = hashlib.sha256(Path(path).read_bytes()).hexdigest()
     assert made.weights[name.removeprefix('init.')] == f'sha256 {digest}'
 
 

@@ -165,7 +165,12 @@ def mel_filters(
   """Triangular filters on Slaney's mel scale, normalised to unit area (librosa.filters.mel).
 
   The scale is linear to 1 kHz (3 mels per 200 Hz) and logarithmic above (27 mels per factor 6.4).
+
+  Raises:
+    ValueError: there is nothing from fmin to fmax Hz.
   """
+  if not fmin < fmax:
+    raise ValueError(f'Mel filters from fmin={fmin:g} to fmax={fmax:g} Hz; choose a larger fmax.')
 
   def to_mel(hz: np.ndarray | float) -> np.ndarray:
     return np.where(

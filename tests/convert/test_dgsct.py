@@ -24,7 +24,9 @@ def released():
   Each tensor has one value, so that the whole takes no memory.
   """
   state = {}
-  for i, (name, shape, dtype, _) in enumerate(csv.reader(KEYS.open(), delimiter='\t')):
+  for i, (name, shape, dtype, _) in enumerate(
+    csv.reader(KEYS.read_text().splitlines(), delimiter='\t')
+  ):
     state[name] = np.broadcast_to(
       np.dtype(dtype.removeprefix('torch.')).type(i), ast.literal_eval(shape)
     )

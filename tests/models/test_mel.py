@@ -41,6 +41,11 @@ def log_mel(model: LogMel, wave: np.ndarray) -> np.ndarray:
   return np.asarray(model.apply(variables(model), jnp.asarray(wave), method=LogMel.log_mel))
 
 
+def test_filters_of_no_frequencies_are_refused():
+  with pytest.raises(ValueError, match='from fmin=50 to fmax=50 Hz; choose a larger fmax'):
+    mel.mel_filters(100, 8, 4, 50.0, 50.0)
+
+
 @functools.cache
 def tones() -> np.ndarray:
   """Log-mel of the specification's wave: a second of 1 and 3 kHz, heard ten times."""
