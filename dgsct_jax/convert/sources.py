@@ -51,7 +51,7 @@ class Source(NamedTuple):
   """
 
   plan: Callable[[table.State, str], table.Plan]
-  files: tuple[File, ...]
+  files: tuple[File, ...] = ()
   export: Callable[[table.State], table.State] | None = None
   rows: table.Table = ()
   prefix: str = ''
