@@ -442,7 +442,7 @@ def test_any_words_are_found_in_any_clip_without_a_run(towers, tmp_path, monkeyp
   clips.write(tmp_path / 'clip.mp4', clips.counter(50), np.arange(50) / 25, clips.tone(32000, 2))
   (tmp_path / 'toy.py').write_text(
     'from configs import zero_shot\n'
-    'def get_config(variant=''):\n'
+    "def get_config(variant=''):\n"
     '  config = zero_shot.get_config(variant)\n'
     f'  config.update_from_flattened_dict({TOY!r})\n'
     '  return config\n'
