@@ -2,6 +2,7 @@
 
 import math
 import os
+import re
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -128,16 +129,28 @@ def _time(packet: av.Packet) -> float:
 
 
 def _caption(picture: UInt8[np.ndarray, 'h w 3'], text: str) -> UInt8[np.ndarray, 'h w 3']:
+  """The picture with a text in its lower part, in as many lines as it needs."""
   image = Image.fromarray(picture)
   size = max(10, min(image.size) // 16)
   font = ImageFont.truetype(font_manager.findfont('DejaVu Sans'), size)
-  ImageDraw.Draw(image).text(
-    (size / 2, image.height - size / 2),
-    text,
-    'white',
-    font,
-    anchor='lb',
-    stroke_width=max(1, size // 9),
-    stroke_fill='black',
-  )
+  for i, line in enumerate(reversed(_lines(text, font, image.width - size))):
+    ImageDraw.Draw(image).text(
+      (size / 2, image.height - size * (0.5 + 1.3 * i)),
+      line,
+      'white',
+      font,
+      anchor='lb',
+      stroke_width=max(1, size // 9),
+      stroke_fill='black',
+    )
   return np.asarray(image)
+
+
+def _lines(text: str, font: ImageFont.FreeTypeFont, width: float) -> list[str]:
+  """A text in lines of at most so many pixels, broken between words."""
+  lines = ['']
+  for word in re.findall(r'\S+\s*', text):
+    if lines[-1] and font.getlength((lines[-1] + word).rstrip()) > width:
+      lines.append('')
+    lines[-1] += word
+  return lines

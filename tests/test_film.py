@@ -77,6 +77,15 @@ def test_each_second_glows_where_its_attention_is(tmp_path):
     assert (y * 4 // 96, x * 4 // 128) == (row, column)
 
 
+def test_a_caption_that_is_wider_than_the_picture_has_several_lines():
+  picture = np.zeros((120, 160, 3), np.uint8)
+  rows = lambda text: np.flatnonzero(film._caption(picture, text).any((1, 2)))
+  short, long = rows('0:03  dog'), rows('0:03  seen a dog · heard a dog, burping, eructation')
+  assert long.max() == short.max() and len(long) >= 2 * len(short)
+  written = film._caption(picture, '0:03  seen a dog · heard a dog, burping, eructation')
+  assert not written[:, -2:].any()  # nothing is cut off
+
+
 def test_captions_change_with_the_seconds(tmp_path):
   path = clips.write(tmp_path / 'a.mp4', clips.counter(20, (64, 160), 0), np.arange(20) / 10)
   made = draw(path, tmp_path / 'film.mp4', captions=['0:00  dog', ''])
