@@ -135,7 +135,8 @@ def _train(
     if place:
       batches.set_state(place)
     for step in range(start + 1, num_steps + 1):
-      if _exhausted(manager, step - 1, config.optim.patience * epoch_steps, task.primary):
+      new_epoch, patience = (step - 1) % epoch_steps == 0, config.optim.patience * epoch_steps
+      if new_epoch and _exhausted(manager, step - 1, patience, task.primary):
         writer.say(f'{config.optim.patience} epochs were not as good as the best: stopping')
         break
       if step == first:
