@@ -126,7 +126,7 @@ RULES: tuple[tuple[str, Rule], ...] = (
   (r'data\.knobs\.grain', real(0, 255)),
   (r'data\.knobs\.(offscreen|repeats|heard|seen|hiss|.*_switching)', SHARE),
   (r'data\.knobs\.motion', real(0, 16)),
-  (r'(data\.knobs|model\.audio)\.sample_rate', whole(100, 384000)),
+  (r'(data\.knobs|model\.audio)\.sample_rate', whole(8, 384000)),
   # The model.
   (r'model\.backbone_mode', one_of('eval', 'train')),
   (r'model\.remat', one_of('none', 'blocks')),

@@ -46,9 +46,10 @@ class GroupedDense(nn.Module):
 
   @nn.compact
   def __call__(self, x: Float[Array, '... i']) -> Float[Array, '... o']:
-    """Maps the last axis from `i` channels to `features`."""
+    """Maps the last axis from `i` channels to `features`, less what the groups leave over."""
     check_divides(x.shape[-1], self.groups, 'groups')
-    check_divides(self.features, self.groups, 'groups')
+    if self.features < self.groups:
+      raise ValueError(f'{self.features} channels are fewer than {self.groups} groups.')
     per_group = x.shape[-1] // self.groups
     kernel = self.param(
       'kernel', fan_in_uniform(per_group), (self.groups, per_group, self.features // self.groups)

@@ -92,6 +92,7 @@ def test_channels_are_averaged(tmp_path, channels_first):
 def test_a_wave_is_trimmed_and_less_than_a_second_is_filled_with_silence(tmp_path):
   for length, filled in ((47, 0), (41, 0), (40, 0), (39, 1), (31, 9)):
     with warnings.catch_warnings(record=True) as caught:
+      warnings.simplefilter('always')
       found = cut.fit(np.full(length, 0.5, np.float32), 4, 10, 'a')
     assert found.tolist() == [16384] * (40 - filled) + [0] * filled
     assert [str(w.message) for w in caught] == (

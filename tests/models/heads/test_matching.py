@@ -196,7 +196,9 @@ def test_a_feature_adapter_blends():
 
 def test_the_factor_of_the_contrast_does_not_learn_and_that_of_the_scores_would(variables):
   rng, maps = np.random.default_rng(2), {'visual_map': 0, 'audio_map': 0}
-  clip_, text = ({k: rng.normal(size=(2, *n, 6)) for k in ('visual', 'audio')} for n in ((T,), ()))
+  clip_, text = (
+    {k: np.float32(rng.normal(size=(2, *n, 6))) for k in ('visual', 'audio')} for n in ((T,), ())
+  )
 
   @jax.jit
   @functools.partial(jax.grad, has_aux=True)
