@@ -1,8 +1,6 @@
 """The best checkpoint of a run as a folder that others can use; `dgsct_jax.published` reads it."""
 
 import json
-import os
-import tempfile
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -45,9 +43,7 @@ def publish(workdir: Path, out: Path, dtype: str = 'float32') -> str:
   }
   names = datasets.of(model.config.data).classes(model.config.data)
   try:
-    with tempfile.TemporaryDirectory(dir=out.parent, prefix=f'.{out.name}.') as place:
-      folder = Path(place) / 'folder'
-      folder.mkdir()
+    with whole.beside(out) as folder:
       read.write(
         folder / published.WEIGHTS,
         variables,
@@ -58,7 +54,6 @@ def publish(workdir: Path, out: Path, dtype: str = 'float32') -> str:
         (folder / published.CLASSES).write_text('\n'.join(names) + '\n')
       (folder / published.CARD).write_text(card(out.name, model, about, names))
       whole.seal(folder)
-      os.replace(folder, out)
   except OSError as error:
     raise ValueError(f'{out} cannot be written: {error}.') from error
   values = sum(x.size for x in variables.values())
