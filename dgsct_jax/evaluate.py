@@ -18,7 +18,7 @@ from dgsct_jax.trained import Trained
 FIGURES = 8  # clips that are drawn
 Model = Callable[[Batch], Outputs]
 # Of each metric over some clips: Σ value·weight [*v] and Σ weight.
-Sums = dict[str, tuple[np.ndarray, float]]
+Sums = dict[str, tuple[np.ndarray, np.ndarray | float]]
 
 
 def run(

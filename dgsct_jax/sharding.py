@@ -1,18 +1,20 @@
 """The mesh, the placement of arrays on it, and the transfer of batches from hosts to devices."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
 import numpy as np
-from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding, PartitionSpec
+
+AnyMesh = Mesh | AbstractMesh  # shapes and placements need no devices
 
 BATCH = PartitionSpec(('data', 'fsdp'))  # clips are spread over both axes
 SPLIT_BYTES = 4 * 2**20  # smaller leaves are copied to every device
 
 
-def make_mesh(shape: tuple[int, int]) -> Mesh:
+def make_mesh(shape: Sequence[int]) -> Mesh:
   """All devices as ('data', 'fsdp'); one of the two sizes may be -1 and follows from the other."""
   devices, given = jax.device_count(), tuple(shape)
   known = math.prod(size for size in given if size != -1)
@@ -25,7 +27,7 @@ def make_mesh(shape: tuple[int, int]) -> Mesh:
   return jax.make_mesh(sizes, ('data', 'fsdp'), axis_types=(AxisType.Auto,) * 2)
 
 
-def check_batch(batch: int, mesh: Mesh, field: str = 'config.data.batch') -> None:
+def check_batch(batch: int, mesh: AnyMesh, field: str = 'config.data.batch') -> None:
   """Raises ValueError unless a batch divides evenly over the devices, and so over the hosts."""
   if batch < 1 or batch % mesh.size:
     raise ValueError(
@@ -34,17 +36,17 @@ def check_batch(batch: int, mesh: Mesh, field: str = 'config.data.batch') -> Non
     )
 
 
-def of_batch(mesh: Mesh) -> NamedSharding:
+def of_batch(mesh: AnyMesh) -> NamedSharding:
   """The sharding of a batch: its clips spread over all devices."""
   return NamedSharding(mesh, BATCH)
 
 
-def replicated(mesh: Mesh) -> NamedSharding:
+def replicated(mesh: AnyMesh) -> NamedSharding:
   """The sharding of an array that every device holds whole."""
   return NamedSharding(mesh, PartitionSpec())
 
 
-def of_leaf(leaf: Any, mesh: Mesh) -> NamedSharding:
+def of_leaf(leaf: Any, mesh: AnyMesh) -> NamedSharding:
   """The sharding of one array.
 
   One over 4 MB is split over 'fsdp', along its largest dimension that this axis divides, if any.
@@ -63,7 +65,7 @@ def is_whole(leaf: Any) -> bool:
   return fsdp > 1 and _is_large(leaf) and leaf.sharding.is_fully_replicated
 
 
-def of_tree(tree: Any, mesh: Mesh) -> Any:
+def of_tree(tree: Any, mesh: AnyMesh) -> Any:
   """The sharding of every leaf of parameters or of a train state, from shapes."""
   return jax.tree.map(lambda leaf: of_leaf(leaf, mesh), tree)
 
@@ -85,7 +87,7 @@ def global_batch(batch: dict[str, np.ndarray], mesh: Mesh) -> dict[str, jax.Arra
 
 
 def abstract_batch(
-  spec: Mapping[str, jax.ShapeDtypeStruct], clips: int, mesh: Mesh
+  spec: Mapping[str, jax.ShapeDtypeStruct], clips: int, mesh: AnyMesh
 ) -> dict[str, jax.ShapeDtypeStruct]:
   """The shapes of a global batch of clips, with the `index` and `valid` that every batch has."""
   marks = {

@@ -87,7 +87,7 @@ def layout(
   model: nn.Module,
   spec: Mapping[str, jax.ShapeDtypeStruct],
   config: ml_collections.ConfigDict,
-  mesh: Mesh,
+  mesh: sharding.AnyMesh,
 ) -> Layout:
   """The shape, source and sharding of every variable; only the headers of files are read.
 
@@ -157,7 +157,7 @@ def fill(layout: Layout, frozen_only: bool = False) -> Variables:
 
 
 def abstract_state(
-  variables: Variables, tx: optax.GradientTransformation, mesh: Mesh
+  variables: Variables, tx: optax.GradientTransformation, mesh: sharding.AnyMesh
 ) -> TrainState:
   """The shapes of a training state; the optimiser's state is sharded like the parameters."""
   at = lambda leaf, place: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place)

@@ -178,11 +178,7 @@ def test_a_checkpoint_over_other_frozen_weights_is_not_evaluated(tmp_path):
 
 def test_scores_of_hosts_are_added_in_double_precision(monkeypatch):
   sums = [
-    {
-      'accuracy': (np.float64(1e9 + 0.25), np.float64(3.0)),
-      'curve': (np.arange(3.0), np.float64(2)),
-    }
-    for _ in range(2)
+    {'accuracy': (np.asarray(1e9 + 0.25), 3.0), 'curve': (np.arange(3.0), 2.0)} for _ in range(2)
   ]
   monkeypatch.setattr(jax, 'process_count', lambda: 2)
   twice = lambda bits: np.stack([bits, bits])

@@ -148,7 +148,7 @@ def test_an_hour_fits_on_a_picture(tmp_path):
 
 
 def test_what_is_no_track_is_refused():
-  with pytest.raises(TypeError, match='is no track'):
+  with pytest.raises(TypeError, match='track'):
     figures.draw((('name', np.zeros(3)),))
 
 

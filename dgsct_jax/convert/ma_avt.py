@@ -129,5 +129,5 @@ def export(ours: State) -> State:
 def export_folded(ours: State) -> State:
   """The same without LSA and projections, for a network that is built without them; see `fold`."""
   params = tree.unflatten(ours)
-  folded = jax.device_get(ma_avt.fold(params['params']))
+  folded = jax.device_get(ma_avt.fold(jax.device_put(params['params'])))
   return export(tree.flatten(params | {'params': folded}))

@@ -9,7 +9,7 @@ import collections
 import functools
 import itertools
 import re
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -184,7 +184,7 @@ def side(state: State, default: int, *axes: tuple[str, int, int]) -> int:
   return max(lengths, key=lambda length: lengths[length], default=default)  # the first of those
 
 
-def depths(state: State, stages: str = 'layers') -> tuple[int, ...]:
+def depths(names: Iterable[str], stages: str = 'layers') -> tuple[int, ...]:
   """How many blocks each stage has by the numbers in names, 'layers.#.blocks.#.'.
 
   Numbers that are left out count, and `convert` says what is missing. A number far beyond the
@@ -194,7 +194,7 @@ def depths(state: State, stages: str = 'layers') -> tuple[int, ...]:
     ValueError: there is no block.
   """
   found: dict[int, set[int]] = {}
-  for name in state:
+  for name in names:
     if match := re.match(re.escape(stages) + r'\.([0-9]{1,4})\.blocks\.([0-9]{1,4})\.', name):
       found.setdefault(int(match[1]), set()).add(int(match[2]))
   if not found:

@@ -1,7 +1,7 @@
 """MA-AVT (Mahmud et al., 2024): prompts that align two streams in one frozen ViT."""
 
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Any
 
 import jax.numpy as jnp
 from einops import rearrange, repeat
@@ -72,9 +72,9 @@ class MAAVT(nn.Module):
   shared_prompts: int = 5
   lsa: bool = True
   background: bool = True
-  contrast: Literal['none', 'final', 'blocks', 'blocks_shared'] = 'blocks'
+  contrast: str = 'blocks'
   features: int = 512
-  positions: Literal['exact', 'flat'] = 'exact'
+  positions: str = 'exact'
   swapped: bool = False
   exchange: Callable[[], nn.Module] = NoExchange
 

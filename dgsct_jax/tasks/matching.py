@@ -209,11 +209,7 @@ def own_is_found(logits: Float[Any, 'b b'], valid: Float[Any, 'b']) -> Float[Arr
 
 
 def total_loss(
-  event: Loss,
-  audio: Loss,
-  visual: Loss,
-  epoch: Num[Any, ''] | int,
-  weights: Literal['fixed', 'shares', 'shares_released'] = 'shares',
+  event: Loss, audio: Loss, visual: Loss, epoch: Num[Any, ''] | float, weights: str = 'shares'
 ) -> Loss:
   """The mean losses of a batch as one.
 

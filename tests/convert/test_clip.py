@@ -20,7 +20,7 @@ def openai():
   rows, shapes = clip.table(VISUAL['depths']), clip.shapes(VISUAL, TEXT)
   empty = {name: np.broadcast_to(np.float32(0), shape) for name, shape in shapes.items()}
   names = {name: x.shape for name, x in table.export(empty, rows).items()}
-  return golden.fill().weights(names, seed=0) | {'input_resolution': np.zeros((), np.int64)}
+  return golden.weights(names, seed=0) | {'input_resolution': np.zeros((), np.int64)}
 
 
 def converted(state):
@@ -118,7 +118,9 @@ def test_our_towers_are_those_of_transformers(activation):
     )
   ).eval()
   state = {
-    name: golden.fill().tensor(name, tuple(x.shape), 3) if x.is_floating_point() else x.numpy()
+    name: np.asarray(golden.fill().tensor(name, tuple(x.shape), 3))
+    if x.is_floating_point()
+    else x.numpy()
     for name, x in oracle.state_dict().items()
   }
   oracle.load_state_dict({name: torch.from_numpy(np.array(x)) for name, x in state.items()})

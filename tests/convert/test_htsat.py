@@ -25,7 +25,7 @@ def lightning(classes=527, sample_rate=32000):
   shapes = htsat.shapes(FIELDS | {'classes': classes}, tagging=True)
   empty = {name: np.broadcast_to(np.float32(0), shape) for name, shape in shapes.items()}
   names = {name: x.shape for name, x in table.export(empty, htsat.TABLE_TAGGING).items()}
-  state = golden.fill().weights(names, seed=0) | htsat.front_end(sample_rate)
+  state = golden.weights(names, seed=0) | htsat.front_end(sample_rate)
   extra = {
     'bn0.num_batches_tracked': np.zeros((), np.int64),
     'head.weight': np.zeros((classes, classes), np.float32),

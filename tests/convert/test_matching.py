@@ -7,7 +7,7 @@ from dgsct_jax.convert import __main__ as convert
 from dgsct_jax.convert import htsat, matching, read, table
 from tests.parity import golden
 
-SCALES = {'logit_scale_a': np.float32(4) * np.ones(()), 'logit_scale_t': np.ones((), np.float32)}
+SCALES = {'logit_scale_a': np.full((), 4, np.float32), 'logit_scale_t': np.ones((), np.float32)}
 
 
 def released():

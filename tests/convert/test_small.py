@@ -23,7 +23,7 @@ def named(rows, shapes):
   """Random weights under their names, for all that ours has."""
   empty = {name: np.broadcast_to(np.float32(0), shape) for name, shape in shapes.items()}
   names = {name: x.shape for name, x in table.export(empty, rows).items()}
-  return golden.fill().weights(names, seed=0)
+  return golden.weights(names, seed=0)
 
 
 def targets_of(model, *shape):

@@ -25,7 +25,7 @@ def timm_0612(seed=0):
     'layers.0.blocks.1.attn_mask': windows.shift_mask((8, 8), (4, 4), (2, 2)),
     'head.weight': np.zeros((5, 16), np.float32),
   }
-  return golden.fill().weights(shapes, seed) | extra
+  return golden.weights(shapes, seed) | extra
 
 
 def empty():
@@ -185,7 +185,7 @@ def test_our_swin_v2_is_that_of_transformers(image, window, depths):
     add_pooling_layer=False,
   ).eval()
   state = {name: x.numpy() for name, x in oracle.state_dict().items()}
-  random = golden.fill().weights(
+  random = golden.weights(
     {name: x.shape for name, x in state.items() if x.dtype == np.float32}, seed=1
   )
   state |= {name: x for name, x in random.items() if 'relative' not in name}

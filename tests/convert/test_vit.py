@@ -24,7 +24,7 @@ def timm(seed=0):
   shapes = table.targets(ViT(**FIELDS), jax.ShapeDtypeStruct((1, 32, 32, 3), np.float32))
   empty = {name: np.broadcast_to(np.float32(0), shape) for name, shape in shapes.items()}
   names = {name: x.shape for name, x in table.export(empty, vit.TABLE).items()}
-  return golden.fill().weights(names, seed) | {'head.weight': np.zeros((5, 16), np.float32)}
+  return golden.weights(names, seed) | {'head.weight': np.zeros((5, 16), np.float32)}
 
 
 def augreg(state):
@@ -147,7 +147,7 @@ def test_our_vit_is_that_of_transformers():
   )
   oracle = transformers.ViTModel(config, add_pooling_layer=False).eval()
   shapes = {name: tuple(x.shape) for name, x in oracle.state_dict().items()}
-  state = golden.fill().weights(shapes, seed=1)
+  state = golden.weights(shapes, seed=1)
   oracle.load_state_dict({name: torch.from_numpy(np.array(x)) for name, x in state.items()})
   _, ours = converted(state)
   x = np.random.default_rng(0).standard_normal((2, 32, 32, 3)).astype(np.float32)

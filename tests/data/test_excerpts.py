@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from dgsct_jax.data import records
 from dgsct_jax.data.excerpts import Excerpt, RandomExcerpt, hold_out
 
 RATE = 10
@@ -55,11 +56,19 @@ def test_an_unknown_picture_is_refused():
     Excerpt(1, 5, RATE, 'last')
 
 
+class Records(records.Records):
+  def __init__(self, count):
+    self.ids = range(count)
+
+  def __getitem__(self, index):
+    return {'id': self.ids[index]}
+
+
 def test_what_is_held_out_of_training_is_not_in_it():
-  records = [{'id': i} for i in range(25)]
-  train, val = (hold_out(records, 10, split) for split in ('train', 'val'))
+  all_of_it = Records(25)
+  train, val = (hold_out(all_of_it, 10, split) for split in ('train', 'val'))
   assert [val[i]['id'] for i in range(len(val))] == [0, 10, 20]
   assert {train[i]['id'] for i in range(len(train))} == set(range(25)) - {0, 10, 20}
   for every in (1, 26):
     with pytest.raises(ValueError, match=f'hold_out is {every}; to take every n-th of 25'):
-      hold_out(records, every, 'val')
+      hold_out(all_of_it, every, 'val')

@@ -3,14 +3,15 @@
 import numpy as np
 import pytest
 
-from dgsct_jax.data import shots, targets
+from dgsct_jax.data import records, shots, targets
 
 # Class by class: 0 three times, 1 once, 2 twice; and clips of two classes and of none.
 SETS = [{0}, {2}, {0, 1}, {1}, {0}, set(), {2}, {0}]
 
 
-class Records:
-  ids = [f'clip{i}' for i in range(len(SETS))]
+class Records(records.Records):
+  def __init__(self):
+    self.ids = [f'clip{i}' for i in range(len(SETS))]
 
   def __len__(self):
     return len(SETS)

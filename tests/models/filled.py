@@ -6,6 +6,7 @@ import zlib
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
@@ -22,10 +23,10 @@ def variables(model: nn.Module, *args: Any, gates: float | None = None, **kwargs
   return tree.unflatten({path: value(path, leaf.shape, gates) for path, leaf in leaves.items()})
 
 
-def value(path: str, shape: tuple[int, ...], gates: float | None) -> np.ndarray:
+def value(path: str, shape: tuple[int, ...], gates: float | None) -> jax.Array:
   name = path.split('/')[-1]
   if gates is not None and name in ('gate', 'tokens_gate'):
-    return np.full(shape, gates, np.float32)
+    return jnp.full(shape, gates)
   x = np.random.default_rng(zlib.crc32(f'{path} {shape}'.encode())).normal(size=shape)
   if name in ('scale', 'var'):
     x = np.exp(0.1 * x)
@@ -42,4 +43,4 @@ def value(path: str, shape: tuple[int, ...], gates: float | None) -> np.ndarray:
     x = np.abs(x)
   else:
     x = 0.1 * x
-  return x.astype(np.float32)
+  return jnp.asarray(x, jnp.float32)

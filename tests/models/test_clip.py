@@ -12,7 +12,7 @@ from dgsct_jax.models.adapters import DGSCTAdapter, Exchange
 from dgsct_jax.models.dual import DualEncoder
 from tests.models import filled, tiny
 
-PICTURES = np.random.default_rng(0).normal(size=(2, 16, 16, 3)).astype(np.float32)
+PICTURES = jnp.asarray(np.random.default_rng(0).normal(size=(2, 16, 16, 3)), jnp.float32)
 
 
 def vision(**fields):
@@ -52,7 +52,7 @@ def test_the_class_token_hears_and_zero_gates_are_silent():
   model = DualEncoder(
     one, tiny.htsat(depths=(1, 1)), functools.partial(Exchange, adapter), read='between'
   )
-  wave = np.random.default_rng(1).uniform(-1, 1, (2, 512)).astype(np.float32)
+  wave = jnp.asarray(np.random.default_rng(1).uniform(-1, 1, (2, 512)), jnp.float32)
   run = jax.jit(lambda variables, wave: model.apply(variables, PICTURES, wave).visual[:, 0])
   silent, open_ = (filled.variables(model, PICTURES, wave, gates=gate) for gate in (0.0, 0.5))
   alone = one.apply({'params': silent['params']['visual']}, PICTURES)[:, 0]

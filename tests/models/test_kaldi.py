@@ -1,5 +1,6 @@
 """Kaldi's filter banks: frames, filters, padding, what is constant."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -8,8 +9,8 @@ from dgsct_jax.models import kaldi
 from dgsct_jax.models.kaldi import Fbank, fbank
 
 
-def noise(*shape: int, seed: int = 0) -> np.ndarray:
-  return np.random.default_rng(seed).uniform(-1, 1, shape).astype(np.float32)
+def noise(*shape: int, seed: int = 0) -> jax.Array:
+  return jnp.asarray(np.random.default_rng(seed).uniform(-1, 1, shape), jnp.float32)
 
 
 @pytest.mark.parametrize(
@@ -46,7 +47,7 @@ def test_silence_and_empty_bins_are_at_the_floor():
 
 def test_the_filter_banks_are_those_of_the_stated_steps():
   wave = noise(2, 1000)
-  frames = np.lib.stride_tricks.sliding_window_view(wave.astype(np.float64), 400, 1)[:, ::160]
+  frames = np.lib.stride_tricks.sliding_window_view(np.asarray(wave, np.float64), 400, 1)[:, ::160]
   frames = frames - frames.mean(-1, keepdims=True)
   before = np.concatenate([frames[..., :1], frames[..., :-1]], -1)
   power = np.abs(np.fft.rfft((frames - 0.97 * before) * np.hanning(400), 512)) ** 2

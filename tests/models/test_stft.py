@@ -1,5 +1,7 @@
 """Log magnitudes: shapes, borders, standardisation."""
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -7,8 +9,8 @@ from dgsct_jax.models import stft
 from dgsct_jax.models.stft import LogMagnitude
 
 
-def noise(*shape: int, seed: int = 0) -> np.ndarray:
-  return np.random.default_rng(seed).uniform(-1, 1, shape).astype(np.float32)
+def noise(*shape: int, seed: int = 0) -> jax.Array:
+  return jnp.asarray(np.random.default_rng(seed).uniform(-1, 1, shape), jnp.float32)
 
 
 @pytest.mark.parametrize('variant, samples', [('ma_avt_vggsound', 80000), ('ma_avt_cremad', 66150)])
@@ -21,7 +23,7 @@ def test_every_variant_hears_a_square_of_224(variant, samples):
 @pytest.mark.parametrize('n_fft', [64, 63])
 def test_magnitudes_are_those_of_a_fourier_transform_under_a_periodic_hann_window(n_fft):
   wave = noise(2, 320)
-  padded = np.pad(wave.astype(np.float64), ((0, 0), (n_fft // 2, n_fft // 2)))
+  padded = np.pad(np.asarray(wave, np.float64), ((0, 0), (n_fft // 2, n_fft // 2)))
   frames = np.lib.stride_tricks.sliding_window_view(padded, n_fft, 1)[:, ::32]
   hann = np.sin(np.pi * np.arange(n_fft) / n_fft) ** 2
   x = np.log(np.abs(np.fft.rfft(frames * hann)) + 1e-7).swapaxes(1, 2)

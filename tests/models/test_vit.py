@@ -77,7 +77,7 @@ def test_pictures_of_its_own_size_have_the_stored_positions(values):
 @pytest.mark.parametrize('grid', [(6, 8), (2, 4), (5, 5)])
 def test_positions_of_another_grid_are_resized_as_torch_does(values, grid):
   torch = pytest.importorskip('torch')
-  table = values['params']['pos_embed']
+  table = np.asarray(values['params']['pos_embed'])
   picture = torch.tensor(table[1:]).reshape(1, 4, 4, 8).permute(0, 3, 1, 2)
   wanted = torch.nn.functional.interpolate(picture, size=grid, mode='bicubic')
   found = position(values, grid)

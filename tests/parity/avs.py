@@ -40,7 +40,7 @@ def weights(case: Case) -> dict[str, np.ndarray]:
     for k in (1, 2)
     for name, shape in (('weight', [width, width, 3, 3]), ('bias', [width]))
   }
-  return case.weights() | golden.fill().weights(shapes, case.seed)
+  return case.weights() | golden.weights(shapes, case.seed)
 
 
 def run_tpavi(case: Case) -> dict[str, Any]:

@@ -15,6 +15,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 
 FOLDER = Path(os.environ.get('GOLDEN_DIR') or Path(__file__).parents[1] / 'golden')
@@ -27,6 +29,11 @@ def fill() -> Any:
   module = importlib.util.module_from_spec(spec)
   spec.loader.exec_module(module)
   return module
+
+
+def weights(shapes: dict[str, Any], seed: int) -> dict[str, np.ndarray]:
+  """Its tensors of these names and shapes; scalars are arrays, too, as in files."""
+  return {name: np.asarray(x) for name, x in fill().weights(shapes, seed).items()}
 
 
 class Case:
@@ -114,9 +121,9 @@ class Case:
     return sum(math.prod(shape) for shape in self.shapes.values())
 
   def weights(self) -> dict[str, np.ndarray]:
-    return fill().weights(self.shapes, self.seed)
+    return weights(self.shapes, self.seed)
 
-  def inputs(self, rounding: int = 0) -> dict[str, np.ndarray]:
+  def inputs(self, rounding: int = 0) -> dict[str, jax.Array]:
     """The inputs; with `rounding`.
 
     The floating ones moved at random by at most one unit of float32.
@@ -126,12 +133,14 @@ class Case:
       for i in self.json['inputs']
     }
     if not rounding:
-      return arrays
+      return jax.tree.map(jnp.asarray, arrays)
     rng, unit = np.random.default_rng(rounding), np.finfo(np.float32).eps
     return {
-      name: x * (1 + rng.uniform(-unit, unit, x.shape).astype(np.float32))
-      if x.dtype == np.float32
-      else x
+      name: jnp.asarray(
+        x * (1 + rng.uniform(-unit, unit, x.shape).astype(np.float32))
+        if x.dtype == np.float32
+        else x
+      )
       for name, x in arrays.items()
     }
 

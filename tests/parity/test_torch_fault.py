@@ -48,7 +48,7 @@ def test_adapter_gradients_are_those_of_the_formulas_in_float64(train):
   model = DGSCTAdapter(tokens=5)
   shapes = table.targets(model, x, y, train=train)
   empty = {name: np.broadcast_to(np.float32(0), shape) for name, shape in shapes.items()}
-  state = golden.fill().weights(
+  state = golden.weights(
     {name: x.shape for name, x in table.export(empty, dgsct.ADAPTER).items()}, seed=3
   )
   variables = tree.unflatten(table.convert(state, dgsct.ADAPTER, shapes))

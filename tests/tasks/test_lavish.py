@@ -22,7 +22,7 @@ def batch(b: int = 2, t: int = 3, c: int = 29) -> tuple[dict, dict]:
   label = rng.integers(c, size=(b, t)).astype(np.int32)
   label[0, 0] = c - 1
   logits = jnp.asarray(3 * rng.normal(size=(b, t, c)), jnp.float32)
-  return {'logits': logits}, {'label': label, 'valid': np.ones(b, np.float32)}
+  return {'logits': logits}, {'label': label, 'valid': jnp.ones(b)}
 
 
 def test_the_loss_of_a_guess_is_the_stated_number():

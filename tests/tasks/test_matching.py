@@ -1,11 +1,10 @@
 """Matching with words: losses, against golden numbers and formulas; metrics, views, what learns."""
 
-import types
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import linen as nn
 
 from configs import composed, few_shot
 from dgsct_jax import tree
@@ -59,7 +58,7 @@ def scored():
   rng = np.random.default_rng(0)
   outputs = {'logits': rng.normal(size=(3, 4, 5)), 'contrast': rng.normal(size=(3, 3))}
   target = np.eye(5)[rng.integers(0, 5, (3, 4))]
-  return outputs, {'target': target, 'valid': np.array([1.0, 1.0, 0.0])}
+  return outputs, {'target': target, 'valid': jnp.array([1.0, 1.0, 0.0])}
 
 
 def test_padding_is_no_other_clip():
@@ -154,8 +153,16 @@ def clip():
   return shown_clips.Clip('clip', (4, 5, 6), frames, wave)
 
 
+class Row(nn.Module):
+  """A backbone whose tokens lie in a row."""
+
+  @nn.nowrap
+  def place(self, weights):
+    return weights[:, None]
+
+
 def view(clip, outputs):
-  encoder = DualEncoder(*(types.SimpleNamespace(place=lambda x: x[:, None]) for _ in range(2)))
+  encoder = DualEncoder(Row(), Row())
   maps = {name: np.ones((1, 3, 4)) / 4 for name in ('visual_map', 'audio_map')}
   outputs = {name: x[:1] for name, x in outputs.items()} | maps
   return matching.show(clip, outputs, names=NAMES, encoder=encoder)

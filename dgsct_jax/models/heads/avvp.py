@@ -145,7 +145,7 @@ class TemporalGate(nn.Module):
 
   @nn.compact
   def __call__(
-    self, x: Float[Array, 'b t d'], guide: Float[Array, 'b t d'], train: bool
+    self, x: Float[Array, 'b t d'], guide: Float[Array, 'b t e'], train: bool
   ) -> Float[Array, 'b t d']:
     """The seconds, weighed by those of the other stream."""
     read = BiLSTM(self.width, name='rnn')(guide)

@@ -87,9 +87,7 @@ class FeatureAdapter(nn.Module):
     return self.share * made + (1 - self.share) * x
 
 
-def merge(
-  visual: Float[Array, '*n c'], audio: Float[Array, '*n c'], how: Merge
-) -> Float[Array, '*n c']:
+def merge(visual: Float[Array, '*n'], audio: Float[Array, '*n'], how: str) -> Float[Array, '*n']:
   """One score per class from those of both streams.
 
   sum: 2v + 2a, of the few-shot release. released: v·v/(v+a) + a·a/(v+a), of its pre-training and

@@ -44,7 +44,7 @@ def run(**fields):
 
 
 def wave(*shape, a=0.11, b=0.5):
-  return np.sin(a * np.arange(np.prod(shape)) + b).reshape(shape).astype(np.float32)
+  return jnp.asarray(np.sin(a * np.arange(np.prod(shape)) + b).reshape(shape), jnp.float32)
 
 
 def fill(state, scale, more=()):
@@ -90,7 +90,7 @@ def close(x, total, squares, first, last=None):
 def test_class_groups_give_the_check_values(other, assign, found):
   model = avvp.ClassGroups(2, assign, other)
   x, tokens, seconds = wave(2, 10, 16), wave(25, 16, a=0.05, b=0.2), wave(2, 10, 16, a=0.13, b=0.9)
-  inputs = x, np.stack([tokens] * 2), seconds
+  inputs = x, jnp.stack([tokens] * 2), seconds
   empty = table.targets(model, *inputs, train=False)
   state = table.export(
     {name: np.zeros(shape, np.float32) for name, shape in empty.items()}, names.GROUPS

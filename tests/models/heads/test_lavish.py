@@ -17,7 +17,7 @@ def test_it_has_the_published_number_of_parameters():
 
 def test_it_is_linear_as_released():
   rng = np.random.default_rng(0)
-  visual, audio = rng.normal(size=(2, 2, 3, 4)).astype(np.float32)
+  visual, audio = jnp.asarray(rng.normal(size=(2, 2, 3, 4)), jnp.float32)
   model = Classifier(5, 6)
   values = filled.variables(model, visual, audio)
   run = lambda v, a: np.asarray(model.apply(values, v, a))

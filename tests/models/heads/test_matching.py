@@ -42,8 +42,8 @@ def dgsct():
 
 def batch():
   rng = np.random.default_rng(0)
-  video = rng.normal(size=(B, T, 16, 16, 3)).astype(np.float32)
-  return {'video': video, 'wave': rng.uniform(-1, 1, (B, T, 512)).astype(np.float32)}
+  video = jnp.asarray(rng.normal(size=(B, T, 16, 16, 3)), jnp.float32)
+  return {'video': video, 'wave': jnp.asarray(rng.uniform(-1, 1, (B, T, 512)), jnp.float32)}
 
 
 @pytest.fixture(scope='module')
@@ -105,12 +105,12 @@ def test_a_plain_model_is_clip_beside_clap(variables):
   def run(params):
     got = plain.apply({'params': params, 'batch_stats': variables['batch_stats']}, given)
     seen = plain.clip.apply(
-      {'params': params['clip']}, given['video'].reshape(-1, 16, 16, 3), np.array(CLASSES.clip)
+      {'params': params['clip']}, given['video'].reshape(-1, 16, 16, 3), jnp.array(CLASSES.clip)
     )
     heard = plain.clap.apply(
       {'params': params['clap'], 'batch_stats': variables['batch_stats']['clap']},
       given['wave'].reshape(-1, 512),
-      np.array(CLASSES.clap),
+      jnp.array(CLASSES.clap),
     )
     return got, seen, heard
 
@@ -163,7 +163,7 @@ def test_a_name_may_stand_within_or_before_the_learned_words(name_at, want):
 
 # Scores.
 
-V, A = np.float32([30.0, 20.0, -3.0]), np.float32([4.0, -4.0, 5.0])
+V, A = jnp.array([30.0, 20.0, -3.0]), jnp.array([4.0, -4.0, 5.0])
 
 
 def test_the_released_merge_weighs_each_score_by_itself():
@@ -197,7 +197,8 @@ def test_a_feature_adapter_blends():
 def test_the_factor_of_the_contrast_does_not_learn_and_that_of_the_scores_would(variables):
   rng, maps = np.random.default_rng(2), {'visual_map': 0, 'audio_map': 0}
   clip_, text = (
-    {k: np.float32(rng.normal(size=(2, *n, 6))) for k in ('visual', 'audio')} for n in ((T,), ())
+    {k: jnp.asarray(rng.normal(size=(2, *n, 6)), jnp.float32) for k in ('visual', 'audio')}
+    for n in ((T,), ())
   )
 
   @jax.jit
