@@ -34,7 +34,7 @@ class Listener(nn.Module):
     """Those of the backbone."""
     return self.backbone.stages
 
-  def stem(self, wave: Float[Array, 'b s'], train: bool = False) -> Float[Array, 'b n d']:
+  def stem(self, wave: Float[Array, 'b ...'], train: bool = False) -> Float[Array, 'b n d']:
     """Tokens of patches of the spectrogram."""
     picture = repeat(self.front_end(wave), 'b height width -> b height width 3')
     return self.backbone.stem(picture, train)

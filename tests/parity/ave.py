@@ -236,13 +236,14 @@ def run_ave_metrics(case: Case) -> dict[str, Any]:
 
   Every second clip set has its true classes lifted first.
   """
-  inputs, got = case.inputs(), {}
+  inputs, got = jax.device_get(case.inputs()), {}
   for i in range(sum(name.startswith('accuracy_') for name in case.outputs)):
     fg, event = inputs[f'fg_{i}'], inputs[f'class_{i}']
     logits, event_logits = inputs[f'event_{i}'].copy(), inputs[f'is_event_{i}'][..., 0].T
     if '+5 at the true class' in case.outputs[f'accuracy_{i}']['what']:
       logits[np.arange(len(event)), event] += 5
-    clips = {'label': np.where(fg, event[:, None], 28), 'valid': np.ones(len(event), np.float32)}
+    label = jnp.asarray(np.where(fg, event[:, None], 28))
+    clips = {'label': label, 'valid': jnp.ones(len(event))}
     outputs = {
       'event_logits': event_logits,
       'logits': logits,

@@ -153,7 +153,7 @@ def run_grounding_head(case: Case) -> dict[str, Any]:
 
 def judged(outputs: dict[str, Any]) -> dict[str, Any]:
   match = outputs['match_logits']
-  loss, _ = task.grounding_loss(outputs, {'valid': np.ones(len(match), np.float32)})
+  loss, _ = task.grounding_loss(outputs, {'valid': jnp.ones(len(match))})
   return {'match': rearrange(match, 'b p 1 c -> (b p) c'), 'loss': loss}
 
 

@@ -176,7 +176,7 @@ TRAINED = (
 
 def run_metrics(case: Case) -> dict[str, Any]:
   """Metrics of eight batches of masks; losses and their gradients for the logits."""
-  inputs, got = case.inputs(), {}
+  inputs, got = jax.device_get(case.inputs()), {}
   for name in list(case.outputs):
     kind, _, which = name.partition('_')
     if kind != 'metric' and which not in TRAINED:
@@ -209,9 +209,9 @@ def run_loss(inputs: dict[str, np.ndarray], which: str, first: bool) -> dict[str
   """A loss, its parts, and its gradient; `first`: only the first frames have masks."""
   of_clips = lambda x: rearrange(x, '(b t) ... -> b t ...', b=2)
   masks = of_clips((inputs['gt'][:, 0] < np.float32(0.3)).astype(np.float32))
-  batch = {'masks': masks[:, :1] if first else masks, 'valid': np.ones(2, np.float32)}
-  pyramid = [np.moveaxis(of_clips(np.maximum(inputs[name], 0)), 2, -1) for name in ('v0', 'v1')]
-  heard = np.stack([inputs['a0'], inputs['a1']], 2)
+  batch = {'masks': masks[:, :1] if first else masks, 'valid': jnp.ones(2)}
+  pyramid = [jnp.moveaxis(of_clips(jax.nn.relu(inputs[name])), 2, -1) for name in ('v0', 'v1')]
+  heard = jnp.stack([inputs['a0'], inputs['a1']], 2)
 
   @jax.jit
   @functools.partial(jax.value_and_grad, has_aux=True)

@@ -171,7 +171,7 @@ def run_avvp(case: Case) -> dict[str, Any]:
 
 def run_metrics(case: Case) -> dict[str, Any]:
   """Single clips of random predictions and truths, and the evaluation of eight at once."""
-  inputs, got = case.inputs(), {}
+  inputs, got = jax.device_get(case.inputs()), {}
   seconds = lambda x: np.swapaxes(x, -1, -2)  # The release has classes before seconds.
   for i in range(sum(name.startswith('segment_') for name in case.outputs)):
     predicted, true = (
