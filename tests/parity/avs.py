@@ -208,7 +208,7 @@ def judged(logits: np.ndarray, noise: np.ndarray, output: dict[str, Any]) -> np.
 def run_loss(inputs: dict[str, np.ndarray], which: str, first: bool) -> dict[str, Any]:
   """A loss, its parts, and its gradient; `first`: only the first frames have masks."""
   of_clips = lambda x: rearrange(x, '(b t) ... -> b t ...', b=2)
-  masks = of_clips((inputs['gt'][:, 0] < np.float32(0.3)).astype(np.float32))
+  masks = of_clips(jnp.asarray(inputs['gt'][:, 0] < np.float32(0.3), jnp.float32))
   batch = {'masks': masks[:, :1] if first else masks, 'valid': jnp.ones(2)}
   pyramid = [jnp.moveaxis(of_clips(jax.nn.relu(inputs[name])), 2, -1) for name in ('v0', 'v1')]
   heard = jnp.stack([inputs['a0'], inputs['a1']], 2)
