@@ -16,6 +16,7 @@ the frozen backbones.
 `configs/ave.py:lavish` is LAVISH: one Swin-V2-L for pictures and spectrograms, its adapters, its
 head and recipe (paper: 81.1 %, reproductions 79 to 80); `lavish,released` has its mistakes, `vit` a
 ViT-B; `lavish_two` has its adapters in the place of DG-SCT's (LAVISH*). See docs/lavish.md.
+`configs/ave.py:side` has a ladder beside the frozen encoders (docs/performance.md).
 `configs/ave.py:scenes` is at toy size on composed clips and combines with these, and with `none`.
 `configs/ave.py:tiny` is the same model at toy size with random weights, for tests.
 """
@@ -77,6 +78,7 @@ def get_config(variant: str = ''):
     variant,
     lavish=lavish,
     lavish_two=common.lavish_two,
+    side=common.side,
     vit=vit,
     released=released,
     weak=weak,
@@ -128,7 +130,7 @@ def scenes(config, source='shapes'):
   composed.use(
     config, source, 'quickstart', quickstart.KNOBS, {'train': 1500, 'val': 100, 'test': 300}, seed=2
   )
-  config.model.adapter.update(tokens=8, reduction=4, groups=2)
+  common.shrink(config, tokens=8, reduction=4, groups=2, width=64)
   config.model.head.update(classes=composed.CLASSES[source], width=64)
   config.data.batch = 8
   config.optim.lr = 2e-3
@@ -148,7 +150,7 @@ def tiny(config):
       depths=(1, 1), heads=(1, 2), sample_rate=4000, n_fft=128, hop=64, fmax=2000.0
     )
   config.model.remat = 'none'
-  config.model.adapter.update(tokens=2, reduction=2, groups=2)
+  common.shrink(config, tokens=2, reduction=2, groups=2, width=8, stages=1)
   config.model.head.width = 16
   config.data.batch = 2
   config.data.workers = 0

@@ -114,6 +114,7 @@ def get_config(variant: str = ''):
     variant,
     lavish=lavish,
     lavish_two=common.lavish_two,
+    side=common.side,
     released=released,
     scenes=scenes,
     stamps=lambda config: scenes(config, 'stamps'),
@@ -153,7 +154,7 @@ def scenes(config, source='shapes'):
   composed.use(config, source, 'questions', MUSIC, clips, seed=3, kind='scene_questions')
   config.init.ground = 'random'
   config.model.head.width = min(config.model.head.width, 64)
-  config.model.adapter.update(tokens=8, reduction=4, groups=2)
+  common.shrink(config, tokens=8, reduction=4, groups=2, width=64)
   config.model.head.update(
     words=WORDS[source], answers=ANSWERS[source], matching=(64, 32, 16), forget_bias=6.0
   )
@@ -171,7 +172,7 @@ def scenes(config, source='shapes'):
 def tiny(config):
   scenes(config)
   composed.make_tiny(config)
-  config.model.adapter.update(tokens=2, reduction=2)
+  common.shrink(config, tokens=2, reduction=2, width=8, stages=1)
   config.model.head.matching = (8, 6, 4)
   config.model.head.width = min(config.model.head.width, 8)
   config.data.update(questions_at_once=3, each={'train': 2, 'val': 1, 'test': 1})

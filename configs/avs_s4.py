@@ -104,6 +104,7 @@ def choose(config, variant, knobs):
     variant,
     lavish=lavish,
     lavish_two=common.lavish_two,
+    side=lambda config: common.side(config, stages=4),
     released=released,
     scenes=lambda config: scenes(config, knobs),
     stamps=lambda config: scenes(config, knobs, 'stamps'),
@@ -145,7 +146,7 @@ def scenes(config, knobs, source='shapes'):
   clips = {'train': 600, 'val': 40, 'test': 120}
   name = config.data.name.removeprefix('avsbench_')
   composed.use(config, source, name, knobs, clips, seed=4)
-  config.model.adapter.update(tokens=8, reduction=4)
+  common.shrink(config, tokens=8, reduction=4, width=64, stages=2)
   config.model.head.width = 32
   if config.model.head.widths:
     config.model.head.widths = (8, 16)
@@ -161,7 +162,7 @@ def scenes(config, knobs, source='shapes'):
 def tiny(config, knobs):
   scenes(config, knobs)
   composed.make_tiny(config, segments=2)
-  config.model.adapter.update(tokens=2, reduction=2)
+  common.shrink(config, tokens=2, reduction=2, width=8, stages=1)
   config.model.head.width = 8
   config.data.size = 32
   config.data.masked = 2

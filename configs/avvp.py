@@ -101,6 +101,7 @@ def get_config(variant: str = ''):
     variant,
     lavish=lavish,
     lavish_two=common.lavish_two,
+    side=common.side,
     released=released,
     scenes=scenes,
     shapes=lambda config: None,  # what scenes are of unless they are of stamps
@@ -128,7 +129,7 @@ def released(config):
 def scenes(config, source='shapes'):
   clips = {'train': 600, 'val': 40, 'test': 120}
   composed.use(config, source, 'parsing', LLP, clips, seed=4)
-  config.model.adapter.update(tokens=8, reduction=4, groups=2)
+  common.shrink(config, tokens=8, reduction=4, groups=2, width=64)
   config.model.head.update(
     classes=composed.CLASSES[source],
     width=64,
@@ -156,5 +157,5 @@ def tiny(config):
   composed.make_tiny(config)
   config.data.clips = {'train': 4, 'val': 2, 'test': 3}
   config.data.batch = 2
-  config.model.adapter.update(tokens=2, reduction=2)
+  common.shrink(config, tokens=2, reduction=2, width=8, stages=1)
   config.model.head.update(width=16, joint_depth=1, heads=2, gate_width=8)

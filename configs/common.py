@@ -104,6 +104,23 @@ def lavish_two(config: ml_collections.ConfigDict) -> None:
   config.model.adapter = {'name': 'lavish'} | kept
 
 
+def side(config: ml_collections.ConfigDict, stages: int = 2) -> None:
+  """A ladder beside the frozen backbones instead of adapters within them (models/side.py).
+
+  Args:
+    stages: that it reads, from the last one.
+  """
+  config.model.adapter = {'name': 'side', 'width': 192, 'tokens': 32, 'stages': stages}
+  within = ('encoder/visual/', 'encoder/audio/')  # where no gradient comes
+  config.trainable = tuple(rule for rule in config.trainable if not rule.startswith(within))
+
+
+def shrink(config: ml_collections.ConfigDict, **fields: int) -> None:
+  """Sets smaller values of those fields that the adapter has."""
+  adapter = config.model.adapter
+  adapter.update({name: x for name, x in fields.items() if name in adapter})
+
+
 def without_adapters(config: ml_collections.ConfigDict) -> None:
   """Removes the adapters: the frozen encoders and the head remain."""
   exchange = 'encoder/exchange_.*'

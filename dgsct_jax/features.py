@@ -19,6 +19,7 @@ from dgsct_jax.data import datasets
 from dgsct_jax.figures import INK, colour
 from dgsct_jax.models.adapters import Exchange, NoExchange
 from dgsct_jax.models.dual import DualEncoder
+from dgsct_jax.models.side import Ladder
 from dgsct_jax.tasks.task import Batch
 from dgsct_jax.trained import Trained
 
@@ -102,6 +103,8 @@ def features(model: Trained, variables: Any, batch: Batch, adapt: bool) -> jax.A
       return call(*args, **kwargs)
     if isinstance(context.module, Exchange) and not adapt:
       return NoExchange(parent=None)(*args, **kwargs)
+    if isinstance(context.module, Ladder) and not adapt:
+      return args[0]
     out = call(*args, **kwargs)
     if isinstance(context.module, DualEncoder):
       seen.append(jnp.concatenate([out.visual.mean(1), out.audio.mean(1)], -1))

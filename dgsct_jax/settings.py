@@ -144,7 +144,7 @@ RULES: tuple[tuple[str, Rule], ...] = (
   (r'model\.visual\.pixels', each(each(real(-1e6, 1e6), 1, 3), 2, 2)),
   (r'model\..*\.(drop_path|dropout)', real(0, 0.999)),
   (r'model\.adapter\.(reduction|groups)', whole(1, 8192)),
-  (r'model\.adapter\.tokens', SIZE),
+  (r'model\.adapter\.(tokens|width|stages)', SIZE),
   (r'model\.adapter\.(alpha|beta|gamma)|model\.head\.gamma', real(-1e3, 1e3)),
   (r'model\.adapter\.token_init', one_of('uniform', 'zeros')),
   (r'model\.adapter\.token_map', one_of('linear', 'resize')),

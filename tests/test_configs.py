@@ -257,7 +257,8 @@ def test_two_steps_on_the_data_of_a_config_are_finite(read, name):
 
 @pytest.mark.parametrize(
   'name, system',
-  [('ave', 'lavish'), ('ave', 'vit'), ('avqa', 'lavish'), ('avs_s4', 'lavish'), ('avvp', 'lavish')],
+  [('ave', 'lavish'), ('ave', 'vit'), ('avqa', 'lavish'), ('avs_s4', 'lavish'), ('avvp', 'lavish')]
+  + [(name, 'side') for name in ('ave', 'avqa', 'avs_s4', 'avvp')],
 )
 def test_another_system_takes_two_steps_in_a_task(name, system, tmp_path):
   losses = two_steps(small(name, tmp_path, system))

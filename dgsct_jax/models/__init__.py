@@ -20,6 +20,7 @@ from dgsct_jax.models import (
   htsat,
   kaldi,
   lavish,
+  side,
   stft,
   swin_v2,
   vit,
@@ -45,9 +46,9 @@ def build(config: ml_collections.ConfigDict) -> DualEncoder:
   `audio.kind` 'shared': the visual backbone looks at spectrograms, too (LAVISH). `audio.front_end`
   names what makes them, the other fields are its own.
   """
-  visual, exchange = build_visual(config), build_exchange(config)
+  visual, exchange, ladder = build_visual(config), build_exchange(config), build_side(config)
   if config.audio.kind != 'shared':
-    return DualEncoder(visual, build_audio(config), exchange)
+    return DualEncoder(visual, build_audio(config), exchange, side=ladder)
   fields = {name: x for name, x in config.audio.items() if name != 'kind'}
   front_end = fields.pop('front_end')
   if front_end not in FRONT_ENDS:
@@ -55,7 +56,7 @@ def build(config: ml_collections.ConfigDict) -> DualEncoder:
       f'config.model.audio.front_end is {front_end!r}; choose one of {", ".join(FRONT_ENDS)}.'
     )
   listener = Listener(visual, FRONT_ENDS[front_end](dtype=jnp.dtype(config.dtype), **fields))
-  return DualEncoder(visual, listener, exchange, split_audio=True, norm_audio=True)
+  return DualEncoder(visual, listener, exchange, split_audio=True, norm_audio=True, side=ladder)
 
 
 def build_visual(config: ml_collections.ConfigDict) -> nn.Module:
@@ -95,14 +96,17 @@ def _backbone(
 
 
 def build_exchange(config: ml_collections.ConfigDict) -> Callable[[], nn.Module]:
-  """The constructor of one exchange: the pair of adapters between the streams."""
+  """The constructor of one exchange: the pair of adapters between the streams.
+
+  With the adapters 'none' and 'side' there is none within the backbones.
+  """
   fields = dict(config.adapter)
   name = fields.pop('name')
-  if name == 'none':
+  if name in ('none', 'side'):
     return adapters.NoExchange
   if name not in ADAPTERS:
     raise ValueError(
-      f'config.model.adapter.name is {name!r}; choose one of none, {", ".join(ADAPTERS)}.'
+      f'config.model.adapter.name is {name!r}; choose one of none, side, {", ".join(ADAPTERS)}.'
     )
   audio_gate = fields.pop('audio_gate', True)
   adapter = functools.partial(ADAPTERS[name], dtype=jnp.dtype(config.dtype), **fields)
@@ -110,3 +114,11 @@ def build_exchange(config: ml_collections.ConfigDict) -> Callable[[], nn.Module]
   return functools.partial(
     adapters.Exchange, adapter, audio_adapter, remat=config.remat == 'blocks'
   )
+
+
+def build_side(config: ml_collections.ConfigDict) -> Callable[[], nn.Module] | None:
+  """The constructor of the ladder beside the backbones, if `adapter.name` is 'side'."""
+  fields = {name: x for name, x in config.adapter.items() if name != 'name'}
+  if config.adapter.name != 'side':
+    return None
+  return functools.partial(side.Ladder, dtype=jnp.dtype(config.dtype), **fields)

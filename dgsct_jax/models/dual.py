@@ -48,6 +48,7 @@ class DualEncoder(nn.Module):
   split_audio: run one half of the audio block in each half of the visual block (LAVISH); otherwise,
     as released with DG-SCT, the whole audio block runs in the first half.
   norm_audio: apply the audio backbone's final norm, too (LAVISH); DG-SCT leaves it out.
+  side: what comes between the streams and the head, from `Encoded` to `Encoded` (models/side.py).
   """
 
   visual: nn.Module
@@ -56,6 +57,7 @@ class DualEncoder(nn.Module):
   read: Literal['before', 'between'] = 'before'
   split_audio: bool = False
   norm_audio: bool = False
+  side: Callable[[], nn.Module] | None = None
 
   def setup(self) -> None:
     """Makes two exchanges for each audio block. Raises ValueError if the stages do not pair up."""
@@ -68,6 +70,8 @@ class DualEncoder(nn.Module):
     meetings = range(sum(self.audio.depths))
     self.exchange_attn = [self.exchange() for _ in meetings]
     self.exchange_mlp = [self.exchange() for _ in meetings]
+    if self.side:
+      self.exchange_side = self.side()
 
   def __call__(
     self, video: Float[Array, 'b height width 3'], wave: Float[Array, 'b ...'], train: bool = False
@@ -97,7 +101,8 @@ class DualEncoder(nn.Module):
     visual_pyramid[-1] = v = self.visual.norm(v)
     if self.norm_audio:
       audio_pyramid[-1] = a = self.audio.norm(a)
-    return Encoded(v, a, *maps, tuple(visual_pyramid), tuple(audio_pyramid))
+    encoded = Encoded(v, a, *maps, tuple(visual_pyramid), tuple(audio_pyramid))
+    return self.exchange_side(encoded) if self.side else encoded
 
 
 def meet(

@@ -52,6 +52,11 @@ def build(config: ml_collections.ConfigDict) -> Task:
       f'config.model has visual.kind={config.model.visual.kind!r} and audio.kind='
       f"{config.model.audio.kind!r}; MA-AVT is one ViT: set 'vit' and 'shared'."
     )
+  if encoder.side:
+    raise ValueError(
+      "config.model.adapter.name is 'side', and MA-AVT's streams meet in every block; set 'none',"
+      " 'dgsct' or 'lavish'."
+    )
   primary, classes = fields.pop('primary'), fields['classes']
   found = audio_visual(config, encoder, label=integers(config.data.segments))
   excerpt = Excerpt(

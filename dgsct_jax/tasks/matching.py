@@ -108,6 +108,7 @@ def build_model(config: ml_collections.ConfigDict, names: Sequence[str]) -> head
     fields.merge,
     fields.exp_audio_scale,
     fields.contrastive,
+    models.build_side(config.model),
   )
 
 

@@ -123,6 +123,7 @@ class Matching(nn.Module):
   merge: see there. exp_audio_scale: CLAP's factor of cosines is the exponential of what it stores,
     as CLAP was trained; else, as released, what it stores, so that a sound counts some 20 times
     less than a picture.
+  side: see `DualEncoder`.
   """
 
   clip: CLIP
@@ -134,10 +135,13 @@ class Matching(nn.Module):
   merge: Merge = 'sum'
   exp_audio_scale: bool = False
   contrastive: bool = True
+  side: Callable[[], nn.Module] | None = None
 
   def setup(self):
     """Makes the parts."""
-    self.encoder = DualEncoder(self.clip.visual, self.clap.audio, self.exchange, read='between')
+    self.encoder = DualEncoder(
+      self.clip.visual, self.clap.audio, self.exchange, read='between', side=self.side
+    )
     if self.prompts:
       self.prompt = self.prompts()
     if self.share:
