@@ -75,7 +75,10 @@ class DGSCTAdapter(nn.Module):
   gate: a learned scale of the residual, 0 at first. gate_before_norm: scale before the last
     normalisation, which cancels the scale (AVS). norm_before: normalise before the bottleneck.
   token_map: how the m tokens of y become n: by a learned `linear` map, or by a bicubic `resize` of
-    their square grid.
+    their square grid. Two lighter ways are not of the release: a linear map to a `few` tokens, as
+    many as there are latent ones, and `keep`, to leave the m as they are. Nothing here needs n of
+    them: latent tokens attend to them, and their mean guides the gates.
+  gate_reduction: the layers within both gates have so many times fewer channels than released.
   formula: `released` α·Mc + β·Ms + γ·G + 1 − α, or `paper` (α·Mc + β·Ms + 1)(γ·G + 1).
   """
 
@@ -90,7 +93,8 @@ class DGSCTAdapter(nn.Module):
   gate: bool = True
   gate_before_norm: bool = False
   norm_before: bool = True
-  token_map: Literal['linear', 'resize'] = 'linear'
+  token_map: Literal['linear', 'resize', 'few', 'keep'] = 'linear'
+  gate_reduction: int = 1
   formula: Literal['released', 'paper'] = 'released'
   dtype: Any = jnp.float32
 
@@ -108,15 +112,20 @@ class DGSCTAdapter(nn.Module):
     pooling = nn.softmax(jnp.tanh(spatial_logits.astype(jnp.float32)), axis=1)
     return self.bottleneck(x, train), rearrange(pooling, 'b n 1 -> b 1 n').astype(self.dtype)
 
-  def bring(self, y: Float[Array, 'b m e'], n: int, d: int) -> Float[Array, 'b n d']:
-    """The other stream, mapped to this stream's number of tokens and width."""
+  def bring(self, y: Float[Array, 'b m e'], n: int, d: int) -> Float[Array, 'b _ d']:
+    """The other stream at this stream's width, and but for `few` and `keep` with its n tokens."""
     channels = Dense(d, dtype=self.dtype, name='channel_map')
     if self.token_map == 'resize':
       return resize_grid(channels(y), n)
+    if self.token_map == 'keep':
+      return channels(y)
+    if self.token_map == 'few':
+      few, bias = TokenMap(self.tokens, self.dtype, name='token_map')(y)
+      return channels(few + bias[:, None])
     return map_both(TokenMap(n, self.dtype, name='token_map'), channels, y, d)
 
   def attend_latents(
-    self, x: Float[Array, 'b n d'], guide: Float[Array, 'b n d']
+    self, x: Float[Array, 'b n d'], guide: Float[Array, 'b _ d']
   ) -> Float[Array, 'b n d']:
     """Latent tokens attend to the guide, and the stream attends to the latent tokens."""
     init = nn.initializers.zeros if self.token_init == 'zeros' else nn.initializers.uniform(1.0)
@@ -130,21 +139,31 @@ class DGSCTAdapter(nn.Module):
   ) -> Float[Array, 'b 1 d']:
     """The channel gate Mc, in 0..1, from the pooled tokens of both streams."""
     d = x.shape[-1]
+    width = self.gate_width(d)
     dense = functools.partial(Dense, dtype=self.dtype)
-    own = nn.relu(dense(d, name='channel_own')(x)).mean(1)
-    query = own * nn.relu(dense(d, name='channel_guide')(guide))
-    query = nn.relu(dense(d // 2, name='channel_bottleneck')(query))
+    own = nn.relu(dense(width, name='channel_own')(x)).mean(1)
+    query = own * nn.relu(dense(width, name='channel_guide')(guide))
+    query = nn.relu(dense(width // 2, name='channel_bottleneck')(query))
     return nn.sigmoid(dense(d, name='channel_out')(query))[:, None]
 
   def spatial_logits(
     self, x: Float[Array, 'b n d'], guide: Float[Array, 'b d']
   ) -> Float[Array, 'b n 1']:
     """The spatial gate Ms of each token, before its sigmoid."""
-    half = x.shape[-1] // 2
+    half = self.gate_width(x.shape[-1]) // 2
     dense = functools.partial(Dense, dtype=self.dtype)
     own = nn.relu(dense(half, name='spatial_own')(x))
     query = own * nn.relu(dense(half, name='spatial_guide')(guide))[:, None]
     return dense(1, name='spatial_out')(query)
+
+  @nn.nowrap
+  def gate_width(self, d: int) -> int:
+    """Channels within the gates of a stream of width d. Raises ValueError for fewer than two."""
+    if d < 2 * self.gate_reduction:
+      raise ValueError(
+        f'gate_reduction={self.gate_reduction} leaves fewer than two of {d} channels; choose less.'
+      )
+    return d // self.gate_reduction
 
   def modulation(
     self, channel: Float[Array, 'b 1 d'], spatial: Float[Array, 'b n 1'], guide: Float[Array, 'b d']

@@ -200,6 +200,7 @@ EFFECTS = {  # field -> parameters it adds and takes away
   'gate_before_norm': (dict(gate_before_norm=True), set(), set()),
   'norm_before': (dict(norm_before=False), set(), {'norm_before/scale', 'norm_before/bias'}),
   'token_map': (dict(token_map='resize'), set(), {'token_map/kernel', 'token_map/bias'}),
+  'token_map=keep': (dict(token_map='keep'), set(), {'token_map/kernel', 'token_map/bias'}),
 }
 
 
@@ -225,13 +226,72 @@ def test_a_field_changes_the_residual_and_only_its_own_parameters(field, release
     (dict(reduction=4), {'down/kernel': (2, 4, 1), 'up/kernel': (2, 1, 4)}),
     (dict(groups=4), {'down/kernel': (4, 2, 1), 'up/kernel': (4, 1, 2)}),
     (dict(tokens=5), {'tokens': (5, 8)}),
+    (dict(token_map='few'), {'token_map/kernel': (4, 3), 'token_map/bias': (3,)}),
+    (
+      dict(gate_reduction=2),
+      {
+        'channel_own/kernel': (8, 4),
+        'channel_own/bias': (4,),
+        'channel_guide/kernel': (8, 4),
+        'channel_guide/bias': (4,),
+        'channel_bottleneck/kernel': (4, 2),
+        'channel_bottleneck/bias': (2,),
+        'channel_out/kernel': (2, 8),
+        'spatial_own/kernel': (8, 2),
+        'spatial_own/bias': (2,),
+        'spatial_guide/kernel': (8, 2),
+        'spatial_guide/bias': (2,),
+        'spatial_out/kernel': (2, 1),
+      },
+    ),
   ],
 )
-def test_sizes_of_the_bottleneck_and_of_the_latents_change_their_own_shapes(fields, expected):
+def test_a_size_changes_its_own_shapes(fields, expected):
   before, after = shapes(batch_norm=False), shapes(batch_norm=False, **fields)
   changed = {path: shape for path, shape in after.items() if before[path] != shape}
   assert before.keys() == after.keys()
   assert changed == {f'params/{path}': shape for path, shape in expected.items()}
+
+
+def test_a_map_to_a_few_tokens_is_the_released_one_where_they_are_as_many():
+  values = filled.variables(adapter(tokens=N), X, Y, train=False)
+  found, expected = (run(adapter(tokens=N, token_map=name), values) for name in ('few', 'linear'))
+  jax.tree.map(functools.partial(np.testing.assert_allclose, atol=1e-5), found, expected)
+
+
+def test_tokens_that_stay_are_those_that_an_identity_maps():
+  y = normal(B, N, E, seed=3)
+  values = filled.variables(adapter(), X, y, train=False)
+  values['params']['token_map'] = {'kernel': np.eye(N), 'bias': np.zeros(N)}
+  found, expected = (run(adapter(token_map=name), values, y=y) for name in ('keep', 'linear'))
+  jax.tree.map(functools.partial(np.testing.assert_allclose, atol=1e-5), found, expected)
+
+
+def test_gates_without_channels_are_refused():
+  with pytest.raises(ValueError, match=r'gate_reduction=5 leaves fewer than two of 8 channels'):
+    shapes(gate_reduction=5)
+
+
+@pytest.mark.parametrize(
+  'fields, count',
+  [
+    (dict(), 188_538_816),
+    (dict(token_map='keep'), 107_382_384),
+    (dict(token_map='few'), 108_574_320),
+    (dict(token_map='few', gate_reduction=2), 62_694_768),
+  ],
+)
+def test_all_adapters_of_the_full_size_model_together(fields, count):
+  """Swin-V2-L × HTS-AT: two exchanges in each of 2, 2, 6 and 2 blocks."""
+  stages = [(2, 2304, 192, 4096, 96), (2, 576, 384, 1024, 192), (6, 144, 768, 256, 384)]
+  stages += [(2, 36, 1536, 64, 768)]
+  init, total = functools.partial(DGSCTAdapter(**fields).init, train=False), 0
+  for blocks, n, d, m, e in stages:
+    v, a = (jax.ShapeDtypeStruct((1, *size), jnp.float32) for size in ((n, d), (m, e)))
+    for x, y in ((v, a), (a, v)):
+      params = jax.eval_shape(init, jax.random.key(0), x, y)['params']
+      total += 2 * blocks * tree.count(params)
+  assert total == count
 
 
 def test_a_zero_gamma_leaves_the_temporal_gate_out():
