@@ -102,6 +102,7 @@ def choose(config, variant, knobs):
   return common.variant(
     config,
     variant,
+    light=common.light,
     lavish=lavish,
     lavish_two=common.lavish_two,
     side=lambda config: common.side(config, stages=4),

@@ -99,6 +99,7 @@ def get_config(variant: str = ''):
   return common.variant(
     config,
     variant,
+    light=common.light,
     lavish=lavish,
     lavish_two=common.lavish_two,
     side=common.side,

@@ -97,9 +97,15 @@ def lavish(
   config.model.audio = {'kind': 'shared', 'front_end': 'fbank', 'sample_rate': 16000} | audio
 
 
+def light(config: ml_collections.ConfigDict) -> None:
+  """The adapters of DG-SCT with a third of their parameters (docs/performance.md)."""
+  config.model.adapter.update(token_map='few', gate_reduction=2)
+
+
 def lavish_two(config: ml_collections.ConfigDict) -> None:
   """The adapters of LAVISH instead of DG-SCT's between the same two backbones (LAVISH*)."""
-  guided = ('name', 'alpha', 'beta', 'token_map')  # what theirs have none of
+  # What theirs have none of.
+  guided = ('name', 'alpha', 'beta', 'token_map', 'gate_reduction')
   kept = {name: x for name, x in config.model.adapter.items() if name not in guided}
   config.model.adapter = {'name': 'lavish'} | kept
 
