@@ -13,15 +13,15 @@ import json
 import resource
 import statistics
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import jax
-import numpy as np
 from absl import app, flags
 from ml_collections import config_flags
 
+from benchmarks.noise import random_batch
 from dgsct_jax import optim, sharding, state, train, trained, tree
 from dgsct_jax.tasks import registry
 from dgsct_jax.tasks.task import Task
@@ -60,7 +60,7 @@ def measure(config: Any, task: Task) -> None:
   config.init.update({name: 'random' for name in config.init if name != 'all'})
   mesh = sharding.make_mesh(config.mesh)
   sharding.check_batch(CLIPS.value, mesh)
-  batch = random_batch(task.inputs.spec)
+  batch = random_batch(task.inputs.spec, CLIPS.value)
   layout = state.layout(task.model, task.inputs.spec, config, mesh)
   variables = state.fill(layout)
   on_device = sharding.global_batch(batch, mesh)
@@ -98,18 +98,6 @@ def measure(config: Any, task: Task) -> None:
     numbers |= {'trainable': tree.count(variables.params)}
     if JSON.value:
       Path(JSON.value).write_text(json.dumps(numbers))
-
-
-def random_batch(spec: Mapping[str, jax.ShapeDtypeStruct]) -> dict[str, np.ndarray]:
-  """A batch of the given fields: noise where they are floating, else zeros."""
-  rng, b = np.random.default_rng(0), CLIPS.value
-  batch = {'index': np.arange(b, dtype=np.int32), 'valid': np.ones(b, np.float32)}
-  for name, leaf in spec.items():
-    if np.issubdtype(leaf.dtype, np.floating):
-      batch[name] = (0.1 * rng.standard_normal((b, *leaf.shape))).astype(leaf.dtype)
-    else:
-      batch[name] = np.zeros((b, *leaf.shape), leaf.dtype)
-  return batch
 
 
 def report(
