@@ -21,6 +21,8 @@ cores, no download. `scenes,none` has no adapters, `scenes,blind` sees the quest
 `scenes,stamps` uses photographs and recordings.
 `configs/avqa.py:lavish` is LAVISH with its recipe, `lavish_two` its adapters between DG-SCT's
 backbones; both combine with `scenes` and `released` (docs/lavish.md).
+`configs/avqa.py:light` has lighter adapters, `side` a ladder beside the frozen encoders
+(docs/performance.md).
 `configs/avqa.py:tiny` is smaller still, with random weights, for tests.
 """
 

@@ -17,6 +17,8 @@ list. A converted checkpoint of the release is of this variant, too.
 recordings.
 `configs/avs_s4.py:lavish` is LAVISH with its decoder and recipe, `lavish_two` its adapters between
 DG-SCT's backbones; both combine with `scenes` and `released` (docs/lavish.md).
+`configs/avs_s4.py:light` has lighter adapters, `side` a ladder beside the frozen encoders
+(docs/performance.md).
 `configs/avs_s4.py:tiny` is smaller still, with random weights, for tests.
 """
 

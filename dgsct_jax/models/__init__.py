@@ -41,7 +41,9 @@ ADAPTERS = {'dgsct': adapters.DGSCTAdapter, 'lavish': lavish.LavishAdapter}
 
 
 def build(config: ml_collections.ConfigDict) -> DualEncoder:
-  """The dual encoder of `config.model`: `visual`, `audio` and `adapter`, whose name may be 'none'.
+  """The dual encoder of `config.model`: `visual`, `audio` and `adapter`.
+
+  The adapter's name may also be 'none', or 'side' for a ladder beside the backbones.
 
   `audio.kind` 'shared': the visual backbone looks at spectrograms, too (LAVISH). `audio.front_end`
   names what makes them, the other fields are its own.
@@ -106,7 +108,7 @@ def build_exchange(config: ml_collections.ConfigDict) -> Callable[[], nn.Module]
     return adapters.NoExchange
   if name not in ADAPTERS:
     raise ValueError(
-      f'config.model.adapter.name is {name!r}; choose one of none, side, {", ".join(ADAPTERS)}.'
+      f'config.model.adapter.name is {name!r}; choose one of none, {", ".join(ADAPTERS)}, side.'
     )
   audio_gate = fields.pop('audio_gate', True)
   adapter = functools.partial(ADAPTERS[name], dtype=jnp.dtype(config.dtype), **fields)

@@ -1,11 +1,13 @@
 """The dual encoder of a config: what the settings mean to its parts."""
 
+import jax.numpy as jnp
 import ml_collections
 import pytest
 
 from configs import ave
 from dgsct_jax import models
 from dgsct_jax.models.adapters import NoExchange
+from dgsct_jax.models.side import Ladder
 
 
 def config(**changes) -> ml_collections.ConfigDict:
@@ -50,6 +52,15 @@ def test_streams_may_be_kept_apart():
   values = config()
   values.adapter = ml_collections.ConfigDict({'name': 'none'})
   assert models.build(values).exchange is NoExchange
+
+
+def test_a_ladder_stands_beside_backbones_that_do_not_exchange():
+  values = config(dtype='bfloat16')
+  values.adapter = ml_collections.ConfigDict(dict(name='side', width=16, tokens=4, stages=1))
+  model = models.build(values)
+  assert model.exchange is NoExchange
+  assert model.side() == Ladder(width=16, tokens=4, stages=1, dtype=jnp.dtype('bfloat16'))
+  assert models.build(config()).side is None
 
 
 @pytest.mark.parametrize(
