@@ -233,6 +233,14 @@ def test_other_encoders_are_refused():
     task('tiny', **{'model.visual': TINY_VISUAL, 'model.visual.image': 32})
 
 
+def test_a_ladder_beside_the_encoder_is_refused():
+  ladder = dict(name='side', width=8, tokens=2, stages=1)
+  with pytest.raises(
+    ValueError, match="adapter.name is 'side', and MA-AVT's streams meet in every"
+  ):
+    task('tiny', **{'model.adapter': ladder})
+
+
 def vggsound(folder: Path, clips: int = 8, rate: int = 16):
   """Clips of grey 20·label + second, of two classes, and their config."""
 

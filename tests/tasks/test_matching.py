@@ -126,6 +126,19 @@ def test_a_clip_has_the_class_of_its_mean_scores_and_several_classes_count_by_th
   assert found.keys() == {'accuracy', 'any_accuracy', 'visual_accuracy', 'audio_accuracy'}
 
 
+def test_a_ladder_may_stand_beside_both_towers():
+  config = few_shot.get_config('tiny')
+  config.model.tokenizer.clap = 'letters'
+  config.model.adapter = dict(name='side', width=8, tokens=2, stages=1)
+  task = matching.build(config)
+  clips = {
+    name: jax.ShapeDtypeStruct((2, *x.shape), x.dtype) for name, x in task.inputs.spec.items()
+  }
+  init = lambda clips: task.model.init(jax.random.key(0), clips, train=False)
+  trained, _ = tree.split(jax.eval_shape(init, clips)['params'], config.trainable)
+  assert set(trained['encoder']) == {'exchange_side'}
+
+
 def test_a_clip_without_a_class_does_not_count():
   outputs, batch = judged([[0, 0, 0, 0], [0, 0, 1, 0]])
   assert means(matching.metrics(outputs, batch, False))['accuracy'] == 100
