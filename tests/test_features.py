@@ -12,9 +12,9 @@ from dgsct_jax.trained import Trained
 from tests import tiny
 
 
-@pytest.fixture(scope='module')
-def model() -> Trained:
-  task, config = tiny.ave()
+@pytest.fixture(scope='module', params=['tiny', 'tiny,side'])
+def model(request) -> Trained:
+  task, config = tiny.ave(request.param)
   mesh = sharding.make_mesh((-1, 1))
   variables = states.fill(states.layout(task.model, task.inputs.spec, config, mesh))
   return Trained(config, task, mesh, 1, {}, variables, lambda *_: {})
@@ -23,7 +23,7 @@ def model() -> Trained:
 def opened(model: Trained) -> Trained:
   """With gates that let the adapters speak."""
   leaves = {
-    path: jax.numpy.ones_like(x) if path.endswith('/gate') else x
+    path: jax.numpy.ones_like(x) if path.endswith('gate') else x
     for path, x in tree.flatten(model.variables.params).items()
   }
   variables = model.variables._replace(params=tree.unflatten(leaves))

@@ -39,9 +39,9 @@ class Noise:
     }
 
 
-def ave(**changes: Any) -> tuple[Task, Any]:
+def ave(variant: str = 'tiny', **changes: Any) -> tuple[Task, Any]:
   """(task, config) of configs/ave.py:tiny; `changes` by dotted name."""
-  config = ave_config.get_config('tiny')
+  config = ave_config.get_config(variant)
   config.update_from_flattened_dict({'data.batch': 8} | changes)
   source = Noise(config.model.visual.image, config.model.audio.sample_rate)
   return dataclasses.replace(registry.build(config), data=lambda split: Dataset(source)), config
