@@ -29,7 +29,7 @@ CONFIG = flags.DEFINE_string('config', 'configs/ave.py', 'Config without its var
 VARIANTS = flags.DEFINE_string(
   'variants',
   'scenes,none scenes,lavish scenes scenes,side',
-  'Variants of the config, separated by spaces; the first is what others are relative to.',
+  'Variants, separated by spaces; the first is what others are relative to. `default` has no word.',
 )
 CLIPS = flags.DEFINE_integer('clips', 8, 'Clips in a batch, over all devices.')
 REPEATS = flags.DEFINE_integer('repeats', 9, 'Steps of each variant that are timed.')
@@ -71,7 +71,7 @@ def main(argv: list[str]) -> None:
 def compiled(variant: str) -> Step:
   """The step of a variant. Its arrays are made unless only shapes are asked for."""
   name = CONFIG.value.removesuffix('.py').replace('/', '.')
-  config = importlib.import_module(name).get_config(variant)
+  config = importlib.import_module(name).get_config('' if variant == 'default' else variant)
   config.init.update({part: 'random' for part in config.init if part != 'all'})
   task, mesh = registry.build(config), sharding.make_mesh(config.mesh)
   tx, schedule = optim.build(config.optim, epoch_steps=100)
@@ -83,7 +83,7 @@ def compiled(variant: str) -> Step:
   whole = state.abstract_state(abstract, tx, mesh)
   step: Any
   step, seconds = train.compile_step(task, tx, schedule, whole, abstract.frozen, batch)
-  print(f'{variant or "default"}: compiled in {seconds:.0f} s', flush=True)
+  print(f'{variant}: compiled in {seconds:.0f} s', flush=True)
   leaves = tree.flatten(abstract.params)
   adapters = {path: x for path, x in leaves.items() if path.startswith('encoder/')}
   costs = {
@@ -109,7 +109,7 @@ def table(costs: dict[str, dict[str, float]]) -> str:
   """The costs as Markdown."""
   first, lines = next(iter(costs.values())), [HEAD]
   for variant, cost in costs.items():
-    cells = [f'`{variant or "default"}`', f'{cost["trained"]:,.0f}', f'{cost["adapters"]:,.0f}']
+    cells = [f'`{variant}`', f'{cost["trained"]:,.0f}', f'{cost["adapters"]:,.0f}']
     for name, text in (
       ('flops', '{:.1f}'.format(cost['flops'] / 1e9)),
       ('bytes', f'{cost["bytes"] / 1e6:.0f} MB'),
