@@ -23,6 +23,7 @@ from dgsct_jax.models import (
   side,
   stft,
   swin_v2,
+  variants,
   vit,
   yamnet,
 )
@@ -120,7 +121,8 @@ def build_exchange(config: ml_collections.ConfigDict) -> Callable[[], nn.Module]
 
 def build_side(config: ml_collections.ConfigDict) -> Callable[[], nn.Module] | None:
   """The constructor of the ladder beside the backbones, if `adapter.name` is 'side'."""
-  fields = {name: x for name, x in config.adapter.items() if name != 'name'}
   if config.adapter.name != 'side':
     return None
-  return functools.partial(side.Ladder, dtype=jnp.dtype(config.dtype), **fields)
+  fields = {name: x for name, x in config.adapter.items() if name != 'name'}
+  fields = {'dtype': jnp.dtype(config.dtype)} | fields
+  return functools.partial(variants.make, side.Ladder, variants.CUSTOM, 'custom', fields)

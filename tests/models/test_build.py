@@ -63,6 +63,13 @@ def test_a_ladder_stands_beside_backbones_that_do_not_exchange():
   assert models.build(config()).side is None
 
 
+def test_fields_that_a_ladder_has_not_are_refused():
+  values = config()
+  values.adapter = ml_collections.ConfigDict(dict(name='side', width=16, groups=2))
+  with pytest.raises(ValueError, match='Ladder has no field groups; it has dtype, stages'):
+    models.build(values).side()
+
+
 @pytest.mark.parametrize(
   'changes, message',
   [
