@@ -99,7 +99,7 @@ def lavish(
 
 def light(config: ml_collections.ConfigDict) -> None:
   """The adapters of DG-SCT with a third of their parameters (docs/performance.md)."""
-  config.model.adapter.update(token_map='few', gate_reduction=2)
+  config.model.adapter.update(token_map='keep', gate_reduction=2)
 
 
 def lavish_two(config: ml_collections.ConfigDict) -> None:

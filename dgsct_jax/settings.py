@@ -147,7 +147,7 @@ RULES: tuple[tuple[str, Rule], ...] = (
   (r'model\.adapter\.(tokens|width|stages)', SIZE),
   (r'model\.adapter\.(alpha|beta|gamma)|model\.head\.gamma', real(-1e3, 1e3)),
   (r'model\.adapter\.token_init', one_of('uniform', 'zeros')),
-  (r'model\.adapter\.token_map', one_of('linear', 'resize', 'few', 'keep')),
+  (r'model\.adapter\.token_map', one_of('linear', 'resize', 'keep')),
   (r'model\.adapter\..*(gate|norm).*', FLAG),
   (r'model\.head\.(matching|widths)', each(SIZE)),
   (r'model\.head\.(share|swapped_share)', SHARE),

@@ -75,9 +75,8 @@ class DGSCTAdapter(nn.Module):
   gate: a learned scale of the residual, 0 at first. gate_before_norm: scale before the last
     normalisation, which cancels the scale (AVS). norm_before: normalise before the bottleneck.
   token_map: how the m tokens of y become n: by a learned `linear` map, or by a bicubic `resize` of
-    their square grid. Two lighter ways are not of the release: a linear map to a `few` tokens, as
-    many as there are latent ones, and `keep`, to leave the m as they are. Nothing here needs n of
-    them: latent tokens attend to them, and their mean guides the gates.
+    their square grid. Not of the release is `keep`, to leave the m as they are, since nothing here
+    needs n of them: latent tokens attend to them, and their mean guides the gates.
   gate_reduction: the layers within both gates have so many times fewer channels than released.
   formula: `released` α·Mc + β·Ms + γ·G + 1 − α, or `paper` (α·Mc + β·Ms + 1)(γ·G + 1).
   """
@@ -93,7 +92,7 @@ class DGSCTAdapter(nn.Module):
   gate: bool = True
   gate_before_norm: bool = False
   norm_before: bool = True
-  token_map: Literal['linear', 'resize', 'few', 'keep'] = 'linear'
+  token_map: Literal['linear', 'resize', 'keep'] = 'linear'
   gate_reduction: int = 1
   formula: Literal['released', 'paper'] = 'released'
   dtype: Any = jnp.float32
@@ -113,15 +112,12 @@ class DGSCTAdapter(nn.Module):
     return self.bottleneck(x, train), rearrange(pooling, 'b n 1 -> b 1 n').astype(self.dtype)
 
   def bring(self, y: Float[Array, 'b m e'], n: int, d: int) -> Float[Array, 'b _ d']:
-    """The other stream at this stream's width, and but for `few` and `keep` with its n tokens."""
+    """The other stream at this stream's width, with its n tokens unless its own `keep`."""
     channels = Dense(d, dtype=self.dtype, name='channel_map')
     if self.token_map == 'resize':
       return resize_grid(channels(y), n)
     if self.token_map == 'keep':
       return channels(y)
-    if self.token_map == 'few':
-      few, bias = TokenMap(self.tokens, self.dtype, name='token_map')(y)
-      return channels(few + bias[:, None])
     return map_both(TokenMap(n, self.dtype, name='token_map'), channels, y, d)
 
   def attend_latents(
