@@ -6,21 +6,20 @@ Any field of the config can be set too, as in --config.optim.lr=1e-4. The same c
 run that was stopped.
 """
 
+import contextlib
 import difflib
 import os
 import re
 import signal
 import sys
 from pathlib import Path
-from typing import Any
 
-import jax
 import ml_collections
 from absl import app, flags, logging
 from flax import traverse_util
 from ml_collections import config_flags
 
-from dgsct_jax import evaluate, train, trained
+from dgsct_jax import compiled, evaluate, hosts, settings, train, trained
 
 CONFIG = config_flags.DEFINE_config_file('config', None, 'FILE or FILE:VARIANT of the config.')
 WORKDIR = flags.DEFINE_string('workdir', '', 'Where results go; by default runs/<config name>.')
@@ -34,6 +33,12 @@ MULTIHOST = flags.DEFINE_bool(
   ' JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID.',
 )
 DEBUG = flags.DEFINE_bool('debug', False, 'Show where in the code an error was raised.')
+KEEP = flags.DEFINE_bool(
+  'keep_compiled',
+  True,
+  'Keep compiled programs for the next start, in JAX_COMPILATION_CACHE_DIR or the folder'
+  ' dgsct_jax/compiled of the user cache.',
+)
 FROM = flags.DEFINE_integer(
   'from',
   None,
@@ -56,12 +61,15 @@ def main(argv: list[str]) -> None:
       raise ValueError(
         f'{" ".join(argv[1:])} is no flag; fields of the config are given as --config.NAME=VALUE.'
       )
-    if MULTIHOST.value:
-      join_hosts()
+    if KEEP.value:
+      compiled.keep()
     config = at_home(CONFIG.value)
-    if MODE.value == 'train' or not config.trainable:
-      make(workdir)
-    start(config, workdir, None, FROM.value)
+    given = {'--workdir': str(workdir), '--mode': MODE.value, '--from': FROM.value}
+    same = given | {f'config.{name}': value for name, value in settings.fields(config).items()}
+    with hosts.joined(same, DEBUG.value) if MULTIHOST.value else contextlib.nullcontext():
+      if MODE.value == 'train' or not config.trainable:
+        make(workdir)
+      start(config, workdir, None, FROM.value)
   except (ValueError, OSError, FloatingPointError) as error:
     if DEBUG.value:
       raise
@@ -85,26 +93,6 @@ def at_home(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
     if isinstance(value, str) and value.startswith('~/'):
       config.update_from_flattened_dict({name: os.path.expanduser(value)})
   return config
-
-
-def join_hosts() -> None:
-  """Connects to the other processes; must come before anything that uses a device.
-
-  Raises:
-    ValueError: the environment does not say how, or they cannot be reached.
-  """
-  named = {'num_processes': 'JAX_NUM_PROCESSES', 'process_id': 'JAX_PROCESS_ID'}
-  try:
-    given: dict[str, Any] = {
-      name: int(os.environ[key]) for name, key in named.items() if key in os.environ
-    }
-    jax.distributed.initialize(**given)
-  except (ValueError, RuntimeError) as error:
-    raise ValueError(
-      f'--multihost: {error} Start the processes by Slurm, Open MPI or Kubernetes, or set'
-      ' JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID; a single process needs no'
-      ' --multihost.'
-    ) from error
 
 
 def default_workdir(config_file: str) -> Path:

@@ -20,7 +20,18 @@ import optax
 from jax.experimental import multihost_utils
 from jaxtyping import Array
 
-from dgsct_jax import checkpoint, evaluate, lock, optim, settings, sharding, trained, tree
+from dgsct_jax import (
+  checkpoint,
+  compiled,
+  evaluate,
+  hosts,
+  lock,
+  optim,
+  settings,
+  sharding,
+  trained,
+  tree,
+)
 from dgsct_jax import state as states
 from dgsct_jax import writer as writers
 from dgsct_jax.data import pipeline
@@ -63,6 +74,7 @@ def train(
 def _train(
   config: ml_collections.ConfigDict, workdir: Path, task: Task | None, start_from: int | None
 ) -> dict[str, float] | None:
+  spent = writers.Spent()
   # The devices, the task and its data.
   mesh = sharding.make_mesh(config.mesh)
   sharding.check_batch(config.data.batch, mesh)
@@ -106,7 +118,8 @@ def _train(
     shapes,
     epoch_steps,
   )
-  writer.say(f'compiled the step in {seconds:.1f} s')
+  spent.add('compilation', seconds)
+  writer.say(f'compiled the step in {seconds:.1f} s{compiled.saved()}')
   forward = trained.compile_forward(task, mesh)
   clock = writers.Clock(start, num_steps, config.data.batch)
   first, last = _traced(config.profile, start, num_steps)
@@ -126,6 +139,9 @@ def _train(
     if step % config.log_steps == 0:
       checkpoint.check(manager)
       writer.scalars(step, values)
+      waits, seconds = spent.lately('input')
+      if slow := hosts.slow(waits / config.log_steps, seconds / config.log_steps):
+        writer.say(slow)
       writer.say(writers.progress(step, num_steps, values, *clock.report(step)))
 
   # The loop. A step is fetched from the device after the next one is on its way.
@@ -141,10 +157,11 @@ def _train(
         break
       if step == first:
         jax.profiler.start_trace(workdir / 'profile')
-      read = next(batches)
+      with spent.on('input'):
+        read = next(batches)
       if step == start + 1:
         check_fields(read, task.inputs.spec)
-      with jax.transfer_guard('disallow'):
+      with spent.on('steps'), jax.transfer_guard('disallow'):
         batch = sharding.global_batch(read, mesh)
         state, scalars = step_fn(state, frozen, batch)
         if pending:
@@ -156,7 +173,8 @@ def _train(
 
       evaluating, leaving = step % eval_steps == 0 or step == num_steps, leave(step)
       if evaluating or leaving or step % config.save_steps == 0:
-        settle(*pending)  # A state that is not finite must not be saved.
+        with spent.on('steps'):
+          settle(*pending)  # A state that is not finite must not be saved.
         pending, metrics = None, None
         with clock.paused():
           if evaluating:
@@ -169,22 +187,30 @@ def _train(
               states.Variables(state.params, state.batch_stats, frozen),
               forward,
             )
-            metrics = evaluate.evaluate(model, task, config.select_on, config)
+            with spent.on('evaluation'):
+              metrics = evaluate.evaluate(model, task, config.select_on, config)
             writer.scalars(step, metrics, config.select_on)
             writer.say(writers.table(metrics, f'{config.select_on}, step {step}'))
-          checkpoint.save(manager, step, state, batches.get_state(), run, metrics)
+          with spent.on('saving'):
+            checkpoint.save(manager, step, state, batches.get_state(), run, metrics)
       if leaving:
-        checkpoint.check(manager, wait=True)
+        with spent.on('saving'):
+          checkpoint.check(manager, wait=True)
+        writer.spent(spent)
         writer.say(f'saved step {step}; the same command goes on from there')
         return None
 
   # The result: the best checkpoint on the test split.
-  checkpoint.check(manager, wait=True)
+  with spent.on('saving'):
+    checkpoint.check(manager, wait=True)
   best, _ = checkpoint.best(manager)
   assert best is not None  # the last step was saved
-  return evaluate.finish(
-    trained.restore(manager, best, config, task, layout, frozen, mesh, forward), workdir
-  )
+  with spent.on('evaluation'):
+    metrics = evaluate.finish(
+      trained.restore(manager, best, config, task, layout, frozen, mesh, forward), workdir
+    )
+  writer.spent(spent)
+  return metrics
 
 
 def read_batches(dataset: pipeline.Dataset, config: ml_collections.ConfigDict) -> pipeline.Batches:

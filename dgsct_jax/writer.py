@@ -15,6 +15,7 @@ import jax
 from dgsct_jax import whole
 
 SCALARS = 'scalars.jsonl'
+GOODPUT = 'goodput.json'
 
 
 class Writer:
@@ -28,6 +29,7 @@ class Writer:
     self.active = jax.process_index() == 0
     if not self.active:
       return
+    self._workdir = workdir
     workdir.mkdir(parents=True, exist_ok=True)
     kept = [text for text, line in _lines(workdir) if not line or line['step'] <= step]
     whole.write(workdir / SCALARS, ''.join(kept))
@@ -48,6 +50,14 @@ class Writer:
     """Prints a line of text."""
     if self.active:
       print(text, flush=True)
+
+  def spent(self, spent: 'Spent') -> None:
+    """Says what the time since the start went to, and writes it to goodput.json."""
+    if self.active:
+      seconds = spent.seconds()
+      self.say(shares(seconds))
+      rounded = {part: round(value, 3) for part, value in seconds.items()}
+      whole.write(self._workdir / GOODPUT, json.dumps(rounded) + '\n')
 
   def close(self) -> None:
     """Closes the files."""
@@ -79,6 +89,48 @@ class Clock:
       self.step, self.start = step, now
     left = datetime.timedelta(seconds=round((self.steps - step) / self.rate)) if self.rate else '?'
     return (self.rate or 0.0) * self.batch, str(left)
+
+
+class Spent:
+  """What the time of a run goes to, since it was started here."""
+
+  PARTS = ('steps', 'input', 'evaluation', 'compilation', 'saving')
+
+  def __init__(self) -> None:
+    self.start = time.monotonic()
+    self.parts = dict.fromkeys(self.PARTS, 0.0)
+    self._before: dict[str, tuple[float, float]] = {}
+
+  @contextlib.contextmanager
+  def on(self, part: str) -> Iterator[None]:
+    """A context whose time goes to a part."""
+    since = time.monotonic()
+    try:
+      yield
+    finally:
+      self.add(part, time.monotonic() - since)
+
+  def add(self, part: str, seconds: float) -> None:
+    """Counts seconds that were measured elsewhere."""
+    self.parts[part] += seconds
+
+  def lately(self, part: str) -> tuple[float, float]:
+    """(seconds of a part, of steps and input together) since this was last asked for the part."""
+    now = self.parts[part], self.parts['steps'] + self.parts['input']
+    before = self._before.get(part, (0.0, 0.0))
+    self._before[part] = now
+    return now[0] - before[0], now[1] - before[1]
+
+  def seconds(self) -> dict[str, float]:
+    """The seconds of each part, and the rest up to now."""
+    return self.parts | {'rest': time.monotonic() - self.start - sum(self.parts.values())}
+
+
+def shares(seconds: dict[str, float]) -> str:
+  """One line: the whole time and the share of each part."""
+  total = max(sum(seconds.values()), 1e-9)
+  parts = ', '.join(f'{part} {value / total:.1%}' for part, value in seconds.items())
+  return f'{datetime.timedelta(seconds=round(total))} in all: {parts}'
 
 
 def read(workdir: Path) -> list[dict[str, int | float]]:

@@ -4,6 +4,7 @@
 takes changes of a config by dotted name and returns (task, config).
 """
 
+import contextlib
 import importlib
 import json
 import os
@@ -113,14 +114,13 @@ def free_port() -> int:
 
 
 def _main(job: dict[str, Any]) -> None:
-  if job['hosts'] > 1:
-    from dgsct_jax import main  # pylint: disable=g-import-not-at-top
+  from dgsct_jax import hosts  # pylint: disable=g-import-not-at-top
 
-    main.join_hosts()
-  module, _, function = job['build'].partition(':')
-  changes = {k: tuple(v) if isinstance(v, list) else v for k, v in job['changes'].items()}
-  task, config = getattr(importlib.import_module(module), function)(**changes)
-  {'one_step': _one_step, 'train': _train}[job['job']](task, config, job)
+  with hosts.joined({}) if job['hosts'] > 1 else contextlib.nullcontext():
+    module, _, function = job['build'].partition(':')
+    changes = {k: tuple(v) if isinstance(v, list) else v for k, v in job['changes'].items()}
+    task, config = getattr(importlib.import_module(module), function)(**changes)
+    {'one_step': _one_step, 'train': _train}[job['job']](task, config, job)
 
 
 def _one_step(task, config, job):

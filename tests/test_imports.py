@@ -96,6 +96,8 @@ ALLOWED = {
   'dgsct_jax.writer': TREES | {'tensorboardX', 'dgsct_jax.whole'},
   'dgsct_jax.checkpoint': TREES | {'orbax', 'dgsct_jax.whole'},
   'dgsct_jax.hub': {'huggingface_hub'},
+  'dgsct_jax.compiled': {'jax', 'dgsct_jax.hub'},
+  'dgsct_jax.hosts': {'jax'},
   'dgsct_jax.published': {'dgsct_jax.hub', 'dgsct_jax.whole'},
   'dgsct_jax.weights': {'safetensors', 'dgsct_jax.convert', 'dgsct_jax.hub'},
   'dgsct_jax.state': TREES | {'safetensors', 'dgsct_jax.models.lazy', 'dgsct_jax.weights'},
@@ -110,7 +112,8 @@ ALLOWED = {
   'dgsct_jax.seconds': TASK,
   'dgsct_jax.evaluate': RUNS | {'dgsct_jax.data', 'dgsct_jax.figures', 'dgsct_jax.report'},
   'dgsct_jax.train': RUNS
-  | {'dgsct_jax.data', 'dgsct_jax.evaluate', 'dgsct_jax.lock', 'dgsct_jax.optim'},
+  | {'dgsct_jax.data', 'dgsct_jax.evaluate', 'dgsct_jax.lock', 'dgsct_jax.optim'}
+  | {'dgsct_jax.compiled', 'dgsct_jax.hosts'},
   'dgsct_jax.predict': RUNS
   | {'av', 'PIL', 'dgsct_jax.data', 'dgsct_jax.figures', 'dgsct_jax.film', 'dgsct_jax.tracks'}
   | {'dgsct_jax.seconds'},
@@ -119,7 +122,8 @@ ALLOWED = {
   | {'dgsct_jax.tracks'},
   'dgsct_jax.serve': {'av', 'gradio', 'dgsct_jax.served'},
   'dgsct_jax.main': {'absl', 'jax', 'flax', 'ml_collections'}
-  | {'dgsct_jax.train', 'dgsct_jax.trained', 'dgsct_jax.evaluate'},
+  | {'dgsct_jax.train', 'dgsct_jax.trained', 'dgsct_jax.evaluate'}
+  | {'dgsct_jax.compiled', 'dgsct_jax.hosts', 'dgsct_jax.settings'},
 }
 # Who alone may import something.
 RESERVED = {

@@ -6,7 +6,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import jax
 import pytest
 
 from dgsct_jax import evaluate, main, train, trained
@@ -129,18 +128,6 @@ def test_a_folder_that_cannot_be_made_is_an_error(tmp_path, place):
     main.make(tmp_path / place)
 
 
-@pytest.mark.parametrize(
-  'environment', [{}, {'JAX_NUM_PROCESSES': 'x'}, {'JAX_COORDINATOR_ADDRESS': 'localhost:1'}]
-)
-def test_several_hosts_without_their_environment_are_an_error(monkeypatch, environment):
-  for name in ('JAX_NUM_PROCESSES', 'JAX_PROCESS_ID', 'JAX_COORDINATOR_ADDRESS'):
-    monkeypatch.delenv(name, raising=False)
-  for name, value in environment.items():
-    monkeypatch.setenv(name, value)
-  with pytest.raises(ValueError, match='--multihost: .*set JAX_COORDINATOR_ADDRESS'):
-    main.join_hosts()
-
-
 def test_a_run_goes_on_from_the_step_that_is_asked_for(tmp_path):
   config = toy.config(**{'optim.epochs': 1})
   train.train(config, tmp_path, toy.task())
@@ -165,17 +152,6 @@ def test_a_run_goes_on_from_the_step_that_is_asked_for(tmp_path):
 )
 def test_the_default_folder_has_the_name_of_the_config(config, workdir):
   assert main.default_workdir(config) == Path(workdir)
-
-
-def test_hosts_without_a_scheduler_are_named_by_the_environment(monkeypatch):
-  given = {}
-  monkeypatch.setattr(jax.distributed, 'initialize', lambda **kwargs: given.update(kwargs))
-  main.join_hosts()
-  assert given == {}  # Slurm and the like know
-  monkeypatch.setenv('JAX_NUM_PROCESSES', '4')
-  monkeypatch.setenv('JAX_PROCESS_ID', '3')
-  main.join_hosts()
-  assert given == {'num_processes': 4, 'process_id': 3}
 
 
 def test_an_error_of_the_user_is_one_paragraph_and_debug_shows_where_it_is_from(command, tmp_path):

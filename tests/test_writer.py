@@ -98,3 +98,29 @@ def test_the_progress_line_has_all_that_one_looks_for():
     'step 20/400  loss 1.5000  event 1.0000 class 0.5000 grad_norm 2.0000'
     '  lr 5.00e-04  12.2 clips/s  0:01:00 left'
   )
+
+
+def test_every_second_of_a_run_goes_to_one_part(tmp_path, monkeypatch, capsys):
+  now = [100.0]
+  monkeypatch.setattr(time, 'monotonic', lambda: now[0])
+  spent = writers.Spent()
+  for part, seconds in (('input', 10), ('steps', 50), ('saving', 5), ('steps', 10)):
+    with spent.on(part):
+      now[0] += seconds
+  assert spent.lately('input') == (10, 70)
+  assert spent.lately('input') == (0, 0)
+  spent.add('compilation', 20)
+  now[0] += 25  # of which 20 were spent compiling
+  with pytest.raises(OSError), spent.on('evaluation'):
+    now[0] += 100
+    raise OSError
+  seconds = {'steps': 60, 'input': 10, 'evaluation': 100, 'compilation': 20, 'saving': 5, 'rest': 5}
+  assert spent.seconds() == seconds
+  writer = writers.Writer(tmp_path, 0)
+  writer.spent(spent)
+  writer.close()
+  assert json.loads((tmp_path / 'goodput.json').read_text()) == seconds
+  assert capsys.readouterr().out == (
+    '0:03:20 in all: steps 30.0%, input 5.0%, evaluation 50.0%, compilation 10.0%,'
+    ' saving 2.5%, rest 2.5%\n'
+  )

@@ -1,0 +1,39 @@
+"""Compiled programs are kept for the next start, in the user's cache folder."""
+
+import functools
+
+import jax
+
+from dgsct_jax import hub
+
+SAVED = '/jax/compilation_cache/compile_time_saved_sec'
+_saved: list[float] = []  # seconds, of each program that was read and not compiled
+
+
+def keep() -> None:
+  """Keeps compiled programs in `compiled` of our folder, or in JAX_COMPILATION_CACHE_DIR."""
+  if not jax.config.jax_compilation_cache_dir:
+    jax.config.update('jax_compilation_cache_dir', str(hub.folder() / 'compiled'))
+  listen()
+
+
+@functools.cache
+def listen() -> None:
+  """Counts from now on what is saved."""
+
+  def note(event: str, seconds: float, **_: object) -> None:
+    if event == SAVED:
+      _saved.append(seconds)
+
+  jax.monitoring.register_event_duration_secs_listener(note)
+
+
+def saved() -> str:
+  """What was saved since the last call, to be added to a line of text; '' if nothing was."""
+  seconds, kept = sum(_saved), jax.config.jax_compilation_cache_dir
+  found = bool(_saved)
+  _saved.clear()
+  if not found:
+    return ''
+  verb = 'saved' if seconds >= 0 else 'cost'
+  return f': read from {kept}, which {verb} {abs(seconds):.1f} s'
