@@ -39,6 +39,12 @@ KEEP = flags.DEFINE_bool(
   'Keep compiled programs for the next start, in JAX_COMPILATION_CACHE_DIR or the folder'
   ' dgsct_jax/compiled of the user cache.',
 )
+STOPPED = flags.DEFINE_integer(
+  'stopped_status',
+  0,
+  'Exit status of a run that was stopped and saved before its end; not 0 where a scheduler would'
+  ' take that for the end.',
+)
 FROM = flags.DEFINE_integer(
   'from',
   None,
@@ -69,7 +75,9 @@ def main(argv: list[str]) -> None:
     with hosts.joined(same, DEBUG.value) if MULTIHOST.value else contextlib.nullcontext():
       if MODE.value == 'train' or not config.trainable:
         make(workdir)
-      start(config, workdir, None, FROM.value)
+      result = start(config, workdir, None, FROM.value)
+    if result is None:
+      sys.exit(STOPPED.value)
   except (ValueError, OSError, FloatingPointError) as error:
     if DEBUG.value:
       raise

@@ -100,6 +100,16 @@ def test_when_one_is_killed_the_others_say_so_and_end_and_the_command_goes_on(
     assert results(tmp_path / 'run') == unbroken
 
 
+@pytest.mark.slow
+def test_sigterm_to_one_saves_all_with_the_status_that_is_asked_for(unbroken, tmp_path):
+  stop = AT_STEP.format(step=3, process=0, what='os.kill(os.getpid(), signal.SIGTERM)')
+  for status, said, _ in command(tmp_path, '--stopped_status=75', code=stop):
+    assert status == 75 and 'Traceback' not in said, said
+  for status, said, _ in command(tmp_path):
+    assert status == 0, said
+  assert results(tmp_path / 'run') == unbroken
+
+
 def test_an_error_of_one_ends_all_with_its_words(tmp_path):
   what = 'raise ValueError("no room for clip 7")'
   ends = command(tmp_path, code=AT_STEP.format(step=2, process=1, what=what))
