@@ -10,21 +10,31 @@ from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding, PartitionS
 
 AnyMesh = Mesh | AbstractMesh  # shapes and placements need no devices
 
-BATCH = PartitionSpec(('data', 'fsdp'))  # clips are spread over both axes
+AXES = ('data', 'fsdp')
+BATCH = PartitionSpec(AXES)  # clips are spread over both axes
 SPLIT_BYTES = 4 * 2**20  # smaller leaves are copied to every device
 
 
-def make_mesh(shape: Sequence[int]) -> Mesh:
-  """All devices as ('data', 'fsdp'); one of the two sizes may be -1 and follows from the other."""
-  devices, given = jax.device_count(), tuple(shape)
+def make_mesh(shape: Sequence[int], devices: Sequence[jax.Device] | None = None) -> Mesh:
+  """All devices as ('data', 'fsdp'), those of this run if None.
+
+  One of the two sizes may be -1 and follows from the other.
+  """
+  sizes = mesh_sizes(shape, len(devices or jax.devices()))
+  return jax.make_mesh(sizes, AXES, axis_types=(AxisType.Auto,) * 2, devices=devices)
+
+
+def mesh_sizes(shape: Sequence[int], devices: int) -> tuple[int, int]:
+  """The sizes of `config.mesh` over so many devices. Raises ValueError if it does not hold them."""
+  given = tuple(shape)
   known = math.prod(size for size in given if size != -1)
   sizes = tuple(devices // known if size == -1 and known > 0 else size for size in given)
   if len(sizes) != 2 or math.prod(sizes) != devices or min(sizes) < 1:
     raise ValueError(
-      f"config.mesh={given} over ('data', 'fsdp') does not hold the {devices} devices;"
+      f'config.mesh={given} over {AXES} does not hold the {devices} devices;'
       ' their product must be that number, and one of them may be -1.'
     )
-  return jax.make_mesh(sizes, ('data', 'fsdp'), axis_types=(AxisType.Auto,) * 2)
+  return sizes[0], sizes[1]
 
 
 def check_batch(batch: int, mesh: AnyMesh, field: str = 'config.data.batch') -> None:

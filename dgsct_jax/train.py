@@ -66,7 +66,7 @@ def train(
     ValueError: something does not fit, and nothing was changed; or another process trains here.
     FloatingPointError: the loss is not finite.
   """
-  _check(config)
+  check(config)
   with alone(workdir):
     return _train(config, workdir, task, start_from)
 
@@ -272,18 +272,16 @@ def compile_step(
 ) -> tuple[Callable[..., tuple[states.TrainState, Scalars]], float]:
   """`train_step` compiled for these shapes, and the seconds that it took.
 
-  The state is donated and keeps its shardings.
+  The state is donated and keeps its shardings. The devices need not be there: see plan.py.
   """
   since = time.monotonic()
+  mesh = jax.tree.leaves(batch)[0].sharding.mesh
   step = jax.jit(
     functools.partial(train_step, task=task, tx=tx, schedule=schedule, epoch_steps=epoch_steps),
     donate_argnums=0,
-    out_shardings=(
-      jax.tree.map(lambda leaf: leaf.sharding, state),
-      sharding.replicated(jax.tree.leaves(batch)[0].sharding.mesh),
-    ),
+    out_shardings=(jax.tree.map(lambda leaf: leaf.sharding, state), sharding.replicated(mesh)),
   )
-  options = CPU_OPTIONS if jax.default_backend() == 'cpu' else None
+  options = CPU_OPTIONS if mesh.devices.flat[0].platform == 'cpu' else None
   return step.lower(state, frozen, batch).compile(options), time.monotonic() - since
 
 
@@ -349,7 +347,7 @@ def _traced(profile: tuple[int, ...], start: int, num_steps: int) -> tuple[int, 
   return (first, last) if first <= last else (0, 0)
 
 
-def _check(config: ml_collections.ConfigDict) -> None:
+def check(config: ml_collections.ConfigDict) -> None:
   """Raises ValueError for settings that would fail only later in the run."""
   if not config.trainable:
     raise ValueError('config.trainable is empty: there is nothing to train; give --mode=evaluate.')

@@ -121,16 +121,22 @@ ALLOWED = {
   | {'dgsct_jax.data', 'dgsct_jax.predict', 'dgsct_jax.published', 'dgsct_jax.seconds'}
   | {'dgsct_jax.tracks'},
   'dgsct_jax.serve': {'av', 'gradio', 'dgsct_jax.served'},
-  'dgsct_jax.main': {'absl', 'jax', 'flax', 'ml_collections'}
-  | {'dgsct_jax.train', 'dgsct_jax.trained', 'dgsct_jax.evaluate'}
+  'dgsct_jax.command_line': {'absl', 'flax', 'ml_collections', 'dgsct_jax.trained'},
+  'dgsct_jax.main': {'absl', 'ml_collections'}
+  | {'dgsct_jax.command_line', 'dgsct_jax.train', 'dgsct_jax.evaluate'}
   | {'dgsct_jax.compiled', 'dgsct_jax.hosts', 'dgsct_jax.settings'},
+  'dgsct_jax.chips': set(),
+  'dgsct_jax.hlo': set(),
+  'dgsct_jax.plan': RUNS
+  | {'absl', 'dgsct_jax.chips', 'dgsct_jax.command_line', 'dgsct_jax.hlo', 'dgsct_jax.optim'}
+  | {'dgsct_jax.train'},
 }
 # Who alone may import something.
 RESERVED = {
   'torch': {'dgsct_jax.convert.read'},
   'orbax': {'dgsct_jax.checkpoint'},
   'tensorflow': set(),
-  'dgsct_jax.train': {'dgsct_jax.main'},
+  'dgsct_jax.train': {'dgsct_jax.main', 'dgsct_jax.plan'},
   'dgsct_jax.main': set(),
   'dgsct_jax.data.pseudo': set(),
 }

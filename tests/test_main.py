@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from dgsct_jax import evaluate, main, train, trained
+from dgsct_jax import command_line, evaluate, main, train, trained
 from dgsct_jax.tasks import registry
 from tests import toy
 
@@ -23,12 +23,12 @@ def get_config(variant=''):
 # The command with the toy as its task: the others need real models.
 TOY = """
 from absl import app
-from dgsct_jax import main
+from dgsct_jax import command_line, main
 from tests import toy
 from dgsct_jax.tasks import registry
 from tests import toy
 registry.TASKS['toy'] = lambda config: toy.task(config.model.width)
-app.run(main.main, flags_parser=main.parse_flags)
+app.run(main.main, flags_parser=command_line.parse_flags)
 """
 
 
@@ -103,7 +103,7 @@ AVE = ROOT / 'configs/ave.py'
 )
 def test_a_config_that_cannot_be_had_is_one_error(monkeypatch, words, message):
   with pytest.raises(SystemExit) as main_says:
-    main.parse_flags(['main', *words])
+    command_line.parse_flags(['main', *words])
   assert re.match(f'error: --config=.*{message}', main_says.value.code)
   with pytest.raises(ValueError, match=message):
     trained.from_file(words[-1].removeprefix('--config='))  # as predict does
@@ -170,5 +170,5 @@ def test_the_home_folder_is_found_in_flags(monkeypatch):
   config = toy.config()
   config.data.dir = '~/clips'
   config.seed = 5
-  found = main.at_home(config)
+  found = command_line.at_home(config)
   assert found.data.dir == '/home/me/clips' and found.seed == 5

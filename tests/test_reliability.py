@@ -18,7 +18,7 @@ ROOT = Path(__file__).parents[1]
 COMMAND = """
 import importlib, os, signal, sys, threading
 from absl import app
-from dgsct_jax import main
+from dgsct_jax import command_line, main
 from dgsct_jax.tasks import registry
 from tests import toy
 
@@ -45,7 +45,7 @@ def stopping(*args, **kwargs):
   return result
 
 setattr(module, name, stopping)
-app.run(main.main, flags_parser=main.parse_flags)
+app.run(main.main, flags_parser=command_line.parse_flags)
 """
 CONFIG = """
 from tests import toy
