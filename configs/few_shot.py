@@ -18,7 +18,8 @@ whose `bn0` follows the batches. `native` is for an unfused CLAP as it was train
 rest; build the data with --rate=48000.
 
 For comparison, in the same loop: `none` has no exchange; `coop` learns the prompt alone (CoOp),
-`clip_adapter` the adapters of features alone (CLIP-Adapter), both from pictures; `clip` and `clap`
+`cocoop` one that each picture moves (CoCoOp), `clip_adapter` the adapters of features alone
+(CLIP-Adapter), all from pictures; `clip` and `clap`
 learn nothing: give --mode=evaluate.
 `llp_labels` learns nothing either: with it, `python -m dgsct_jax.data.pseudo` writes what CLIP sees
 and CLAP hears in each second of LLP's clips, for configs/avvp.py to learn from.
@@ -118,6 +119,7 @@ def get_config(variant: str = ''):
     native=native,
     none=common.without_adapters,
     coop=coop,
+    cocoop=cocoop,
     clip_adapter=clip_adapter,
     clip=lambda config: alone(config, 'visual'),
     clap=lambda config: alone(config, 'audio'),
@@ -165,6 +167,11 @@ def coop(config):
   baseline(config, 'visual')
   config.model.head.learned = True
   config.trainable = ('prompt/.*',)
+
+
+def cocoop(config):
+  coop(config)
+  config.model.head.follows = True
 
 
 def clip_adapter(config):

@@ -157,7 +157,7 @@ RULES: tuple[tuple[str, Rule], ...] = (
   (r'model\.head\.(gate_width|.*_depth|heads|classes|answers|words|features)', SIZE),
   (r'model\.head\.(width|prompts|shared_prompts)', whole(0, 1 << 16)),
   (
-    r'model\.head\.(adapt_negatives|background|contrastive|exp_audio_scale|gates|learned|lsa|swapped|tpavi|weak)'
+    r'model\.head\.(adapt_negatives|background|contrastive|exp_audio_scale|follows|gates|learned|lsa|swapped|tpavi|weak)'
     r'|loss\.modulation_noise',
     FLAG,
   ),

@@ -42,9 +42,10 @@ def build(config: ml_collections.ConfigDict) -> Task:
   """CLIP and CLAP of `config.model`, `visual` with `text` and `audio` with `roberta`.
 
   `config.model.head`: `picture` and `sound`, the prompts; `learned`, words of the former are; their
-  `start` and `name_at`; `share`, `merge`, `exp_audio_scale`, `contrastive`, see `heads.matching`;
-  `target`, what a clip is matched with: 'seconds', its classes second by second, 'clip', the class
-  of the clip, or 'set', all classes of the clip; `background`, whether that is a class of seconds.
+  `start` and `name_at`, and `follows` if it is there (CoCoOp); `share`, `merge`, `exp_audio_scale`,
+  `contrastive`, see `heads.matching`; `target`, what a clip is matched with: 'seconds', its classes
+  second by second, 'clip', the class of the clip, or 'set', all classes of the clip; `background`,
+  whether that is a class of seconds.
   `config.model.tokenizer`: see `prompts.of_clip` and `of_clap`. `config.loss.weights`: see
   `total_loss`. `config.data.classes`: names in place of the data set's.
   """
@@ -101,7 +102,9 @@ def build_model(config: ml_collections.ConfigDict, names: Sequence[str]) -> head
     clap.CLAP(audio, roberta, config.model.features, dtype),
     classes,
     models.build_exchange(config.model),
-    functools.partial(head.Prompts, words, fields.name_at, fields.start)
+    functools.partial(
+      head.Prompts, words, fields.name_at, fields.start, fields.get('follows', False)
+    )
     if fields.learned
     else None,
     fields.share,

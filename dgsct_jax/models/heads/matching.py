@@ -3,6 +3,7 @@
 CLIP and CLAP with an exchange, for classes known by name alone.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any, Literal, NamedTuple, get_args
 
@@ -44,24 +45,36 @@ class Prompts(nn.Module):
   words: how many. name_at: the name follows them, stands in their midst, or before them.
   start: 'random' values take the place of the prompt's own words, whatever they are, as released;
     'words' learns what is added to these, from nothing.
+  follows: a picture moves all words by what a bottleneck makes of its feature (CoCoOp, Zhou et al.
+    2022, arXiv 2203.05557).
   """
 
   words: int = 4
   name_at: Literal['end', 'middle', 'front'] = 'end'
   start: Literal['random', 'words'] = 'random'
+  follows: bool = False
 
   @nn.compact
-  def __call__(self, x: Float[Array, 'c l d'], lengths: Sequence[int]) -> Float[Array, 'c l d']:
-    """Prompts from embedded ones: a start token, `words` places, the name, the rest."""
-    fresh = self.start == 'random'
+  def __call__(
+    self, x: Float[Array, 'c l d'], lengths: Sequence[int], seen: Float[Array, '*n e'] | None = None
+  ) -> Float[Array, '*n c l d']:
+    """Prompts from embedded ones: a start token, `words` places, the name, the rest.
+
+    seen: features of pictures, if the prompts follow them; each picture has prompts of its own.
+    """
+    d, fresh = x.shape[-1], self.start == 'random'
     init = nn.initializers.normal(0.02) if fresh else nn.initializers.zeros
-    context = self.param('context', init, (self.words, x.shape[-1])).astype(x.dtype)
-    places = slice(1, 1 + self.words)
-    x = x.at[:, places].set(context) if fresh else x.at[:, places].add(context)
+    context = self.param('context', init, (self.words, d)).astype(x.dtype)
+    if seen is not None:
+      hidden = nn.relu(Dense(max(1, seen.shape[-1] // 16), name='down')(seen))
+      context = context + Dense(d, name='up')(hidden)[..., None, None, :]
+      x = jnp.broadcast_to(x, (*seen.shape[:-1], *x.shape))
+    places = x.at[..., 1 : 1 + self.words, :]
+    x = places.set(context) if fresh else places.add(context)
     if self.name_at == 'end':
       return x
-    order = np.stack([self.order(length, x.shape[1]) for length in lengths])
-    return jnp.take_along_axis(x, order[..., None], 1)
+    order = np.stack([self.order(length, x.shape[-2]) for length in lengths])
+    return jnp.take_along_axis(x, np.broadcast_to(order[..., None], (*x.shape[:-1], 1)), -2)
 
   @nn.nowrap
   def order(self, name: int, length: int) -> Int[np.ndarray, 'l']:
@@ -175,21 +188,28 @@ class Matching(nn.Module):
   def read(self, train: bool = False) -> Outputs:
     """Features of the classes, `visual` and `audio` [c e], not of unit length.
 
-    They depend on no clip.
+    They depend on no clip. Without `visual` if the prompts follow the pictures.
     """
+    ids = np.asarray(self.classes.clap)
+    audio = self.clap.read(jnp.asarray(ids[:, : (ids != PADDING).sum(1).max()]), train)
+    text = {'audio': audio.astype(jnp.float32)}
+    return text if self.prompts and self.prompt.follows else text | {'visual': self.prompted()}
+
+  def prompted(self, seen: Float[Array, '*n e'] | None = None) -> Float[Array, '*n c e']:
+    """Features of the classes that CLIP has, for each picture `seen` if the prompts follow it."""
     ids = np.asarray(self.classes.clip)
     end = ids.argmax(1)
     x = self.clip.text.embed(jnp.asarray(ids[:, : end.max() + 1]))
     if self.prompts:
-      x = self.prompt(x, self.classes.lengths)
-    visual = self.clip.text.encode(x, end)
-    ids = np.asarray(self.classes.clap)
-    audio = self.clap.read(jnp.asarray(ids[:, : (ids != PADDING).sum(1).max()]), train)
-    return {'visual': visual.astype(jnp.float32), 'audio': audio.astype(jnp.float32)}
+      x = self.prompt(x, self.classes.lengths, seen)
+    *n, c, length, d = x.shape
+    found = self.clip.text.encode(x.reshape(-1, length, d), np.tile(end, math.prod(n)))
+    return found.reshape(*n, c, -1).astype(jnp.float32)
 
   def compare(self, clip: Outputs, text: Outputs) -> Outputs:
     """The outputs, from what `perceive` and `read` give."""
-    seen, read = clip['visual'], text['visual']
+    seen = clip['visual']
+    read = text['visual'] if 'visual' in text else self.prompted(unit(seen))
     if self.share:
       seen, read = self.visual_adapter(seen), self.text_adapter(read)
     scale = jnp.exp(self.clip.logit_scale)
@@ -197,7 +217,7 @@ class Matching(nn.Module):
     audio_scale = self.clap.logit_scale_a
     if self.exp_audio_scale:
       audio_scale = jnp.exp(audio_scale)
-    visual = scale * unit(seen) @ unit(read).T
+    visual = scale * jnp.einsum('...e,...ce->...c', unit(seen), unit(read))
     audio = audio_scale * unit(clip['audio']) @ unit(text['audio']).T
     outputs = {
       'logits': merge(visual, audio, self.merge),

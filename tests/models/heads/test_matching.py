@@ -183,6 +183,37 @@ def test_the_fixed_merge_lies_between_both():
     merge(V, A, 'other')
 
 
+def test_prompts_that_follow_a_picture_are_those_of_its_own_words():
+  """CoCoOp: what a picture reads is what fixed prompts with the moved words read."""
+  follows = model(prompts=functools.partial(Prompts, 2, name_at='middle', follows=True), share=0.0)
+  values = filled.variables(follows, batch(), train=False)
+  assert 'visual' not in follows.apply(values, method='read')
+  seen = jnp.asarray(np.random.default_rng(0).normal(size=(2, 3, 6)), jnp.float32)
+  found = follows.apply(values, seen, method='prompted')
+  assert found.shape == (2, 3, 2, 6)
+  net, fixed = values['params']['prompt'], model(prompts=functools.partial(Prompts, 2, 'middle'))
+  hidden = jax.nn.relu(seen[1, 2] @ net['down']['kernel'] + net['down']['bias'])
+  moved = net['context'] + hidden @ net['up']['kernel'] + net['up']['bias']
+  params = values['params'] | {'prompt': {'context': moved}}
+  alone = fixed.apply(values | {'params': params}, method='prompted')
+  np.testing.assert_allclose(found[1, 2], alone, rtol=1e-4, atol=1e-5)
+
+
+def test_scores_of_prompts_that_follow_are_cosines_with_what_each_second_reads():
+  follows = model(prompts=functools.partial(Prompts, 2, follows=True), share=0.0)
+  values = filled.variables(follows, batch(), train=False)
+  clip_ = follows.apply(values, **batch(), method='perceive')
+  read = follows.apply(values, clip_['visual'] / norm(clip_['visual']), method='prompted')
+  cosines = jnp.sum((clip_['visual'] / norm(clip_['visual']))[:, :, None] * read / norm(read), -1)
+  scale = jnp.exp(values['params']['clip']['logit_scale'])
+  got = follows.apply(values, batch())['visual_logits']
+  np.testing.assert_allclose(got, scale * cosines, rtol=1e-3, atol=1e-4)
+
+
+def norm(x):
+  return jnp.linalg.norm(x, axis=-1, keepdims=True)
+
+
 def test_a_feature_adapter_blends():
   x = embedded()
   module = FeatureAdapter(0.25, 3)
