@@ -12,11 +12,17 @@ COLLECTIVES = ('all-reduce', 'all-gather', 'reduce-scatter', 'all-to-all', 'coll
 # Operations that move nothing: other names for values that are there.
 VIEWS = ('parameter', 'tuple', 'get-tuple-element', 'bitcast', 'while', 'conditional', 'call')
 VALUE = re.compile(r'\b(pred|[a-z]+\d+[a-z0-9]*)\[([\d,]*)\]')
+# A value of a TPU that lies in a memory on the chip, not in HBM, which is memory 0.
+ON_CHIP = re.compile(VALUE.pattern + r'\{[^}]*S\([1-9]\d*\)\}')
 CALLED = re.compile(r'\b(?:calls|to_apply|body|condition|\w+_computations?)=(\{[^}]*\}|%?[\w.\-]+)')
 
 
 class Operation(NamedTuple):
-  """One operation of a program. type: of its result, a tuple if there are several."""
+  """One operation of a program.
+
+  type: of its result, a tuple if there are several.
+  rest: the operands and attributes as they are written.
+  """
 
   name: str
   type: str
@@ -27,7 +33,12 @@ class Operation(NamedTuple):
   @property
   def bytes(self) -> int:
     """Of all results."""
-    return sum(_bytes(kind, shape) for kind, shape in values(self.type))
+    return _bytes(self.type)
+
+  @property
+  def held(self) -> int:
+    """The bytes of those results that lie in the main memory of a device."""
+    return _bytes(ON_CHIP.sub('', self.type))
 
   @property
   def owner(self) -> str:
@@ -91,7 +102,7 @@ def runs(program: Program) -> Iterator[Run]:
       yield Run(operation, inside, times, fused)
       if operation.code in COLLECTIVES or operation.code.startswith(('reduce', 'scatter', 'sort')):
         continue  # what they call is run on single numbers
-      many = times * (trips(operation) or 1)
+      many = times * (trips(operation, program) or 1)
       for found in CALLED.findall(operation.rest):
         for called in re.findall(r'[\w.\-]+', found):
           yield from walk(called, many, fused or operation.code == 'fusion')
@@ -99,17 +110,26 @@ def runs(program: Program) -> Iterator[Run]:
   return walk(program.entry, 1, False)
 
 
-def trips(operation: Operation) -> int | None:
-  """How often a loop runs, 1 for other operations; None if the compiler does not know."""
+def trips(operation: Operation, program: Program) -> int | None:
+  """How often a loop runs, 1 for other operations; None if its text does not say so."""
   if operation.code != 'while':
     return 1
-  found = re.search(r'"known_trip_count":\{"n":"(\d+)"', operation.rest)
+  if found := re.search(r'"known_trip_count":\{"n":"(\d+)"', operation.rest):
+    return int(found[1])
+  # Compilers for TPUs do not say it. A loop of JAX counts from 0 while it is less than its length.
+  found = re.search(r'condition=%?([\w.\-]+)', operation.rest)
+  condition = program.computations.get(found[1], {}) if found else {}
+  *_, last = [None, *condition.values()]
+  if last is None or last.code != 'compare' or 'direction=LT' not in last.rest:
+    return None
+  limit = condition.get(last.operands[1])
+  found = re.match(r'\((\d+)\)', limit.rest) if limit and limit.code == 'constant' else None
   return int(found[1]) if found else None
 
 
 def unknown_loops(program: Program) -> int:
   """The number of loops that run nobody knows how often."""
-  return sum(trips(run.operation) is None for run in runs(program))
+  return sum(trips(run.operation, program) is None for run in runs(program))
 
 
 def flops(run: Run) -> int:
@@ -168,7 +188,7 @@ def collectives(program: Program) -> dict[str, Traffic]:
 
 
 def largest(program: Program, count: int = 10) -> list[Operation]:
-  """The largest arguments and values in memory, largest first; not all are there at one time."""
+  """The largest arguments and values in main memory; not all of them are there at one time."""
   held = {
     run.operation.name: run.operation
     for run in runs(program)
@@ -176,7 +196,7 @@ def largest(program: Program, count: int = 10) -> list[Operation]:
     and (run.operation.code not in VIEWS or run.operation.code == 'parameter')
     and (run.operation.code != 'parameter' or run.times == 1 and 'op_name' in run.operation.rest)
   }
-  return sorted(held.values(), key=lambda operation: -operation.bytes)[:count]
+  return sorted(held.values(), key=lambda operation: -operation.held)[:count]
 
 
 def values(type_: str) -> list[tuple[str, tuple[int, ...]]]:
@@ -186,9 +206,10 @@ def values(type_: str) -> list[tuple[str, tuple[int, ...]]]:
   ]
 
 
-def _bytes(kind: str, shape: tuple[int, ...]) -> int:
-  bits = 8 if kind == 'pred' else int(re.findall(r'\d+', kind)[0])
-  return math.prod(shape) * bits // 8
+def _bytes(type_: str) -> int:
+  """Of all values of a type."""
+  bits = lambda kind: 8 if kind == 'pred' else int(re.findall(r'\d+', kind)[0])
+  return sum(math.prod(shape) * bits(kind) // 8 for kind, shape in values(type_))
 
 
 def _group(rest: str, devices: int) -> int:
@@ -212,9 +233,9 @@ def _operation(line: str) -> Operation | None:
   end = _closing(rest) if rest.startswith('(') else rest.find(' ')
   type_, rest = rest[:end], rest[end:].lstrip()
   code, _, _ = rest.partition('(')
-  end = len(code) + _closing(rest[len(code) :])
-  operands = re.findall(r'%([\w.\-]+)', rest[len(code) : end])
-  return Operation(head[1], type_, code, tuple(operands), rest[end:])
+  rest = rest[len(code) :]
+  operands = re.findall(r'%([\w.\-]+)', rest[: _closing(rest)])
+  return Operation(head[1], type_, code, tuple(operands), rest)
 
 
 def _closing(text: str) -> int:

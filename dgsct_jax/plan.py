@@ -20,7 +20,7 @@ import numpy as np
 import optax
 from absl import app, flags, logging
 from jax.experimental import topologies
-from jax.sharding import AbstractMesh, AxisType, Mesh
+from jax.sharding import AbstractMesh, AxisType
 
 from dgsct_jax import chips, command_line, hlo, optim, sharding, train, tree
 from dgsct_jax import state as states
@@ -70,7 +70,7 @@ def plan(config: ml_collections.ConfigDict, topology: chips.Topology, arithmetic
       or the batch, or there is no libtpu.
   """
   train.check(config)
-  mesh: Any
+  mesh: sharding.AnyMesh
   if arithmetic:
     sizes = sharding.mesh_sizes(config.mesh, topology.devices)
     mesh = AbstractMesh(sizes, sharding.AXES, axis_types=(AxisType.Auto,) * 2)
@@ -89,7 +89,7 @@ def plan(config: ml_collections.ConfigDict, topology: chips.Topology, arithmetic
   return '\n'.join(lines if arithmetic else [*lines, '', *from_compiler(step, topology)])
 
 
-def abstract(config: ml_collections.ConfigDict, mesh: Mesh) -> Step:
+def abstract(config: ml_collections.ConfigDict, mesh: sharding.AnyMesh) -> Step:
   """The training step of a config by shapes; nothing is read, whatever config.init names."""
   task = registry.build(config)
   config = config.copy_and_resolve_references()
@@ -190,8 +190,8 @@ def from_compiler(step: Step, topology: chips.Topology) -> list[str]:
     f' (bfloat16): {max(times.values()) * 1e3:.2f} ms, by {slowest}',
     *(f'  {name:24} {value * 1e3:.2f} ms' for name, value in times.items()),
     '',
-    'The largest arguments and values, which need not be there at one time:',
-    *(f'  {gb(x.bytes)}  {x.code:16} {x.type[:40]:40} {x.owner}' for x in hlo.largest(program)),
+    'The largest arguments and values in HBM, which need not be there at one time:',
+    *(f'  {gb(x.held)}  {x.code:16} {x.type[:40]:40} {x.owner}' for x in hlo.largest(program)),
   ]
 
 

@@ -71,7 +71,8 @@ def test_the_text_of_a_program_is_read():
   assert main['f'].operands == ('v', 'k') and main['f'].code == 'fusion' and main['f'].bytes == 128
   assert main['start'].bytes == 4 + 128
   assert main['v'].owner == "batch['video']" and main['done'].owner == 'encoder/block_0'
-  assert program.computations['body']['a'].bytes == 128  # whatever its layout
+  a = program.computations['body']['a']
+  assert a.bytes == 128 and a.held == 0  # S(1): it does not lie in HBM
 
 
 def test_loops_count_as_often_as_they_run():
@@ -84,6 +85,18 @@ def test_loops_count_as_often_as_they_run():
   assert moved == 9 * ((128 + 128 + 64) + (128 + 128))  # the product, the sum over devices
   assert not hlo.unknown_loops(program)
   assert hlo.unknown_loops(hlo.read(PROGRAM.replace('known_trip_count', 'no'))) == 1
+
+
+def test_a_loop_without_its_number_of_turns_is_read_by_its_condition():
+  until = """%n = s32[]{:T(128)} constant(7)
+  %j = s32[] get-tuple-element(%t.1), index=0
+  ROOT %end = pred[] compare(%j, %n), direction=LT"""
+  text = PROGRAM.replace('known_trip_count', 'no').replace(
+    'ROOT %end = pred[] constant(false)', until
+  )
+  program = hlo.read(text)
+  assert not hlo.unknown_loops(program)
+  assert hlo.repeated(program)[0] == 6 * 2 * 8 * 4 * 4
 
 
 def test_collectives_count_with_their_loops_and_groups():
