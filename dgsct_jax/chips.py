@@ -27,7 +27,6 @@ class Chip(NamedTuple):
 
 
 CHIPS = {
-  'v4': Chip(275e12, 32e9, 1200e9, 600e9, f'{TPU}/v4'),
   'v5e': Chip(197e12, 16e9, 819e9, 400e9, f'{TPU}/v5e'),
   'v5p': Chip(459e12, 95e9, 2765e9, 1200e9, f'{TPU}/v5p'),
   'v6e': Chip(918e12, 32e9, 1638e9, 800e9, f'{TPU}/v6e'),

@@ -191,6 +191,38 @@ def test_what_devices_send_to_each_other():
   assert {'all-reduce', 'reduce-scatter'} & set(split)  # of the gradient
 
 
+SPLIT = """
+import json, jax
+from dgsct_jax import hlo, plan, sharding, train
+from dgsct_jax.tasks import registry
+from tests import toy
+registry.TASKS['toy'] = lambda config: toy.task(config.model.width)
+config = toy.config(**{'model.width': 1040, 'mesh': (2, 4), 'data.batch': 64})
+step = plan.abstract(config, sharding.make_mesh(config.mesh))
+compiled, _ = train.compile_step(*step)
+leaves = jax.tree.leaves((step.state, step.frozen))
+sizes = [(leaf.size * leaf.dtype.itemsize, leaf.sharding.is_fully_replicated) for leaf in leaves]
+print(json.dumps({
+  'traffic': hlo.collectives(hlo.read(compiled.as_text())),
+  'sizes': sizes,
+  'planned': plan.held((step.state, step.frozen, step.batch)),
+  'compiled': compiled.memory_analysis().argument_size_in_bytes,
+}))
+"""
+
+
+def test_a_split_step_gathers_its_large_kernels_once_and_holds_its_share_of_them():
+  flags = '--xla_force_host_platform_device_count=8'
+  found = json.loads(run('-c', SPLIT, XLA_FLAGS=flags).stdout)
+  kernel = 4 * 1040 * 1040
+  assert sum(size == kernel for size, _ in found['sizes']) == 6  # two, with Adam's two moments
+  assert not [size for size, whole in found['sizes'] if whole and size > sharding.SPLIT_BYTES]
+  assert found['traffic']['all-gather'] == [2, 2 * kernel, 2 * kernel * 3 / 4]
+  # Compilers for CPUs make no reduce-scatter: they sum over all and keep a part.
+  assert found['traffic']['all-reduce'][1] > 2 * kernel
+  assert found['compiled'] == pytest.approx(found['planned'], abs=1000)  # what is not used is left
+
+
 @pytest.mark.parametrize(
   'name, devices', [('v5e:4x4', 16), ('v5p:2x2x1', 4), ('tpu7x:2x2x1', 8), ('gpu:h100x8', 8)]
 )
