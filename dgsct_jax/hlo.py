@@ -199,6 +199,14 @@ def largest(program: Program, count: int = 10) -> list[Operation]:
   return sorted(held.values(), key=lambda operation: -operation.held)[:count]
 
 
+def owner(operation: Operation, program: Program) -> str:
+  """As `Operation.owner`; of a fusion that names none, the owner of the last operation in it."""
+  called = re.search(r'calls=%?([\w.\-]+)', operation.rest)
+  inside = program.computations.get(called[1], {}) if called else {}
+  owners = [x.owner for x in inside.values() if x.code != 'parameter']
+  return next(filter(None, (operation.owner, *reversed(owners))), '')
+
+
 def values(type_: str) -> list[tuple[str, tuple[int, ...]]]:
   """(kind, shape) of each value of a type: f32[8,4] or a tuple of such."""
   return [

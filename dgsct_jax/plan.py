@@ -191,7 +191,10 @@ def from_compiler(step: Step, topology: chips.Topology) -> list[str]:
     *(f'  {name:24} {value * 1e3:.2f} ms' for name, value in times.items()),
     '',
     'The largest arguments and values in HBM, which need not be there at one time:',
-    *(f'  {gb(x.held)}  {x.code:16} {x.type[:40]:40} {x.owner}' for x in hlo.largest(program)),
+    *(
+      f'  {gb(x.held)}  {x.code:16} {x.type[:40]:40} {hlo.owner(x, program)}'
+      for x in hlo.largest(program)
+    ),
   ]
 
 

@@ -130,6 +130,14 @@ def test_the_largest_values_are_those_in_memory():
   assert not {'dot.1', 'start', 'b', 't', 'p'} & set(sizes)  # in a fusion, or another name
 
 
+def test_a_fusion_without_a_name_is_owned_by_what_is_in_it():
+  made = 'rhs_contracting_dims={0}, metadata={op_name="jit(step)/encoder/norm/dot"}'
+  program = hlo.read(PROGRAM.replace('rhs_contracting_dims={0}', made))
+  assert hlo.owner(program.computations['main']['f'], program) == 'encoder/norm'
+  assert hlo.owner(program.computations['main']['done'], program) == 'encoder/block_0'
+  assert hlo.owner(program.computations['main']['loop'], program) == ''
+
+
 def test_flops_of_convolutions():
   text = """HloModule m
 
