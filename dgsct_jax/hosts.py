@@ -25,6 +25,7 @@ from jax._src.clusters import ClusterEnv  # what jax.distributed finds by itself
 START = 300.0  # seconds in which all processes must have come
 GRACE = 5.0  # seconds in which the others may still come once something is wrong
 VERDICT = 10.0  # seconds between a failed collective and the news of who was lost
+SOON = 1.0  # the same for errors that hardly are of a collective
 AGAIN = 'Start the same command on all of them; it goes on from the latest checkpoint.'
 REMEDY = (
   'Start the processes by Slurm, Open MPI or Kubernetes, or set JAX_COORDINATOR_ADDRESS,'
@@ -162,8 +163,8 @@ def joined(facts: dict[str, Any], debug: bool = False) -> Iterator[None]:
     yield
     hosts.leave()
   except BaseException as error:
-    if isinstance(error, RuntimeError):
-      time.sleep(VERDICT)  # if another is lost, its watch ends this process meanwhile
+    # If another is lost, its watch ends this process meanwhile; gloo says so by a ValueError.
+    time.sleep(VERDICT if isinstance(error, RuntimeError) else SOON)
     if debug or not isinstance(error, ValueError | OSError | FloatingPointError):
       traceback.print_exc()
     hosts.fail(str(error) or type(error).__name__)
