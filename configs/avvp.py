@@ -145,6 +145,7 @@ def scenes(config, source='shapes'):
   )
   config.data.batch = 4
   config.optim.lr = 1e-3
+  config.optim.lr_by_path = (('encoder/exchange_.*', 0.1),)  # at the head's they do harm
   config.optim.schedule = 'cosine'
   config.optim.clip_norm = 1.0
   config.optim.epochs = 8
