@@ -20,13 +20,14 @@ def variables(model: nn.Module, *args: Any, gates: float | None = None, **kwargs
   """
   init = functools.partial(model.init, **kwargs)
   leaves = tree.flatten(jax.eval_shape(init, jax.random.key(0), *args))
-  return tree.unflatten({path: value(path, leaf.shape, gates) for path, leaf in leaves.items()})
+  values = {path: value(path, leaf.shape, gates) for path, leaf in leaves.items()}
+  return tree.unflatten(jax.tree.map(jnp.asarray, values))
 
 
-def value(path: str, shape: tuple[int, ...], gates: float | None) -> jax.Array:
+def value(path: str, shape: tuple[int, ...], gates: float | None) -> np.ndarray:
   name = path.split('/')[-1]
   if gates is not None and name in ('gate', 'tokens_gate'):
-    return jnp.full(shape, gates)
+    return np.full(shape, gates, np.float32)
   x = np.random.default_rng(zlib.crc32(f'{path} {shape}'.encode())).normal(size=shape)
   if name in ('scale', 'var'):
     x = np.exp(0.1 * x)
@@ -43,4 +44,4 @@ def value(path: str, shape: tuple[int, ...], gates: float | None) -> jax.Array:
     x = np.abs(x)
   else:
     x = 0.1 * x
-  return jnp.asarray(x, jnp.float32)
+  return x.astype(np.float32)
