@@ -7,10 +7,9 @@ import sys
 
 import ml_collections
 from absl import flags
-from flax import traverse_util
 from ml_collections import config_flags
 
-from dgsct_jax import trained
+from dgsct_jax import settings, trained
 
 CONFIG = config_flags.DEFINE_config_file('config', None, 'FILE or FILE:VARIANT of the config.')
 DEBUG = flags.DEFINE_bool('debug', False, 'Show where in the code an error was raised.')
@@ -19,8 +18,7 @@ flags.mark_flag_as_required('config')
 
 def at_home(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
   """The config with `~/` in its texts as the user's home folder, which shells leave in flags."""
-  fields = traverse_util.flatten_dict(config.to_dict(), sep='.')
-  for name, value in fields.items():
+  for name, value in settings.fields(config).items():
     if isinstance(value, str) and value.startswith('~/'):
       config.update_from_flattened_dict({name: os.path.expanduser(value)})
   return config
@@ -39,7 +37,7 @@ def parse_flags(argv: list[str]) -> list[str]:
     sys.argv = [word for word, field in zip(argv, words) if not field]  # config_flags reads it
     flags.FLAGS.unparse_flags()
     flags.FLAGS(sys.argv, known_only=True)
-    fields = traverse_util.flatten_dict(CONFIG.value.to_dict(), sep='.')
+    fields = settings.fields(CONFIG.value)
     unknown = [field[1] for field in words if field and field[1] not in fields]
     if not unknown:
       raise  # something else is wrong, in the config itself

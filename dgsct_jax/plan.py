@@ -10,7 +10,6 @@ values. All numbers are for one device. No weights are read, and no data.
 import importlib.util
 import os
 import sys
-import time
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -144,15 +143,13 @@ def from_shapes(step: Step, memory: float) -> list[str]:
 def from_compiler(step: Step, topology: chips.Topology) -> list[str]:
   """What the compiler makes of the step."""
   chip, n = topology.chip, topology.chip.devices
-  since = time.monotonic()
   try:
     compiled: Any
-    compiled, _ = train.compile_step(*step)
+    compiled, seconds = train.compile_step(*step)
   except jax.errors.JaxRuntimeError as error:
     if 'RESOURCE_EXHAUSTED' not in str(error):
       raise
     return ['Compiled: it does not fit. ' + str(error), f'What helps: {REMEDY}.']
-  seconds = time.monotonic() - since
   program, memory = hlo.read(compiled.as_text()), compiled.memory_analysis()
   held = memory.argument_size_in_bytes
   peak = held + memory.temp_size_in_bytes + memory.output_size_in_bytes - memory.alias_size_in_bytes

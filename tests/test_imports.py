@@ -121,7 +121,7 @@ ALLOWED = {
   | {'dgsct_jax.data', 'dgsct_jax.predict', 'dgsct_jax.published', 'dgsct_jax.seconds'}
   | {'dgsct_jax.tracks'},
   'dgsct_jax.serve': {'av', 'gradio', 'dgsct_jax.served'},
-  'dgsct_jax.command_line': {'absl', 'flax', 'ml_collections', 'dgsct_jax.trained'},
+  'dgsct_jax.command_line': {'absl', 'ml_collections', 'dgsct_jax.settings', 'dgsct_jax.trained'},
   'dgsct_jax.main': {'absl', 'ml_collections'}
   | {'dgsct_jax.command_line', 'dgsct_jax.train', 'dgsct_jax.evaluate'}
   | {'dgsct_jax.compiled', 'dgsct_jax.hosts', 'dgsct_jax.settings'},
