@@ -58,6 +58,27 @@ SHARED = {
   'mean': -4.26,
   'std': 3.13,
 }
+# CLIP and CLAP at the size of these encoders, which read letters (configs/captions.py).
+CLIP = {
+  'kind': 'clip',
+  'variant': 'custom',
+  'image': 64,
+  'patch': 8,
+  'width': 64,
+  'depths': (2, 2),
+  'heads': 4,
+  'features': 64,
+}
+TEXT = {
+  'variant': 'custom',
+  'vocabulary': 259,
+  'context': 64,
+  'width': 64,
+  'depth': 2,
+  'heads': 4,
+  'features': 64,
+}
+ROBERTA = {'vocabulary': 259, 'positions': 66, 'width': 64, 'depth': 2, 'heads': 4}
 CLASSES = {'shapes': 8, 'stamps': 13}
 
 # Smaller still, for tests: random weights, compiled in seconds.
@@ -144,6 +165,30 @@ def use(
   config.model.visual = of_kind(visual, swin_v2=VISUAL, vit=VIT)
   config.model.audio = of_kind(audio, htsat=AUDIO, shared=SHARED)
   config.model.remat = 'none'
+  clips_of(config, source, name, knobs, clips, seed, kind)
+
+
+def use_towers(config: ml_collections.ConfigDict) -> None:
+  """Sets the toy towers of CLIP and CLAP, random ones, and their tokenizer."""
+  config.init.clip = config.init.clap = 'random'
+  config.model.visual = dict(CLIP)
+  config.model.text = dict(TEXT)
+  config.model.audio = dict(AUDIO)
+  config.model.roberta.update(ROBERTA)
+  config.model.features = TEXT['features']
+  config.model.tokenizer = {'clip': 'letters', 'clap': 'letters'}
+
+
+def clips_of(
+  config: ml_collections.ConfigDict,
+  source: str,
+  name: str,
+  knobs: Mapping[str, Any],
+  clips: Mapping[str, int],
+  seed: int,
+  kind: str = 'scenes',
+) -> None:
+  """Sets clips of a source as the data, see `use`."""
   config.data.update(
     {
       'kind': kind,

@@ -18,15 +18,17 @@ whose `bn0` follows the batches. `native` is for an unfused CLAP as it was train
 rest; build the data with --rate=48000.
 
 For comparison, in the same loop: `none` has no exchange; `coop` learns the prompt alone (CoOp),
-`cocoop` one that each picture moves (CoCoOp), `clip_adapter` the adapters of features alone
-(CLIP-Adapter), all from pictures; `clip` and `clap`
-learn nothing: give --mode=evaluate.
+`cocoop` one that each picture moves (CoCoOp), `maple` tokens in nine blocks of both towers of CLIP
+(MaPLe), `clip_adapter` the adapters of features alone (CLIP-Adapter), all from pictures; `clip` and
+`clap` learn nothing: give --mode=evaluate.
+`scenes` is for a laptop: toy towers of drawn objects and their sounds (configs/captions.py), few
+composed clips to learn from, minutes on two CPU cores; all words above go with it but `native`.
 `llp_labels` learns nothing either: with it, `python -m dgsct_jax.data.pseudo` writes what CLIP sees
 and CLAP hears in each second of LLP's clips, for configs/avvp.py to learn from.
 `tiny` is for tests.
 """
 
-from configs import common, composed
+from configs import common, composed, quickstart
 
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 # As released, both CLIP and CLAP are frozen, their factors and projections, too.
@@ -120,10 +122,12 @@ def get_config(variant: str = ''):
     none=common.without_adapters,
     coop=coop,
     cocoop=cocoop,
+    maple=maple,
     clip_adapter=clip_adapter,
     clip=lambda config: alone(config, 'visual'),
     clap=lambda config: alone(config, 'audio'),
     llp_labels=llp_labels,
+    scenes=scenes,
     tiny=tiny,
   )
 
@@ -174,6 +178,12 @@ def cocoop(config):
   config.model.head.follows = True
 
 
+def maple(config):
+  baseline(config, 'visual')
+  config.model.head.deep = 9
+  config.trainable = ('deep/.*',)
+
+
 def clip_adapter(config):
   baseline(config, 'visual')
   config.model.head.share = 0.2
@@ -196,6 +206,27 @@ def llp_labels(config):
   config.data.shots = 0
 
 
+def scenes(config):
+  composed.use_towers(config)
+  config.init.clip = 'package:clip_shapes.safetensors'
+  config.init.clap = 'package:clap_shapes.safetensors'
+  clips = {'train': 320, 'val': 60, 'test': 200}
+  composed.clips_of(config, 'shapes', 'few_shot', quickstart.KNOBS, clips, seed=6)
+  config.model.head.exp_audio_scale = True
+  config.model.audio.batch_stats = False
+  if 'reduction' in config.model.adapter:
+    config.model.adapter.reduction = 4
+  if 'deep' in config.model.head:
+    config.model.head.deep = 2  # all there are
+  config.data.batch = 4
+  config.optim.lr = 1e-3
+  config.optim.schedule = 'cosine'
+  config.optim.clip_norm = 1.0
+  config.optim.epochs = 12
+  config.optim.patience = 0
+  config.eval_epochs = 3
+
+
 def tiny(config):
   config.init.clip = config.init.clap = 'random'
   config.model.visual = dict(composed.TINY_CLIP)
@@ -206,6 +237,8 @@ def tiny(config):
   config.model.tokenizer = {'clip': 'letters', 'clap': 'letters'}
   if 'reduction' in config.model.adapter:
     config.model.adapter.reduction = 2
+  if 'deep' in config.model.head:
+    config.model.head.deep = 1
   config.data.batch = 2
   config.data.workers = 0
   config.data.shots = 1

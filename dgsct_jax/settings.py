@@ -154,7 +154,7 @@ RULES: tuple[tuple[str, Rule], ...] = (
   (r'model\.head\.(match_weight|matching_weight|matching_frames)|loss\..*_weight', real(0)),
   (r'loss\..*_smoothing', SHARE),
   (r'loss\.modulation', real(0)),
-  (r'model\.head\.(gate_width|.*_depth|heads|classes|answers|words|features)', SIZE),
+  (r'model\.head\.(gate_width|.*_depth|heads|classes|answers|words|features|deep)', SIZE),
   (r'model\.head\.(width|prompts|shared_prompts)', whole(0, 1 << 16)),
   (
     r'model\.head\.(adapt_negatives|background|contrastive|exp_audio_scale|follows|gates|learned|lsa|swapped|tpavi|weak)'

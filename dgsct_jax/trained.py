@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 import runpy
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ import ml_collections
 import numpy as np
 from jax.sharding import Mesh
 
-from dgsct_jax import checkpoint, published, sharding, tree
+from dgsct_jax import checkpoint, kept, published, sharding, tree
 from dgsct_jax import state as states
 from dgsct_jax.tasks import registry
 from dgsct_jax.tasks.task import Batch, Outputs, Task
@@ -32,6 +32,7 @@ class Trained:
   selected: dict[str, float]  # its metrics on the split that selected it; empty: it is the latest
   variables: states.Variables
   forward: Forward
+  files: Mapping[str, str] = dataclasses.field(default_factory=dict)  # hashes, if all is from files
 
   def __call__(self, batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     """The outputs for this host's clips; `batch` is its share of the global batch."""
@@ -41,11 +42,19 @@ class Trained:
 
   @functools.cached_property
   def constants(self) -> Outputs:
-    """What the model makes of its variables alone, once for all batches."""
+    """What the model makes of its variables alone, once for all batches.
+
+    If these are all from files, such as the towers of CLIP and CLAP, it is kept on disk.
+    """
     make = self.task.constants
     if make is None:
       return {}
-    return jax.jit(lambda *variables: make(states.Variables(*variables).joined))(*self.variables)
+    compute = jax.jit(lambda *variables: make(states.Variables(*variables).joined))
+    if not self.files:
+      return compute(*self.variables)
+    # The model as text has its every field, the classes as its towers read them among these.
+    about = {'model': repr(self.task.model), 'frozen_dtype': self.config.frozen_dtype}
+    return kept.arrays({**about, **self.files}, lambda: compute(*self.variables))
 
 
 def read_config(
@@ -145,7 +154,9 @@ def untrained(
       f'{len(drawn)} variables come from no file of config.init and would be random, such as'
       f' {drawn[0]}; name a file that has them, or choose a model without them.'
     )
-  return Trained(config, task, mesh, 0, {}, states.fill(layout), compile_forward(task, mesh))
+  files = {} if random else dict(layout.weights)
+  variables = states.fill(layout)
+  return Trained(config, task, mesh, 0, {}, variables, compile_forward(task, mesh), files)
 
 
 def renewed(model: Trained, config: ml_collections.ConfigDict, task: Task | None = None) -> Trained:

@@ -62,6 +62,7 @@ ALLOWED = {
   'dgsct_jax.models.windows': NETS,
   'dgsct_jax.models.mel': NETS | {'dgsct_jax.models.layers'},
   'dgsct_jax.models.transformer': NETS | {'dgsct_jax.models.layers'},
+  'dgsct_jax.models.clip': BASICS | {'dgsct_jax.models.maple'},
   'dgsct_jax.models.clap': BASICS | {'dgsct_jax.models.htsat'},
   'dgsct_jax.models.lazy': NETS,
   'dgsct_jax.models.kaldi': NETS | {'dgsct_jax.models.variants'},
@@ -108,7 +109,14 @@ ALLOWED = {
   'dgsct_jax.features': RUNS
   | DRAWING
   | {'sklearn', 'dgsct_jax.data.datasets', 'dgsct_jax.evaluate', 'dgsct_jax.models'},
-  'dgsct_jax.trained': RUNS,
+  'dgsct_jax.kept': {
+    'numpy',
+    'dgsct_jax.convert',
+    'dgsct_jax.hosts',
+    'dgsct_jax.hub',
+    'dgsct_jax.tree',
+  },
+  'dgsct_jax.trained': RUNS | {'dgsct_jax.kept'},
   'dgsct_jax.seconds': TASK,
   'dgsct_jax.evaluate': RUNS | {'dgsct_jax.data', 'dgsct_jax.figures', 'dgsct_jax.report'},
   'dgsct_jax.train': RUNS

@@ -104,6 +104,7 @@ def model(state: State) -> Matching:
     functools.partial(dgsct.adapter(state, stream), gamma=1.0) for stream in ('vis', 'audio')
   )
   return Matching(
+    None,
     clip_model.build('custom', *towers),
     clap.build(
       audio | {'size': grid * audio['patch']}, text, len(state['audio_projection.2.bias'])

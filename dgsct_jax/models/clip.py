@@ -14,6 +14,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from dgsct_jax.models import variants
 from dgsct_jax.models.layers import Dense, DropPath, LayerNorm, Stage, gelu, run_stages
+from dgsct_jax.models.maple import DeepPrompts
 from dgsct_jax.models.transformer import SelfAttention, causal
 
 Activation = Literal['quick_gelu', 'gelu']
@@ -47,13 +48,18 @@ class FeedForward(nn.Module):
 
 
 class CLIPBlock(nn.Module):
-  """Attention and MLP, each normalised before the branch (released `ResidualAttentionBlock`)."""
+  """Attention and MLP, each normalised before the branch (released `ResidualAttentionBlock`).
+
+  prompts: of pictures; the block is the `index`-th one of the image tower.
+  """
 
   heads: int
   mlp_ratio: float = 4.0
   activation: Activation = 'quick_gelu'
   drop_path: float = 0.0
   dtype: Any = jnp.float32
+  prompts: DeepPrompts | None = None
+  index: int = 0
 
   def setup(self):
     """Makes the parts."""
@@ -67,6 +73,8 @@ class CLIPBlock(nn.Module):
     self, x: Float[Array, 'b n d'], train: bool, mask: Bool[np.ndarray, '1 n n'] | None = None
   ) -> Float[Array, 'b n d']:
     """Attention and its residual."""
+    if self.prompts and self.index:  # The stem has those of the first block.
+      x = self.prompts.in_pictures(self.index, x)
     return x + self.drop(
       self.attn(self.norm1(x), train, None if mask is None else jnp.asarray(mask)), train
     )
@@ -83,12 +91,13 @@ class CLIPBlock(nn.Module):
 
 
 class CLIPVision(nn.Module):
-  """CLIP's image tower. Its tokens are the class token, then those of the patches.
+  """CLIP's image tower. Its tokens are the class token, those of the patches, those of prompts.
 
   depths: a transformer has no stages of its own; they are those of the partner that it meets block
   by block.
   pixels: mean and standard deviation of the normalisation of pictures.
   drop_path: CLIP has none.
+  prompts: learned tokens beside those of the pictures; there are none without.
   """
 
   image: int = 224
@@ -103,6 +112,7 @@ class CLIPVision(nn.Module):
   drop_path: float = 0.0
   remat: bool = False
   dtype: Any = jnp.float32
+  prompts: DeepPrompts | None = None
 
   def setup(self):
     """Makes the parts."""
@@ -117,8 +127,13 @@ class CLIPVision(nn.Module):
     rates = np.linspace(0, self.drop_path, sum(self.depths))
 
     def stage(i, depth):
-      rate = lambda j: float(rates[sum(self.depths[:i]) + j])
-      block = lambda j: Block(self.heads, self.mlp_ratio, self.activation, rate(j), self.dtype)
+      def block(j):
+        index = sum(self.depths[:i]) + j
+        rate = float(rates[index])
+        return Block(
+          self.heads, self.mlp_ratio, self.activation, rate, self.dtype, self.prompts, index
+        )
+
       return Stage(depth, block)
 
     size = (self.patch, self.patch)
@@ -139,12 +154,13 @@ class CLIPVision(nn.Module):
     x = rearrange(self.patch_embed(x), 'b h w d -> b (h w) d')
     first = jnp.broadcast_to(self.class_token.astype(self.dtype), (len(x), 1, self.width))
     x = jnp.concatenate([first, x], 1) + self.positions.astype(self.dtype)
-    return self.norm_pre(x)
+    return self.norm_pre(self.prompts.in_pictures(0, x) if self.prompts else x)
 
   @nn.nowrap
   def place(self, weights: Float[np.ndarray, 't n']) -> Float[np.ndarray, 't y x']:
-    """Weights of tokens where these lie in the picture; the class token lies nowhere."""
-    return rearrange(weights[:, 1:], 't (y x) -> t y x', y=self.image // self.patch)
+    """Weights of tokens where these lie in the picture; the class token and prompts lie nowhere."""
+    side = self.image // self.patch
+    return rearrange(weights[:, 1 : 1 + side**2], 't (y x) -> t y x', y=side)
 
   def body(self, x: Float[Array, 'b n d'], train: bool = False) -> Float[Array, 'b n d']:
     """All blocks, from the stem's tokens to those of the last block, not normalised."""
@@ -194,18 +210,25 @@ class CLIPText(nn.Module):
     """The tokens of texts, without positions."""
     return self.words(ids)
 
-  def encode(self, x: Float[Array, 'c l d'], end: Int[Any, 'c']) -> Float[Array, 'c e']:
+  def encode(
+    self, x: Float[Array, 'c l d'], end: Int[Any, 'c'], prompts: DeepPrompts | None = None
+  ) -> Float[Array, 'c e']:
     """Features of embedded texts from the position of each one's end, not of unit length.
 
     What follows the end is never looked at, so `l` need not be the whole context.
+    prompts: learned tokens beside those of the texts.
     """
     c, length, _ = x.shape
     if length > self.context:
       raise ValueError(
         f'Texts of {length} tokens; the text tower holds {self.context}. Shorten them.'
       )
+    if prompts:
+      x = prompts.in_texts(0, x)
     x = x + self.positions[:length].astype(self.dtype)
-    for block in self.blocks:
+    for i, block in enumerate(self.blocks):
+      if prompts and i:
+        x = prompts.in_texts(i, x)
       x = block(x, False, causal(length))
     return self.projection(self.norm(x)[jnp.arange(c), end])
 

@@ -19,6 +19,7 @@ from dgsct_jax.data.pipeline import Dataset, Source
 from dgsct_jax.models import clap, clip, htsat
 from dgsct_jax.models.dual import DualEncoder
 from dgsct_jax.models.heads import matching as head
+from dgsct_jax.models.maple import DeepPrompts
 from dgsct_jax.tasks import prompts, views
 from dgsct_jax.tasks.inputs import audio_visual
 from dgsct_jax.tasks.task import (
@@ -42,7 +43,8 @@ def build(config: ml_collections.ConfigDict) -> Task:
   """CLIP and CLAP of `config.model`, `visual` with `text` and `audio` with `roberta`.
 
   `config.model.head`: `picture` and `sound`, the prompts; `learned`, words of the former are; their
-  `start` and `name_at`, and `follows` if it is there (CoCoOp); `share`, `merge`, `exp_audio_scale`,
+  `start` and `name_at`, and `follows` if it is there (CoCoOp); `deep`, if it is there, how many
+  blocks of CLIP have learned tokens of their own (MaPLe); `share`, `merge`, `exp_audio_scale`,
   `contrastive`, see `heads.matching`; `target`, what a clip is matched with: 'seconds', its classes
   second by second, 'clip', the class of the clip, or 'set', all classes of the clip; `background`,
   whether that is a class of seconds.
@@ -97,7 +99,18 @@ def build_model(config: ml_collections.ConfigDict, names: Sequence[str]) -> head
       f" {config.model.audio.kind!r}; names are matched by the towers of CLIP and CLAP: set 'clip'"
       " and 'htsat'."
     )
+  deep = None
+  if 'deep' in fields:
+    deep = DeepPrompts(depth=fields.deep, width=text.width, seen_width=visual.width)
+    if deep.tokens > words or deep.depth > min(text.depth, sum(visual.depths)):
+      raise ValueError(
+        f'config.model.head.deep is {deep.depth} and .picture {fields.picture!r}: CLIP has'
+        f' {text.depth} blocks for texts and {sum(visual.depths)} for pictures, and {deep.tokens}'
+        f' tokens take the place of the first words before the name, of which there are {words}.'
+      )
+    visual = visual.clone(prompts=deep)
   return head.Matching(
+    deep,
     clip.CLIP(visual, text),
     clap.CLAP(audio, roberta, config.model.features, dtype),
     classes,

@@ -38,6 +38,7 @@ def build(case: Case) -> Matching:
     groups=settings['num_conv_group'],
   )
   return Matching(
+    None,
     clip.build(settings['ViT'].removeprefix('ViT-')),
     clap.CLAP(htsat_model.build('audioset', tile=10), clap.Roberta()),
     Classes(

@@ -19,6 +19,7 @@ from dgsct_jax.models.clap import CLAP, PADDING
 from dgsct_jax.models.clip import CLIP
 from dgsct_jax.models.dual import DualEncoder
 from dgsct_jax.models.layers import Dense, unit
+from dgsct_jax.models.maple import DeepPrompts
 
 Outputs = dict[str, Float[Array, '...']]
 Rows = tuple[tuple[int, ...], ...]
@@ -132,6 +133,7 @@ class Matching(nn.Module):
   `visual_map` [b t n] and `audio_map` [b t m].
 
   prompts: makes the learned prompts; None leaves them as they are written.
+  deep: learned tokens in both towers of CLIP; the same instance as `clip.visual.prompts`.
   share: of the adapters of CLIP's features; 0: there are none.
   merge: see there. exp_audio_scale: CLAP's factor of cosines is the exponential of what it stores,
     as CLAP was trained; else, as released, what it stores, so that a sound counts some 20 times
@@ -139,6 +141,8 @@ class Matching(nn.Module):
   side: see `DualEncoder`.
   """
 
+  # The first field, so that its parameters lie below `deep`, not below the tower that has it, too.
+  deep: DeepPrompts | None
   clip: CLIP
   clap: CLAP
   classes: Classes
@@ -203,7 +207,7 @@ class Matching(nn.Module):
     if self.prompts:
       x = self.prompt(x, self.classes.lengths, seen)
     *n, c, length, d = x.shape
-    found = self.clip.text.encode(x.reshape(-1, length, d), np.tile(end, math.prod(n)))
+    found = self.clip.text.encode(x.reshape(-1, length, d), np.tile(end, math.prod(n)), self.deep)
     return found.reshape(*n, c, -1).astype(jnp.float32)
 
   def compare(self, clip: Outputs, text: Outputs) -> Outputs:

@@ -11,6 +11,7 @@ from dgsct_jax import tree
 from dgsct_jax.models import clap, clip
 from dgsct_jax.models.adapters import DGSCTAdapter, Exchange, NoExchange
 from dgsct_jax.models.heads.matching import Classes, FeatureAdapter, Matching, Prompts, merge
+from dgsct_jax.models.maple import DeepPrompts
 from tests.models import filled, tiny
 
 B, T = 2, 3
@@ -25,6 +26,7 @@ def model(exchange=NoExchange, classes=CLASSES, **fields):
   visual = dict(image=16, patch=8, width=8, depths=(1, 1), heads=2, mlp_ratio=2.0, features=6)
   text = dict(vocabulary=19, context=10, width=8, depth=1, heads=2, mlp_ratio=2.0, features=6)
   return Matching(
+    None,
     clip.build('custom', visual, text),
     clap.CLAP(tiny.htsat(depths=(1, 1)), clap.Roberta(20, 9, 8, 1, 2, 2.0), 6),
     classes,
@@ -121,6 +123,25 @@ def test_a_plain_model_is_clip_beside_clap(variables):
   for name, pair, scale in zip(('visual_logits', 'audio_logits'), (seen, heard), scales):
     want = scale * unit(pair[0]) @ unit(pair[1]).T
     np.testing.assert_allclose(got[name].reshape(B * T, 2), want, rtol=1e-4, atol=1e-5)
+
+
+def test_deep_prompts_lie_beside_the_towers_and_both_read_them():
+  deep = DeepPrompts(depth=2, width=8, seen_width=8)
+  plain = model(prompts=None, share=0.0, contrastive=False)
+  clip_ = plain.clip.clone(visual=plain.clip.visual.clone(prompts=deep))
+  prompted = plain.clone(clip=clip_, deep=deep)
+  variables = filled.variables(prompted, batch(), train=False)
+  tops = {'/'.join(path.split('/')[:2]) for path in tree.flatten(variables['params'])}
+  named = {f'deep/{name}_{i}' for name in ('written', 'couple') for i in (0, 1)}
+  assert {top for top in tops if 'prompt' in top or 'deep' in top} == named
+
+  @jax.jit
+  @jax.grad
+  def moved(params):
+    outputs = prompted.apply(variables | {'params': params}, batch())
+    return jnp.square(outputs['visual_logits']).sum()
+
+  assert all(np.abs(x).max() > 0 for x in tree.flatten(moved(variables['params'])['deep']).values())
 
 
 # Prompts.
