@@ -239,6 +239,8 @@ def tiny(config):
     config.model.adapter.reduction = 2
   if 'deep' in config.model.head:
     config.model.head.deep = 1
+  if 'knobs' in config.data:
+    config.data.knobs.update(size=32, sample_rate=1000)
   config.data.batch = 2
   config.data.workers = 0
   config.data.shots = 1

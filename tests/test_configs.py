@@ -39,6 +39,7 @@ OF_TRAINING = {
 }
 # Fields that a config has because another one needs them, or that count when a clip is shown.
 OF_ANOTHER = {
+  'captions': {'data.draw'},
   'tags': {'data.seen', 'data.heard', 'data.least'},
   'zero_shot': {'data.draw', 'loss.weights'},
 }
@@ -258,7 +259,8 @@ def test_two_steps_on_the_data_of_a_config_are_finite(read, name):
 @pytest.mark.parametrize(
   'name, system',
   [('ave', 'lavish'), ('ave', 'vit'), ('avqa', 'lavish'), ('avs_s4', 'lavish'), ('avvp', 'lavish')]
-  + [(name, 'side') for name in ('ave', 'avqa', 'avs_s4', 'avvp')],
+  + [(name, 'side') for name in ('ave', 'avqa', 'avs_s4', 'avvp')]
+  + [('few_shot', 'cocoop'), ('few_shot', 'maple')],
 )
 def test_another_system_takes_two_steps_in_a_task(name, system, tmp_path):
   losses = two_steps(small(name, tmp_path, system))
