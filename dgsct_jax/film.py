@@ -3,7 +3,7 @@
 import math
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import av
@@ -17,6 +17,7 @@ from dgsct_jax.data import media
 from dgsct_jax.data.clips import Length
 from dgsct_jax.tracks import Heat, Mask
 
+Picture = UInt8[np.ndarray, 'h w 3']
 LONGER = 640  # pixels: the longer side of a film is at most this
 SOUND = 48000  # Hz, of sound that has to be encoded anew
 COPIED = ('aac', 'mp3', 'ac3', 'eac3', 'opus', 'flac', 'alac')  # sound that mp4 takes as it is
@@ -68,13 +69,16 @@ def _write(
       picture = media.letterbox(picture, LONGER)  # h264 needs even sides
       if not i:
         video.height, video.width = picture.shape[:2]
-      if overlay and (second := nearest[int(time)]) != drawn:
+      if (second := nearest[int(time)]) != drawn:  # prepared once for all pictures of a second
         drawn = second
-        lay_over = figures.over(overlay, second, picture.shape[:2])
+        if overlay:
+          lay_over = figures.over(overlay, second, picture.shape[:2])
+        if captions:
+          write_on = _caption(captions[second], picture.shape[:2])
       if overlay:
         picture = lay_over(picture)
       if captions:
-        picture = _caption(picture, captions[nearest[int(time)]])
+        picture = write_on(picture)
       frame = av.VideoFrame.from_ndarray(picture, format='rgb24')
       frame.pts, frame.time_base = i, 1 / rate
       container.mux(video.encode(frame))
@@ -128,22 +132,28 @@ def _time(packet: av.Packet) -> float:
   return float(packet.pts * packet.time_base)
 
 
-def _caption(picture: UInt8[np.ndarray, 'h w 3'], text: str) -> UInt8[np.ndarray, 'h w 3']:
-  """The picture with a text in its lower part, in as many lines as it needs."""
-  image = Image.fromarray(picture)
-  size = max(10, min(image.size) // 16)
+def _caption(text: str, shape: tuple[int, int]) -> Callable[[Picture], Picture]:
+  """What writes a text on the lower part of pictures, in as many lines as it needs."""
+  height, width = shape
+  size = max(10, min(shape) // 16)
   font = ImageFont.truetype(font_manager.findfont('DejaVu Sans'), size)
-  for i, line in enumerate(reversed(_lines(text, font, image.width - size))):
-    ImageDraw.Draw(image).text(
-      (size / 2, image.height - size * (0.5 + 1.3 * i)),
-      line,
-      'white',
-      font,
-      anchor='lb',
-      stroke_width=max(1, size // 9),
-      stroke_fill='black',
-    )
-  return np.asarray(image)
+  edge, ink = Image.new('L', (width, height)), Image.new('L', (width, height))
+  for i, line in enumerate(reversed(_lines(text, font, width - size))):
+    place = (size / 2, height - size * (0.5 + 1.3 * i))
+    stroke = max(1, size // 9)
+    ImageDraw.Draw(edge).text(place, line, 255, font, anchor='lb', stroke_width=stroke)
+    ImageDraw.Draw(ink).text(place, line, 255, font, anchor='lb')
+  box = edge.getbbox()
+  edge, ink = edge.crop(box), ink.crop(box)
+
+  def write(picture: Picture) -> Picture:
+    image = Image.fromarray(picture)
+    if box:
+      image.paste('black', box, edge)
+      image.paste('white', box, ink)
+    return np.asarray(image)
+
+  return write
 
 
 def _lines(text: str, font: ImageFont.FreeTypeFont, width: float) -> list[str]:

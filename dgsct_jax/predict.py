@@ -13,7 +13,8 @@ written to a folder for each file, by default RUN/predictions/clip.mp4 or predic
   film.mp4      the video with its sound, the visual attention drawn over it
 
 and to a line of predictions.jsonl beside these folders. A FILE may be a folder: it stands for the
-videos and sounds in it. With --resume, files that have their JSON already are left out.
+videos and sounds in it. With --resume, files that have their JSON already are left out. --jobs=2
+reads and draws one file while the model looks at another.
 
 A model that answers questions needs --question or --questions; one of segmentation writes its masks
 with --masks DIR. Files may have any length: the model
@@ -23,17 +24,20 @@ filled up with its last picture and silence.
 
 import argparse
 import ast
+import concurrent.futures
 import json
 import operator
 import sys
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import av
 import ml_collections
 import numpy as np
 from PIL import Image
+from tqdm import tqdm
 
 from dgsct_jax import figures, film, published, seconds, trained, whole
 from dgsct_jax.data import clips, files, media
@@ -44,8 +48,10 @@ from dgsct_jax.tasks.task import Task, View
 from dgsct_jax.tracks import Mask
 from dgsct_jax.trained import Trained
 
+Done = TypeVar('Done')
 SOUNDS = ('.wav', '.mp3', '.flac', '.ogg', '.opus', '.m4a', '.aac')
 MEDIA = (*VIDEOS, *SOUNDS)
+_masks = threading.Lock()  # of several files at a time all masks go to one folder
 
 
 def look(
@@ -114,7 +120,12 @@ def _batches(
 
 
 def write(
-  file: clips.File, view: View, folder: Path, about: dict[str, Any], lines: Path | None = None
+  file: clips.File,
+  view: View,
+  folder: Path,
+  about: dict[str, Any],
+  lines: Path | None = None,
+  with_film: bool = True,
 ) -> dict[str, Any]:
   """Writes tables, the timeline, for a video the film, and last the JSON: then all is there.
 
@@ -123,6 +134,7 @@ def write(
   Args:
     about: fields of the JSON that describe the model.
     lines: a file that gets the contents of the JSON, too, as one more line.
+    with_film: of a video; it takes longer than all the rest.
 
   Returns:
     The contents of the JSON.
@@ -138,7 +150,7 @@ def write(
     (part / f'{view.name}.vtt').write_text(seconds.webvtt(cues), encoding='utf-8')
     if view.tracks:
       figures.draw(view.tracks, view.title).savefig(part / 'timeline.png')
-    if file.length.pictures:
+    if file.length.pictures and with_film:
       film.draw(file.path, part / 'film.mp4', file.length, file.starts, view.overlay, view.captions)
     text = json.dumps(record, indent=2, ensure_ascii=False)
     (part / f'{view.name}.json').write_text(f'{text}\n', encoding='utf-8')
@@ -157,7 +169,7 @@ def write_masks(file: clips.File, view: View, folder: Path) -> None:
   if not isinstance(view.overlay, Mask) or not file.length.pictures:
     raise ValueError(f'{file.path}: --masks needs a model of segmentation and a video.')
   height, width = next(media.each_frame(file.path, [0.0])).shape[:2]
-  with whole.beside(folder) as part:
+  with _masks, whole.beside(folder) as part:
     for second, probability in enumerate(view.overlay.probability):
       image = Image.fromarray(np.asarray(probability, np.float32))
       enlarged = np.asarray(image.resize((width, height), Image.Resampling.BICUBIC))
@@ -183,6 +195,10 @@ def main(argv: Sequence[str] | None = None) -> int:
   )
   parser.add_argument('--out', type=_path, help='where results go')
   parser.add_argument('--resume', action='store_true', help='leave out files that are done')
+  parser.add_argument('--without_film', action='store_true', help='tables and timeline alone')
+  parser.add_argument(
+    '--jobs', type=_jobs, default=1, metavar='N', help='files at a time: one is read beside another'
+  )
   parser.add_argument(
     '--question', action='append', default=[], metavar='TEXT', help='may be repeated'
   )
@@ -233,22 +249,47 @@ def main(argv: Sequence[str] | None = None) -> int:
   lines = out / 'predictions.jsonl'
   if not given.resume:
     lines.unlink(missing_ok=True)
-  for i, (path, folder) in enumerate(zip(paths, _folders(paths, out))):
-    if given.resume and any(folder.glob('*.json')):
-      continue
-    if len(paths) > 1:
-      print(f'{i + 1} of {len(paths)}', flush=True)
+
+  def predict(i: int, path: Path, folder: Path) -> tuple[str, str]:
+    """What is to be told of a file, and its error or nothing."""
+    told = [f'{i + 1} of {len(paths)}'] * (len(paths) > 1)
     try:
       file, view = look(model, path, asked, question)
-      print('\n'.join(report(file, view)), flush=True)
+      told += report(file, view)
       if given.masks:
         write_masks(file, view, given.masks)
-      write(file, view, folder, about, lines)
-      print(f'  {media.printable(folder)}')
+      write(file, view, folder, about, lines, not given.without_film)
+      return '\n'.join([*told, f'  {media.printable(folder)}']), ''
     except (OSError, ValueError, av.FFmpegError) as error:
-      print(f'error: {media.printable(str(error))}', file=sys.stderr, flush=True)
+      return '\n'.join(told), f'error: {media.printable(str(error))}'
+
+  work = [
+    (i, path, folder)
+    for i, (path, folder) in enumerate(zip(paths, _folders(paths, out)))
+    if not (given.resume and any(folder.glob('*.json')))
+  ]
+  for told, fault in each(predict, work, given.jobs):
+    tqdm.write(told)
+    if fault:
+      tqdm.write(fault, file=sys.stderr)
       failed = True
   return int(failed)
+
+
+def each(
+  function: Callable[..., Done], work: Sequence[tuple[Any, ...]], jobs: int
+) -> Iterator[Done]:
+  """The results of a function in the order of the work, of which `jobs` are done at a time.
+
+  Beside them stands how much is done and how long the rest will take, on a terminal.
+  """
+  pool = concurrent.futures.ThreadPoolExecutor(jobs)
+  results = pool.map(lambda given: function(*given), work)
+  try:
+    # None: only a terminal gets the bar.
+    yield from tqdm(results, total=len(work), unit='file', disable=len(work) < 2 or None)
+  finally:
+    pool.shutdown(cancel_futures=True)
 
 
 def in_folder(path: Path) -> list[Path]:
@@ -329,6 +370,13 @@ def _lines(path: Path) -> list[str]:
 def _path(text: str) -> Path:
   """As the shell would have it, which leaves `--out=~/FOLDER` alone."""
   return Path(text).expanduser()
+
+
+def _jobs(text: str) -> int:
+  """A positive number."""
+  if not text.isascii() or not text.isdigit() or not 1 <= int(text) <= 64:
+    raise argparse.ArgumentTypeError(f'{text} files at a time; give a whole number from 1 to 64.')
+  return int(text)
 
 
 def report(file: clips.File, view: View) -> list[str]:

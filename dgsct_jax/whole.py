@@ -9,10 +9,12 @@ import hashlib
 import json
 import os
 import shutil
+import threading
 from collections.abc import Collection, Iterator
 from pathlib import Path
 
 MANIFEST = 'manifest.json'
+_appending = threading.Lock()
 
 
 def write(path: Path, text: str) -> None:
@@ -26,15 +28,16 @@ def write(path: Path, text: str) -> None:
 
 
 def append(path: Path, text: str) -> None:
-  """Adds text to a file, all of it or nothing."""
-  size = path.stat().st_size if path.exists() else 0
-  try:
-    with path.open('a', encoding='utf-8') as file:
-      file.write(text)
-  except OSError:
-    if path.exists():
-      os.truncate(path, size)
-    raise
+  """Adds text to a file, all of it or nothing; of several threads one after another."""
+  with _appending:
+    size = path.stat().st_size if path.exists() else 0
+    try:
+      with path.open('a', encoding='utf-8') as file:
+        file.write(text)
+    except OSError:
+      if path.exists():
+        os.truncate(path, size)
+      raise
 
 
 @contextlib.contextmanager

@@ -79,10 +79,11 @@ def test_each_second_glows_where_its_attention_is(tmp_path):
 
 def test_a_caption_that_is_wider_than_the_picture_has_several_lines():
   picture = np.zeros((120, 160, 3), np.uint8)
-  rows = lambda text: np.flatnonzero(film._caption(picture, text).any((1, 2)))
+  rows = lambda text: np.flatnonzero(film._caption(text, picture.shape[:2])(picture).any((1, 2)))
   short, long = rows('0:03  dog'), rows('0:03  seen a dog · heard a dog, burping, eructation')
   assert long.max() == short.max() and len(long) >= 2 * len(short)
-  written = film._caption(picture, '0:03  seen a dog · heard a dog, burping, eructation')
+  write = film._caption('0:03  seen a dog · heard a dog, burping, eructation', picture.shape[:2])
+  written = write(picture)
   assert not written[:, -2:].any()  # nothing is cut off
 
 

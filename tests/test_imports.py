@@ -123,7 +123,15 @@ ALLOWED = {
   | {'dgsct_jax.data', 'dgsct_jax.evaluate', 'dgsct_jax.lock', 'dgsct_jax.optim'}
   | {'dgsct_jax.compiled', 'dgsct_jax.hosts'},
   'dgsct_jax.predict': RUNS
-  | {'av', 'PIL', 'dgsct_jax.data', 'dgsct_jax.figures', 'dgsct_jax.film', 'dgsct_jax.tracks'}
+  | {
+    'av',
+    'PIL',
+    'tqdm',
+    'dgsct_jax.data',
+    'dgsct_jax.figures',
+    'dgsct_jax.film',
+    'dgsct_jax.tracks',
+  }
   | {'dgsct_jax.seconds'},
   'dgsct_jax.served': RUNS
   | {'dgsct_jax.data', 'dgsct_jax.predict', 'dgsct_jax.published', 'dgsct_jax.seconds'}

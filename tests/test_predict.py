@@ -3,6 +3,8 @@
 import dataclasses
 import json
 import shutil
+import threading
+import time
 from pathlib import Path
 
 import jax
@@ -138,6 +140,13 @@ def test_a_still_picture_becomes_a_film_as_long_as_a_window(model, tmp_path):
   assert measure(tmp_path / 'out/film.mp4').seconds == pytest.approx(T, abs=0.1)
 
 
+def test_a_film_can_be_left_out(model, tmp_path):
+  file, view = predict.look(model, video(tmp_path / 'a.mkv', 2))
+  predict.write(file, view, tmp_path / 'out', {}, with_film=False)
+  files = sorted(file.name for file in (tmp_path / 'out').iterdir())
+  assert files == ['events.csv', 'events.json', 'events.vtt', 'timeline.png']
+
+
 def test_sound_alone_is_heard_and_gives_no_film(model, tmp_path):
   path = clips.write(tmp_path / 'a.mkv', sound=clips.tone(32000, 3))
   run(model, path, tmp_path / 'out')
@@ -162,7 +171,7 @@ def test_masks_have_the_size_of_the_video_one_for_every_second(tmp_path):
   model = stand(avs_s4.get_config('tiny'), left_sounds)
   path = clips.write(tmp_path / 'a.mkv', clips.counter(30, (48, 80)), np.arange(30) / 10)
   file, view = predict.look(model, path)
-  predict.write_masks(file, view, tmp_path / 'masks')
+  list(predict.each(predict.write_masks, [(file, view, tmp_path / 'masks')] * 4, jobs=4))
   names = sorted(path.name for path in (tmp_path / 'masks').iterdir())
   assert names == ['a_0.png', 'a_1.png', 'a_2.png']
   mask = Image.open(tmp_path / 'masks/a_2.png')
@@ -538,6 +547,51 @@ def test_a_folder_is_done_file_by_file_and_goes_on_where_it_was(tmp_path, monkey
   told = capfd.readouterr().out
   assert '2 of 3' in told and '1 of 3' not in told
   assert len(Path('out/predictions.jsonl').read_text().splitlines()) == 3
+
+  alone = {name: Path(f'out/{name}/tags.json').read_text() for name in ('a.wav', 'b.WAV')}
+  assert predict.main([*command, '--jobs=3', '--without_film']) == 1
+  told = capfd.readouterr()
+  assert [line for line in told.out.splitlines() if ' of 3' in line] == [
+    f'{i} of 3' for i in (1, 2, 3)
+  ]
+  assert (
+    'broken.mp4' in told.err and len(Path('out/predictions.jsonl').read_text().splitlines()) == 2
+  )
+  assert alone == {name: Path(f'out/{name}/tags.json').read_text() for name in alone}
+
+
+def test_so_many_files_are_worked_on_at_a_time_and_told_in_their_order():
+  together = threading.Barrier(3)
+
+  def work(number, jobs):
+    if jobs == 3:
+      together.wait(timeout=20)
+    return number
+
+  for jobs in (1, 3):
+    work_of = [(number, jobs) for number in (3, 1, 2)]
+    assert list(predict.each(work, work_of, jobs)) == [3, 1, 2]
+
+
+def test_work_that_has_not_begun_is_left_when_one_fails_or_the_user_stops():
+  begun = []
+
+  def work(number):
+    begun.append(number)
+    if number == 0:
+      raise KeyboardInterrupt
+    time.sleep(0.05)
+
+  with pytest.raises(KeyboardInterrupt):
+    list(predict.each(work, [(i,) for i in range(100)], 1))
+  assert len(begun) < 10
+
+
+@pytest.mark.parametrize('jobs', ['0', '-1', '65', 'two', '1.5'])
+def test_a_number_of_jobs_that_cannot_be_is_refused(jobs, capfd):
+  with pytest.raises(SystemExit):
+    predict.main(['--config=configs/tags.py:tiny', f'--jobs={jobs}', 'clip.mp4'])
+  assert f'{jobs} files at a time; give a whole number from 1 to 64.' in capfd.readouterr().err
 
 
 def test_a_folder_without_media_is_refused(tmp_path, capfd):

@@ -1,5 +1,6 @@
 """What is written is whole or not there, and a sealed folder tells what has changed in it."""
 
+import concurrent.futures
 import json
 import os
 import resource
@@ -38,6 +39,14 @@ def test_text_is_added_whole_or_not_at_all(tmp_path):
   assert file.read_text() == 'one\n'
   whole.append(file, 'two\n')
   assert file.read_text() == 'one\ntwo\n'
+
+
+def test_several_threads_add_whole_lines(tmp_path):
+  file = tmp_path / 'a.txt'
+  lines = [f'{i} {"x" * i}\n' for i in range(200)]
+  with concurrent.futures.ThreadPoolExecutor(8) as pool:
+    list(pool.map(lambda line: whole.append(file, line), lines))
+  assert sorted(file.read_text().splitlines(True)) == sorted(lines)
 
 
 def test_a_folder_gets_all_files_or_none_and_keeps_its_own(tmp_path):
