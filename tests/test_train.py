@@ -7,7 +7,7 @@ import jax
 import numpy as np
 import pytest
 
-from dgsct_jax import checkpoint, optim, sharding, tree, writer
+from dgsct_jax import checkpoint, optim, profile, sharding, tree, writer
 from dgsct_jax import state as states
 from dgsct_jax import train as trains
 from dgsct_jax.data import pipeline
@@ -272,9 +272,16 @@ def test_selection_on_test_is_asked_for_by_name(tmp_path):
   assert json.loads((tmp_path / 'metrics.json').read_text())['chosen'] == 'best accuracy on test'
 
 
-def test_the_profile_of_chosen_steps_is_written(tmp_path):
+def test_the_profile_of_chosen_steps_is_written_and_read(tmp_path, capsys):
   run(tmp_path, profile=(2, 3), **{'optim.epochs': 1})
-  assert list((tmp_path / 'profile').rglob('*.xplane.pb'))
+  capsys.readouterr()
+  picture = tmp_path / 'profile.png'
+  assert profile.main([str(tmp_path), f'--figure={picture}']) == 0
+  told = capsys.readouterr().out
+  assert told.startswith('2 steps, ') and ' waiting for clips' in told
+  shares = [line.split()[-2] for line in told.split('\n\n')[1].splitlines()[1:]]
+  assert sum(float(share.rstrip('%')) for share in shares) == pytest.approx(100, abs=0.3)
+  assert picture.stat().st_size > 1000
 
 
 @pytest.mark.parametrize(
