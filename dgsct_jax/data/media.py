@@ -42,10 +42,11 @@ __all__ = [  # passed on
   'tracks',
 ]
 
-JITTER = 0.05  # seconds by which sound may miss its time stamp before silence fills the gap
+JITTER = 0.05  # seconds by which sound may miss its time stamp, once it has begun
 LEAP = 60.0  # seconds of a gap that is taken for a jump of the clock, not for silence
 CANCELLED = 0.01  # power of the mean of all channels, of their mean power: -20 dB
 LARGEST = 8192**2  # pixels of a picture
+EARLY = 1e-3  # seconds by which a picture may begin after the time at which it is asked for
 
 
 @dataclasses.dataclass(frozen=True)
@@ -109,7 +110,7 @@ def each_frame(
         raise MediaError(
           f'{path} has pictures of {frame.width}×{frame.height}; scale them to 8192×8192 or less.'
         )
-      while shown is not None and left and left[0] < time - 1e-3:
+      while shown is not None and left and left[0] < time - EARLY:
         left.pop(0)
         yield _pixels(path, shown, size)
       shown = frame
@@ -166,6 +167,8 @@ def _mixed(
   pieces, length, own_rate = [], 0, None
   mean, power, samples = 0.0, np.zeros(0), 0
   with reading(path) as container:
+    # Without a picture nothing begins late; the first time stamp of Vorbis in Ogg is wrong.
+    patience = 0 if container.streams.video else JITTER
     for frame in decode(container, container.streams[index]):
       own_rate = own_rate or frame.sample_rate
       heard = channels(frame)
@@ -178,13 +181,14 @@ def _mixed(
         piece = soxr.resample(piece, frame.sample_rate, own_rate)
       if frame.time is not None:
         late = round((frame.time - start(container)) * own_rate) - length
-        if JITTER * own_rate < late < LEAP * own_rate:
+        if patience * own_rate < late < LEAP * own_rate:
           pieces.append(np.zeros(late, np.float32))
           length += late
         elif JITTER * own_rate < -late < len(piece):
           piece = piece[-late:]
       pieces.append(piece)
       length += len(piece)
+      patience = JITTER
   if own_rate is None:
     raise MediaError(f'{path}: no sound of its audio track can be decoded.')
   return _Mixed(np.concatenate(pieces), own_rate, mean / samples, power / samples)
