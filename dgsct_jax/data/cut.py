@@ -17,6 +17,8 @@ from dgsct_jax.data import files, media, transforms
 from dgsct_jax.data.records import Remark
 
 COMMON_RATES = (8000, 16000, 22050, 24000, 32000, 44100, 48000)
+SURPLUS = 0.5  # seconds by which a clip may be too long, as the last packets may be
+LEAD_IN = 10.0  # seconds between two key frames, at most
 USUAL = 0.9  # a folder with a smaller share of the usual number of pictures is incomplete
 VIDEOS = ('.mp4', '.mkv', '.webm', '.avi', '.mov', '.flv', '.m4v', '.mpg', '.mpeg', '.wmv', '.3gp')
 
@@ -152,23 +154,35 @@ def fit(
   return media.to_int16(np.pad(wave[:wanted], (0, max(0, wanted - len(wave)))))
 
 
-def start_of(path: str | os.PathLike, start: float | int, seconds: int) -> float:
+def start_of(path: str | os.PathLike, start: float | int | None, seconds: int) -> float:
   """The second of a file at which a clip begins that was cut from `start` on of a longer video.
 
-  It is 0 if the file is the clip, and `start` if it is the longer video.
+  It is 0 if the file is the clip, and `start` if it is the longer video. A file that is a little
+  too long may have been cut by `ffmpeg -c copy`, which begins at the key frame before the clip and
+  does not say so (in mkv, flv and ts): it is neither.
+
+  Args:
+    start: None if the file cannot be the longer video.
 
   Raises:
     WrongLength: the length of the file fits neither.
   """
   length = media.probe(path).duration or seconds
-  if seconds - 1 < length < seconds + 2:
+  surplus = length - seconds
+  if -1 < surplus <= SURPLUS:
     return 0.0
-  if length > start + seconds - 1:
+  # With so little before the clip, it is the video only if it ends where the clip does, or later.
+  if start is not None and start - surplus < (1 if surplus > LEAD_IN else SURPLUS):
     return float(start)
-  raise WrongLength(
-    f'{path} lasts {length:.2f} s: too long or short to be the clip of {seconds} s, too short to '
-    f'be the video from which it is taken at {start:g} s.'
-  )
+  told = f'{path} lasts {length:.2f} s: too long or short to be the clip of {seconds} s'
+  if start is not None:
+    told += f', too short to be the video from which it is taken at {start:g} s'
+  if SURPLUS < surplus <= LEAD_IN:
+    told += (
+      '. A clip that was cut by ffmpeg -c copy begins at the key frame before: cut it again,'
+      ' without -c copy'
+    )
+  raise WrongLength(f'{told}.')
 
 
 def length_of(path: str | os.PathLike, least: float | int) -> float | None:
@@ -207,7 +221,9 @@ def read_clip(
   if path.is_dir():
     frames = frame_files(path / 'frames' / name, seconds, usual)
     return frames, wave_file(path / 'wave' / f'{name}.npy', seconds, rate)
-  length_of(path, least=seconds - 1)
+  length = length_of(path, least=seconds - 1)
+  if length and length > seconds + SURPLUS:
+    _remark(path, f'it lasts {length:.2f} s, of which the first {seconds} are taken')
   return video_frames(path, times, side), video_wave(path, seconds, rate)
 
 

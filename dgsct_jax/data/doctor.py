@@ -4,8 +4,9 @@ python -m dgsct_jax.data.doctor NAME --source=DIR [--csv=FILE] [--workers=N]
 
 Clips with faults cannot be used: missing, wrong length, unreadable. Remarks are: made good (silence
 added or samples left out), silent, frozen picture, in two splits. At the end the usable clips are
-counted and compared with the published numbers. The exit status is 1 if there are faults, or fewer
-usable clips than published.
+counted and compared with the published numbers. Where pictures are stored and videos are there,
+too, it says by which rule of prepare's --frames_like the pictures were cut. The exit status is 1 if
+there are faults, or fewer usable clips than published.
 """
 
 import argparse
@@ -24,7 +25,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from dgsct_jax.data import cut, datasets, prepare, records
+from dgsct_jax.data import compare, cut, datasets, prepare, records
 from dgsct_jax.data.kind import Kind
 
 FAULTS = ('missing', 'wrong length', 'unreadable')
@@ -105,6 +106,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 1
   for remark in recipe.remarks:
     print(f'label files: {remark}')
+  if rule := compare.followed(recipe.pairs()):
+    print(rule)
   findings = examine(recipe, flags.workers)
   if flags.csv:
     with open(flags.csv, 'w', newline='', encoding='utf-8') as file:

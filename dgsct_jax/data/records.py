@@ -23,6 +23,7 @@ import numpy as np
 import tensorflow_datasets as tfds
 
 from dgsct_jax import lock, whole
+from dgsct_jax.data import rules
 
 SHARD = 128  # clips in one file: the unit in which an interrupted build continues
 
@@ -60,6 +61,9 @@ class Recipe(Generic[AnyEntry]):
   read: Callable[[AnyEntry], Record]
   files: Mapping[str, str] = dataclasses.field(default_factory=dict)  # stored with it: name -> text
   remarks: Sequence[str] = ()  # on oddities of the label files that do not prevent their use
+  frames_like: str = ''  # by which of the rules pictures are taken from videos; '': they are stored
+  # Clips whose pictures are stored and whose videos are there, too; for the doctor.
+  pairs: Callable[[], Sequence[rules.Pair]] = tuple
 
 
 # Pictures are stored as encoded files. Not as tfds.features.Image: without TensorFlow a sequence of
@@ -107,24 +111,28 @@ def write(
       raise ValueError(f'{recipe.name} has no clips in the split {split!r}; nothing was written.')
   folder = Path(out) / recipe.name / recipe.version
   fingerprint = _fingerprint(recipe)
-  if not _is_built(folder, fingerprint):
+  if not _is_built(folder, fingerprint, recipe.frames_like):
     with lock.held(folder.parent / f'.{recipe.version}.lock', f'builds {folder}'):
-      if not _is_built(folder, fingerprint):  # by the process that held the lock
+      if not _is_built(
+        folder, fingerprint, recipe.frames_like
+      ):  # by the process that held the lock
         _build(recipe, folder, fingerprint, workers, skip_bad, beam_runner)
   return folder
 
 
-def _is_built(folder: Path, fingerprint: str) -> bool:
+def _is_built(folder: Path, fingerprint: str, frames_like: str) -> bool:
   """Whether the folder exists. Raises ValueError if it holds another data set or is damaged."""
   if not folder.exists():
     return False
   try:
-    found = json.loads((folder / 'recipe.json').read_text())['fingerprint']
-  except (OSError, ValueError, TypeError, KeyError):
-    found = ''
+    built = json.loads((folder / 'recipe.json').read_text())
+    found, rule = built['fingerprint'], built.get('frames_like', frames_like and rules.RELEASE)
+  except (OSError, ValueError, TypeError, KeyError, AttributeError):
+    found, rule = '', frames_like
   if found != fingerprint:
+    differs = f' (frames_like={rule!r} there, {frames_like!r} now)' if rule != frames_like else ''
     raise ValueError(
-      f'{folder} was built from other clips or settings; remove it, or choose '
+      f'{folder} was built from other clips or settings{differs}; remove it, or choose '
       'another output folder.'
     )
   _check_whole(folder)
@@ -335,7 +343,8 @@ class _Builder(tfds.core.ShardBasedBuilder, skip_registration=True):  # type: ig
     (self.data_path / 'remarks.json').write_text(json.dumps(remarks, indent=1))
     for name, text in self.recipe.files.items():
       (self.data_path / name).write_text(text, encoding='utf-8')
-    (self.data_path / 'recipe.json').write_text(json.dumps({'fingerprint': self.fingerprint}))
+    built = {'fingerprint': self.fingerprint, 'frames_like': self.recipe.frames_like}
+    (self.data_path / 'recipe.json').write_text(json.dumps(built))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -429,4 +438,6 @@ def _fingerprint(recipe: Recipe) -> str:
   parts = [recipe.name, recipe.version, str(features), read, repr(sorted(recipe.files.items()))]
   for split, entries in recipe.splits.items():  # `Clip`: what an Entry was called in early builds
     parts += [f'{split}: {re.sub("^Entry", "Clip", repr(entry))}' for entry in entries]
+  if recipe.frames_like not in ('', rules.RELEASE):  # which early builds did not name
+    parts.append(f'frames_like: {recipe.frames_like}')
   return hashlib.sha256('\n'.join(parts).encode()).hexdigest()

@@ -58,17 +58,44 @@ def test_the_first_pictures_are_taken_if_there_are_enough(tmp_path):
     cut.first_files(folder, 13)
 
 
-@pytest.mark.parametrize('length, expected', [(9.5, 0), (10, 0), (11.5, 0), (40, 30), (300, 30)])
+@pytest.mark.parametrize('length, expected', [(9.5, 0), (10, 0), (10.4, 0), (39.2, 30), (300, 30)])
 def test_a_clip_is_found_in_the_clip_alone_and_in_the_whole_video(monkeypatch, length, expected):
   monkeypatch.setattr(cut.media, 'probe', lambda path: cut.media.Info(float(length), True, True))
   assert cut.start_of('a.mp4', 30.0, 10) == expected
 
 
-@pytest.mark.parametrize('length', [3, 9, 20, 38])
+@pytest.mark.parametrize('length', [3, 9, 11, 20, 38])
 def test_a_video_that_is_neither_clip_nor_whole_is_refused(monkeypatch, length):
   monkeypatch.setattr(cut.media, 'probe', lambda path: cut.media.Info(float(length), True, True))
   with pytest.raises(ValueError, match=rf'a.mp4 lasts {length}.00 s: .* taken at 30 s'):
     cut.start_of('a.mp4', 30.0, 10)
+
+
+@pytest.mark.parametrize(
+  'start, length, expected',
+  [
+    (2.5, 10.3, 0),  # the clip
+    (2.5, 12.2, 2.5),  # the video, or the clip from the first key frame on: the same
+    (2.5, 12.76, 2.5),
+    (2.5, 40, 2.5),
+    (2.5, 11.7, None),  # less than 2.5 s before the clip: neither
+    (12.5, 12.76, None),
+    (12.5, 21.8, 12.5),  # too long for the clip with what is before it: the video, cut short
+    (None, 5.4, None),
+    (None, 10.4, 0),
+    (None, 12.76, None),
+    (None, 40, None),
+  ],
+)
+def test_what_a_copied_clip_has_before_it_is_not_taken_for_the_clip(
+  monkeypatch, start, length, expected
+):
+  monkeypatch.setattr(cut.media, 'probe', lambda path: cut.media.Info(float(length), True, True))
+  if expected is None:
+    with pytest.raises(cut.WrongLength, match=rf'a.mp4 lasts {length:.2f} s'):
+      cut.start_of('a.mp4', start, 10)
+  else:
+    assert cut.start_of('a.mp4', start, 10) == expected
 
 
 @pytest.mark.parametrize('shape', [(40,), (4, 10), (1, 40), (40, 1)])

@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from dgsct_jax.data import datasets, doctor
+from dgsct_jax.data import compare, datasets, doctor, media, rules
 from dgsct_jax.data.datasets import ave, llp, music_avqa
 from tests import clips
+from tests.data import test_rules
 from tests.data.datasets import test_ave, test_llp, test_music_avqa
 
 RATE = 800
@@ -189,6 +190,44 @@ def test_of_music_avqa_questions_are_counted(tmp_path):
     ('update-val', 3, 3, 4568),
     ('update-test', 1, 1, 9129),
   ]
+
+
+def cut_from(root, rate, numbers, rule):
+  """A released folder of AVE beside the videos that its pictures were cut from."""
+  test_ave.released(root)
+  (root / 'AVE').mkdir()
+  for name in (TRAIN, VAL, TEST):
+    folder = root / 'frames' / name
+    shutil.rmtree(folder)
+    folder.mkdir()
+    path = test_rules.video(root / f'AVE/{name}.mkv', rate)
+    for i, frame in enumerate(media.frames(path, rules.Taken(16, numbers).times(rule)), 1):
+      Image.fromarray(frame).save(folder / f'{i:08d}.jpg')
+
+
+@pytest.mark.parametrize('rule', rules.NAMES)
+@pytest.mark.parametrize('numbers', [range(160), ave.taken(16).numbers])
+def test_it_says_by_which_rule_stored_pictures_were_cut(tmp_path, capsys, rule, numbers):
+  cut_from(tmp_path, 30, numbers, rule)
+  doctor.main(['ave', f'--source={tmp_path}', '--workers=0', f'--rate={RATE}'])
+  printed = capsys.readouterr().out
+  assert f'stored pictures of 3 clips and their videos: they follow frames_like={rule} (' in printed
+
+
+def test_it_says_if_they_follow_none_or_the_rules_agree(tmp_path):
+  def told():
+    return compare.followed(ave.recipe(tmp_path, rate=RATE).pairs())
+
+  cut_from(tmp_path, 25, range(3, 163), 'release')
+  assert 'they follow no rule (0 release, ' in told()
+  for name in (TRAIN, VAL):
+    (tmp_path / f'AVE/{name}.mkv').write_bytes(b'broken')
+  assert 'stored pictures of 1 clips' in told()
+  still = np.zeros((250, 16, 16, 3), np.uint8)
+  clips.write(tmp_path / f'AVE/{TEST}.mkv', still, np.arange(250) / 25)
+  assert 'the rules take the same of these videos (0 release, 0 ffmpeg_fps, 10 either' in told()
+  shutil.rmtree(tmp_path / 'AVE')
+  assert told() == ''
 
 
 def test_a_wrong_folder_is_an_error_without_a_traceback(tmp_path, capsys):

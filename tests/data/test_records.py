@@ -282,6 +282,32 @@ def test_small_files_lie_with_the_records(tmp_path):
   assert (folder / 'questions.json').read_text(encoding='utf-8') == '[1, "？"]'
 
 
+def test_pictures_that_are_taken_by_two_rules_never_mix_in_a_folder(tmp_path):
+  recipe = make(tmp_path, [Entry('t0')])
+  by_name = [dataclasses.replace(recipe, frames_like=name) for name in ('release', 'ffmpeg_fps')]
+  folder = records.write(recipe, tmp_path / 'stored')
+  assert json.loads((folder / 'recipe.json').read_text())['frames_like'] == ''
+  for there, now in (by_name, by_name[::-1]):
+    folder = records.write(there, tmp_path / there.frames_like)
+    assert records.write(there, tmp_path / there.frames_like) == folder
+    assert json.loads((folder / 'recipe.json').read_text())['frames_like'] == there.frames_like
+    names = f"frames_like='{there.frames_like}' there, '{now.frames_like}' now"
+    with pytest.raises(ValueError, match=f'from other clips or settings .{names}.; remove it'):
+      records.write(now, tmp_path / there.frames_like)
+
+
+def test_a_folder_from_before_rules_had_names_is_one_of_the_release(tmp_path):
+  recipe = dataclasses.replace(make(tmp_path, [Entry('t0')]), frames_like='release')
+  folder = records.write(recipe, tmp_path / 'out')
+  early = json.loads((folder / 'recipe.json').read_text())
+  del early['frames_like']
+  (folder / 'recipe.json').write_text(json.dumps(early))
+  (folder / whole.MANIFEST).unlink()
+  assert records.write(recipe, tmp_path / 'out') == folder
+  with pytest.raises(ValueError, match="frames_like='release' there, 'ffmpeg_fps' now"):
+    records.write(dataclasses.replace(recipe, frames_like='ffmpeg_fps'), tmp_path / 'out')
+
+
 def test_records_come_in_another_order_if_a_file_says_so(tmp_path):
   recipe = make(tmp_path, [Entry(f't{i}', 'broken' * (i == 1)) for i in range(4)])
   recipe = dataclasses.replace(recipe, files={'train.order.txt': 't3\nt1\nt0\nt2'})

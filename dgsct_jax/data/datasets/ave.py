@@ -15,7 +15,7 @@ import h5py
 import numpy as np
 import tensorflow_datasets as tfds
 
-from dgsct_jax.data import clips, cut, files, kind, records
+from dgsct_jax.data import clips, cut, files, kind, records, rules
 
 VERSION = '1.0.0'
 SECONDS = 10
@@ -77,10 +77,11 @@ class Read:
   side: int  # maximum of the shorter side of frames taken from videos
   frames_per_second: int  # at which videos are cut before ten frames are chosen
   usual: int = dataclasses.field(default=0, repr=False)  # pictures in a folder
+  frames_like: str = dataclasses.field(default=rules.RELEASE, repr=False)
 
   def __call__(self, entry: Entry) -> records.Record:
     """Raises ValueError or OSError if the clip cannot be used."""
-    times = frame_times(self.frames_per_second)
+    times = taken(self.frames_per_second).times(self.frames_like)
     frames, wave = cut.read_clip(entry.files, entry.id, times, self.rate, self.side, self.usual)
     return {
       'id': entry.id,
@@ -93,17 +94,25 @@ class Read:
 
 
 def recipe(
-  source: str | os.PathLike, *, rate: int = 32000, side: int = 256, frames_per_second: int = 16
+  source: str | os.PathLike,
+  *,
+  rate: int = 32000,
+  side: int = 256,
+  frames_per_second: int = 16,
+  frames_like: str = rules.RELEASE,
 ) -> records.Recipe:
   """The data set in a folder.
 
   Raises:
-    ValueError: the folder has neither layout, or its label files contradict each other.
+    ValueError: the folder has neither layout, its label files contradict each other, or
+      `frames_like` is no rule that applies.
   """
   root = cut.find_root(source, 'AVE', 'Annotations.txt')
   rows = annotations(root)
   released = (root / 'frames').is_dir() and (root / 'wave').is_dir()
-  videos = {} if released else cut.find_videos([root, root / 'AVE', root / 'videos'])
+  rules.check(frames_like, stored=released)
+  places = [root, root / 'AVE', root / 'videos']
+  videos = {} if released else cut.find_videos(places)
   if not (released or videos):
     raise ValueError(
       f'{root} has neither the folders frames and wave, nor videos in AVE, videos or itself.'
@@ -129,9 +138,14 @@ def recipe(
     version=VERSION,
     features=features,
     splits={name: [entries[i] for i in order] for name, order in splits(root, rows).items()},
-    read=Read(rate, side, frames_per_second, usual),
+    read=Read(rate, side, frames_per_second, usual, frames_like),
     files={'classes.txt': '\n'.join(CLASSES)},
     remarks=repeated(rows),
+    frames_like='' if released else frames_like,
+    pairs=lambda: [
+      rules.Pair(video, root / 'frames' / name, taken(frames_per_second), SECONDS)
+      for name, video in cut.find_videos(places).items()
+    ],
   )
 
 
@@ -237,13 +251,12 @@ def _parse(path: Path, line: int, text: str, row: int) -> Entry:
 
 def windows(fields: Any, length: float) -> list[clips.Window]:
   """Windows of ten seconds, with the pictures of a video that is cut at 16 frames per second."""
-  return clips.consecutive(length, frame_times(16))
+  return clips.consecutive(length, taken(16).times())
 
 
-def frame_times(frames_per_second: int) -> list[float]:
-  """The times of the ten pictures of a video that is cut at a frame rate, as released."""
-  chosen = cut.spread(SECONDS * frames_per_second, SECONDS)
-  return [i / frames_per_second for i in chosen]
+def taken(frames_per_second: int) -> rules.Taken:
+  """The ten pictures of a video that is cut at a frame rate, as released."""
+  return rules.Taken(frames_per_second, cut.spread(SECONDS * frames_per_second, SECONDS))
 
 
 KIND = kind.Kind(

@@ -9,7 +9,7 @@ import io
 import os
 import pickle
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +17,11 @@ import numpy as np
 import tensorflow_datasets as tfds
 from PIL import Image
 
-from dgsct_jax.data import clips, cut, records, transforms
+from dgsct_jax.data import clips, cut, records, rules, transforms
 
 VERSION = '1.0.0'
 SECONDS = 5
-FRAME_AT = 15 / 16  # time of the frame in its second: the last of sixteen, as the authors cut them
+TAKEN = rules.Taken(16, range(15, 16 * SECONDS, 16))  # the last of sixteen, as the authors did
 SPLITS = ('train', 'val', 'test')
 SOFT = 0.2  # share of grey pixels above which a picture is not accepted as a mask
 
@@ -36,7 +36,7 @@ class Entry:
   masks: tuple[str, ...]
   waves: str  # the AVS.npy with the sound; '': take that of the video
   sound: str  # the name of the sound in AVS.npy
-  start: float = 0.0  # of the clip in a longer video
+  start: float | None = 0.0  # of the clip in a longer video; None: the video is the clip
   category: int = 0
 
 
@@ -46,6 +46,7 @@ class Read:
 
   rate: int  # of the stored sound
   side: int  # maximum of the shorter side of frames taken from videos
+  frames_like: str = dataclasses.field(default=rules.RELEASE, repr=False)
 
   def __call__(self, entry: Entry) -> records.Record:
     """Raises ValueError or OSError if the clip cannot be used."""
@@ -53,7 +54,7 @@ class Read:
     if entry.frames:
       frames = cut.read_pictures([Path(path) for path in entry.frames])
     else:
-      times = [start + i + FRAME_AT for i in range(SECONDS)]
+      times = [start + time for time in TAKEN.times(self.frames_like)]
       frames = cut.video_frames(entry.video, times, self.side)
     if entry.waves:
       wave = _stored_waves(entry.waves).get(entry.sound)
@@ -85,13 +86,23 @@ def recipe(
   entries: Mapping[str, list[Entry]],
   rate: int,
   side: int,
+  frames_like: str,
+  videos: Callable[[], Mapping[str, Path]],
   categories: Sequence[str] = (),
 ) -> records.Recipe:
   """The data set of some clips, which will be read in their order.
 
   (The released metrics depend on the order.) They are stored in the order of the sound files, so
   that each of those is read once.
+
+  Args:
+    videos: those that are there, by name, though pictures may be stored.
+
+  Raises:
+    ValueError: `frames_like` is no rule that applies.
   """
+  stored_frames = any(entry.frames for listed in entries.values() for entry in listed)
+  rules.check(frames_like, stored_frames)
   features = {
     'id': tfds.features.Text(),
     'frames': records.IMAGES,
@@ -108,7 +119,25 @@ def recipe(
   }
   if categories:
     files['classes.txt'] = '\n'.join(categories)
-  return records.Recipe(name, VERSION, features, stored, Read(rate, side), files)
+  return records.Recipe(
+    name,
+    VERSION,
+    features,
+    stored,
+    Read(rate, side, frames_like),
+    files,
+    frames_like='' if stored_frames else frames_like,
+    pairs=lambda: _pairs(entries, videos()),
+  )
+
+
+def _pairs(entries: Mapping[str, list[Entry]], videos: Mapping[str, Path]) -> list[rules.Pair]:
+  return [
+    rules.Pair(video, Path(entry.frames[0]).parent, TAKEN, SECONDS, entry.start)
+    for listed in entries.values()
+    for entry in listed
+    if entry.frames and (video := videos.get(Path(entry.frames[0]).parent.name))
+  ]
 
 
 def binary_mask(path: str | os.PathLike) -> bytes:
@@ -147,16 +176,25 @@ def binary_mask(path: str | os.PathLike) -> bytes:
 
 
 def find_media(root: Path, name: str) -> tuple[Path, Mapping[str, Path]]:
-  """The folder with `gt_masks`, and the videos by name if there are no `visual_frames`."""
+  """The folder with `gt_masks`, and the videos by name if there are no `visual_frames`.
+
+  Raises:
+    ValueError: there is no such folder, or neither frames nor videos.
+  """
   folder = root / name if (root / name).is_dir() else root
   if not (folder / 'gt_masks').is_dir():
     raise ValueError(f'There is no folder gt_masks in {root} or {root / name}.')
   if (folder / 'visual_frames').is_dir():
     return folder, {}
-  videos = cut.find_videos([path for path in (folder, *folder.rglob('*')) if path.is_dir()])
+  videos = find_videos(folder)
   if not videos:
     raise ValueError(f'{folder} has neither a folder visual_frames nor any video.')
   return folder, videos
+
+
+def find_videos(folder: Path) -> Mapping[str, Path]:
+  """All videos in a folder and those below it, by name."""
+  return cut.find_videos([path for path in (folder, *folder.rglob('*')) if path.is_dir()])
 
 
 @functools.lru_cache(maxsize=1)
@@ -189,7 +227,7 @@ class _Arrays(pickle.Unpickler):
 
 def windows(fields: Any, length: float) -> list[clips.Window]:
   """Windows of five seconds, each second with the last of its sixteen pictures."""
-  return clips.consecutive(length, [i + FRAME_AT for i in range(SECONDS)])
+  return clips.consecutive(length, TAKEN.times())
 
 
 def masks(split: str) -> tuple[transforms.DecodeMasks, ...]:

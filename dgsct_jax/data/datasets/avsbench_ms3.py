@@ -4,18 +4,22 @@ Read from the folder of the AVSBench and DG-SCT releases (`ms3_meta_data.csv`, `
 visual_frames`, `gt_masks`, `wave`), or from the list, gt_masks and videos `<name>.mp4`.
 """
 
+import functools
 import os
 from pathlib import Path
 
-from dgsct_jax.data import cut, files, kind, records
+from dgsct_jax.data import cut, files, kind, records, rules
 from dgsct_jax.data.datasets import avsbench
 
 
-def recipe(source: str | os.PathLike, *, rate: int = 32000, side: int = 256) -> records.Recipe:
+def recipe(
+  source: str | os.PathLike, *, rate: int = 32000, side: int = 256, frames_like: str = rules.RELEASE
+) -> records.Recipe:
   """The data set in a folder.
 
   Raises:
-    ValueError: the folder has neither layout, or its list an unknown split.
+    ValueError: the folder has neither layout, its list an unknown split, or `frames_like` is no
+      rule that applies.
   """
   root = cut.find_root(source, 'AVSBench_data/Multi-sources', 'ms3_meta_data.csv')
   folder, videos = avsbench.find_media(root, 'ms3_data')
@@ -32,9 +36,11 @@ def recipe(source: str | os.PathLike, *, rate: int = 32000, side: int = 256) -> 
         masks=tuple(str(masks / f'{name}_{i}.png') for i in numbers),
         waves='' if videos else str(folder / 'wave' / split / 'AVS.npy'),
         sound=f'{name}.wav',
+        start=None if videos else 0.0,  # the list has none
       )
     )
-  return avsbench.recipe('avsbench_ms3', entries, rate, side)
+  found = functools.partial(avsbench.find_videos, folder)
+  return avsbench.recipe('avsbench_ms3', entries, rate, side, frames_like, found)
 
 
 def rows(path: Path) -> list[tuple[str, str]]:

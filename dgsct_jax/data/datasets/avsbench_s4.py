@@ -4,11 +4,12 @@ Read from the folder of the AVSBench and DG-SCT releases (`s4_meta_data.csv`, `s
 visual_frames`, `gt_masks`, `wave`), or from the list, gt_masks and videos `<name>.mp4`.
 """
 
+import functools
 import os
 from pathlib import Path
 from typing import Any
 
-from dgsct_jax.data import cut, files, kind, records
+from dgsct_jax.data import cut, files, kind, records, rules
 from dgsct_jax.data.datasets import avsbench
 
 CATEGORIES = (
@@ -38,11 +39,14 @@ CATEGORIES = (
 )
 
 
-def recipe(source: str | os.PathLike, *, rate: int = 32000, side: int = 256) -> records.Recipe:
+def recipe(
+  source: str | os.PathLike, *, rate: int = 32000, side: int = 256, frames_like: str = rules.RELEASE
+) -> records.Recipe:
   """The data set in a folder. In the training split, only the first second has a mask.
 
   Raises:
-    ValueError: the folder has neither layout, or its list an unknown category or split.
+    ValueError: the folder has neither layout, its list an unknown category or split, or
+      `frames_like` is no rule that applies.
   """
   root = cut.find_root(source, 'AVSBench_data/Single-source', 's4_meta_data.csv')
   folder, videos = avsbench.find_media(root, 's4_data')
@@ -67,11 +71,12 @@ def recipe(source: str | os.PathLike, *, rate: int = 32000, side: int = 256) -> 
         category=CATEGORIES.index(category),
       )
     )
-  return avsbench.recipe('avsbench_s4', entries, rate, side, CATEGORIES)
+  found = functools.partial(avsbench.find_videos, folder)
+  return avsbench.recipe('avsbench_s4', entries, rate, side, frames_like, found, CATEGORIES)
 
 
 def rows(path: Path) -> list[dict[str, Any]]:
-  """The `name`, `start` (seconds), `category` and `split` of each clip.
+  """The `name`, `start` (seconds, or None), `category` and `split` of each clip.
 
   Names and starts are the first two columns.
   """
@@ -81,7 +86,7 @@ def rows(path: Path) -> list[dict[str, Any]]:
     if category not in CATEGORIES or split not in avsbench.SPLITS:
       raise row.fail(f'{category!r}, {split!r} is an unknown category or split')
     name, text, *_ = row.fields.values()
-    start = float(text) if text.replace('.', '', 1).isdigit() else 0.0
+    start = float(text) if text.replace('.', '', 1).isdigit() else None
     clips.append({'name': name, 'start': start, 'category': category, 'split': split})
   return clips
 

@@ -11,10 +11,11 @@ from pathlib import Path
 import numpy as np
 import tensorflow_datasets as tfds
 
-from dgsct_jax.data import clips, cut, files, kind, media, records
+from dgsct_jax.data import clips, cut, files, kind, media, records, rules
 
 VERSION = '1.0.0'
 SECONDS = 3
+TAKEN = rules.Taken(1, range(SECONDS), at=0.5)
 CLASSES = ('NEU', 'HAP', 'SAD', 'FEA', 'DIS', 'ANG')
 
 
@@ -35,6 +36,7 @@ class Read:
 
   rate: int  # of the stored sound
   side: int  # maximum of the shorter side of frames taken from videos
+  frames_like: str = dataclasses.field(default=rules.RELEASE, repr=False)
 
   def __call__(self, entry: Entry) -> records.Record:
     """Raises ValueError or OSError if the clip cannot be used."""
@@ -42,15 +44,19 @@ class Read:
       frames = cut.first_files(entry.frames, SECONDS, 1)
     else:
       seconds = max(1, round(media.probe(entry.video).duration or 1))
-      frames = cut.video_frames(
-        entry.video, [i + 0.5 for i in range(min(seconds, SECONDS))], self.side
-      )
+      times = TAKEN.times(self.frames_like)[:seconds]
+      frames = cut.video_frames(entry.video, times, self.side)
     wave = cut.sound_looped(entry.sound or entry.video, SECONDS, self.rate)
     return {'id': entry.id, 'frames': frames, 'wave': wave, 'label': entry.label}
 
 
 def recipe(
-  source: str | os.PathLike, *, rate: int = 22050, side: int = 256, split: str = 'released'
+  source: str | os.PathLike,
+  *,
+  rate: int = 22050,
+  side: int = 256,
+  split: str = 'released',
+  frames_like: str = rules.RELEASE,
 ) -> records.Recipe:
   """The data set in a folder.
 
@@ -59,14 +65,17 @@ def recipe(
       'actors', in which every tenth actor is in test only, and every tenth in val only.
 
   Raises:
-    ValueError: the folder has neither layout, or the lists an unknown emotion.
+    ValueError: the folder has neither layout, the lists an unknown emotion, or `frames_like` is no
+      rule that applies.
   """
   root = cut.find_root(source, 'CREMA-D', 'AudioWAV', 'VideoFlash')
   if split not in ('released', 'actors'):
     raise ValueError(f"split={split!r}; choose 'released' or 'actors'.")
   listed = released_split(root) if split == 'released' else actor_split(root)
   pictures = root / 'frames' / 'Image-01-FPS'
-  videos = {} if pictures.is_dir() else cut.find_videos([root, root / 'VideoFlash'])
+  rules.check(frames_like, stored=pictures.is_dir())
+  places = [root, root / 'VideoFlash']
+  videos = {} if pictures.is_dir() else cut.find_videos(places)
   if not (pictures.is_dir() or videos):
     raise ValueError(
       f'{root} has neither the folder frames/Image-01-FPS, nor videos in VideoFlash.'
@@ -93,7 +102,17 @@ def recipe(
   }
   name = 'cremad' if split == 'released' else 'cremad_actors'
   return records.Recipe(
-    name, VERSION, features, splits, Read(rate, side), {'classes.txt': '\n'.join(CLASSES)}
+    name,
+    VERSION,
+    features,
+    splits,
+    Read(rate, side, frames_like),
+    {'classes.txt': '\n'.join(CLASSES)},
+    frames_like=frames_like if videos else '',
+    pairs=lambda: [
+      rules.Pair(video, pictures / clip, rules.Taken(1, range(2), at=0.5), 2)
+      for clip, video in cut.find_videos(places).items()
+    ],
   )
 
 

@@ -14,10 +14,11 @@ import numpy as np
 import tensorflow_datasets as tfds
 from jaxtyping import Float32
 
-from dgsct_jax.data import clips, cut, files, kind, records
+from dgsct_jax.data import clips, cut, files, kind, records, rules
 
 VERSION = '1.0.0'
 SECONDS = 10
+TAKEN = rules.Taken(1, range(SECONDS), at=0.5)
 MOTION = 512  # features of R(2+1)D a second
 CLASSES = (
   'Speech',
@@ -72,6 +73,10 @@ class Entry:
     """The second of the video at which the clip starts."""
     return float(self.id[12:].split('_')[0])
 
+  def start_in(self, path: Path) -> float | None:
+    """The same, or None for a file that has the name of the clip and so is not the video."""
+    return None if path.stem == self.id else self.start
+
 
 @dataclasses.dataclass(frozen=True)
 class Read:
@@ -79,6 +84,7 @@ class Read:
 
   rate: int  # of the stored sound
   side: int  # maximum of the shorter side of frames taken from videos
+  frames_like: str = dataclasses.field(default=rules.RELEASE, repr=False)
 
   def __call__(self, entry: Entry) -> records.Record:
     """Raises ValueError or OSError if the clip cannot be used."""
@@ -87,8 +93,9 @@ class Read:
       frames = cut.first_files(path / 'frame' / entry.video, SECONDS)
       wave = cut.wave_file(path / 'wave' / f'{entry.video}.npy', SECONDS, self.rate)
     else:
-      start = cut.start_of(path, entry.start, SECONDS)
-      frames = cut.video_frames(path, [start + i + 0.5 for i in range(SECONDS)], self.side)
+      start = cut.start_of(path, entry.start_in(path), SECONDS)
+      times = [start + time for time in TAKEN.times(self.frames_like)]
+      frames = cut.video_frames(path, times, self.side)
       wave = cut.video_wave(path, SECONDS, self.rate, start)
     label = np.zeros(len(CLASSES), np.float32)
     label[list(entry.events)] = 1
@@ -105,30 +112,33 @@ class Read:
     return record
 
 
-def recipe(source: str | os.PathLike, *, rate: int = 32000, side: int = 256) -> records.Recipe:
+def recipe(
+  source: str | os.PathLike, *, rate: int = 32000, side: int = 256, frames_like: str = rules.RELEASE
+) -> records.Recipe:
   """The data set in a folder.
 
   Raises:
-    ValueError: the folder has neither layout, or its label files have unknown classes.
+    ValueError: the folder has neither layout, its label files have unknown classes, or
+      `frames_like` is no rule that applies.
   """
   root = cut.find_root(source, 'AVVP', SPLITS['train'])
   folder = root / 'LLP_dataset'
   released = (folder / 'frame').is_dir() and (folder / 'wave').is_dir()
   motion = released and (folder / 'feats/r2plus1d_18').is_dir()
   places = [root, root / 'video', root / 'videos', folder / 'video']
+  rules.check(frames_like, stored=released)
   videos = {} if released else cut.find_videos(places)
   if not (released or videos):
     raise ValueError(
       f'{root} has neither the folders frame and wave in LLP_dataset, nor videos in '
       'video, videos, LLP_dataset/video or itself.'
     )
+  listed = labels(root)
   splits: dict[str, list[Entry]] = {}
-  for split, listed in labels(root).items():
+  for split, rows in listed.items():
     splits[split] = []
-    for entry in listed:
-      video = (
-        videos.get(entry.id) or videos.get(entry.video) or root / 'video' / f'{entry.video}.mp4'
-      )
+    for entry in rows:
+      video = _video(entry, videos) or root / 'video' / f'{entry.video}.mp4'
       files = str(folder if released else video)
       splits[split].append(dataclasses.replace(entry, files=files, motion=motion))
   seconds = tfds.features.Tensor(shape=(SECONDS, len(CLASSES)), dtype=np.float32)
@@ -145,8 +155,30 @@ def recipe(source: str | os.PathLike, *, rate: int = 32000, side: int = 256) -> 
       shape=(SECONDS, MOTION), dtype=np.float32, encoding='bytes'
     )
   return records.Recipe(
-    'llp', VERSION, features, splits, Read(rate, side), {'classes.txt': '\n'.join(CLASSES)}
+    'llp',
+    VERSION,
+    features,
+    splits,
+    Read(rate, side, frames_like),
+    {'classes.txt': '\n'.join(CLASSES)},
+    frames_like='' if released else frames_like,
+    pairs=lambda: _pairs(folder, listed, cut.find_videos(places)),
   )
+
+
+def _video(entry: Entry, videos: Mapping[str, Path]) -> Path | None:
+  return videos.get(entry.id) or videos.get(entry.video)
+
+
+def _pairs(
+  folder: Path, listed: Mapping[str, list[Entry]], videos: Mapping[str, Path]
+) -> list[rules.Pair]:
+  return [
+    rules.Pair(video, folder / 'frame' / entry.video, TAKEN, SECONDS, entry.start_in(video))
+    for rows in listed.values()
+    for entry in rows
+    if (video := _video(entry, videos))
+  ]
 
 
 def labels(root: Path) -> dict[str, list[Entry]]:

@@ -17,7 +17,7 @@ import tensorflow_datasets as tfds
 from absl import logging
 from jaxtyping import Float32, Int16
 
-from dgsct_jax.data import clips, cut, files, kind, questions, records
+from dgsct_jax.data import clips, cut, files, kind, questions, records, rules
 
 VERSION = '1.0.0'
 SECONDS = 10  # of the sixty of a video
@@ -99,6 +99,7 @@ class Read:
   side: int  # maximum of the shorter side of frames taken from videos
   frame_at: float  # time of a frame in its second, for frames taken from videos
   usual: int = dataclasses.field(default=0, repr=False)  # pictures in a folder
+  frames_like: str = dataclasses.field(default=rules.RELEASE, repr=False)
 
   def __call__(self, entry: Entry) -> records.Record:
     """Raises ValueError or OSError if the video cannot be used."""
@@ -110,7 +111,8 @@ class Read:
       return {'id': entry.id, 'frames': frames, 'wave': wave}
     sound = cut.sound_of(path, self.rate)
     starts = seconds(cut.length_of(path, least=SECONDS - 1) or len(sound) / self.rate)
-    frames = cut.video_frames(path, [start + self.frame_at for start in starts], self.side)
+    times = rules.Taken(1, starts, self.frame_at).times(self.frames_like)
+    frames = cut.video_frames(path, times, self.side)
     wave = _pieces(sound, starts, self.rate, f'the sound of {path}')
     return {'id': entry.id, 'frames': frames, 'wave': wave}
 
@@ -144,12 +146,18 @@ def seconds(length: float | int) -> tuple[int, ...]:
 
 
 def recipe(
-  source: str | os.PathLike, *, rate: int = 32000, side: int = 256, frame_at: float = 0.5
+  source: str | os.PathLike,
+  *,
+  rate: int = 32000,
+  side: int = 256,
+  frame_at: float = 0.5,
+  frames_like: str = rules.RELEASE,
 ) -> records.Recipe:
   """All videos that the label files ask about, and the label files.
 
   Raises:
-    ValueError: the folder has neither layout, or its training questions have another vocabulary.
+    ValueError: the folder has neither layout, its training questions have another vocabulary, or
+      `frames_like` is no rule that applies.
   """
   root = cut.find_root(source, 'AVQA', 'json/avqa-test.json', 'avqa-test.json')
   labels = label_files(root)
@@ -163,13 +171,18 @@ def recipe(
     questions.video_name(q['video_id']) for text in labels.values() for q in json.loads(text)
   )
   released = (root / 'frames').is_dir() and (root / 'audio_wave').is_dir()
-  videos = {} if released else cut.find_videos([root, *sorted(root.glob('*[vV]ideo*'))])
+  rules.check(frames_like, stored=released)
+  if frame_at != 0.5 and frames_like != rules.RELEASE:
+    raise ValueError(f'frame_at={frame_at:g} is of no use with frames_like={frames_like!r}.')
+  places = [root, *sorted(root.glob('*[vV]ideo*'))]
+  videos = {} if released else cut.find_videos(places)
   if not (released or videos):
     raise ValueError(
       f'{root} has neither the folders frames and audio_wave, nor videos in itself '
       'or in a folder with "video" in its name.'
     )
   usual = cut.usual_count(root / 'frames' / name for name in names) if released else 0
+  minute = rules.Taken(1, cut.spread(60, SECONDS), frame_at)
   missing = str(root / 'videos' / '{}.mp4')  # the file that the error names
   entries = [
     Entry(name, str(root if released else videos.get(name, missing.format(name)))) for name in names
@@ -180,7 +193,17 @@ def recipe(
     'wave': records.wave(SECONDS * rate),
   }
   return records.Recipe(
-    'music_avqa', VERSION, features, {'videos': entries}, Read(rate, side, frame_at, usual), labels
+    'music_avqa',
+    VERSION,
+    features,
+    {'videos': entries},
+    Read(rate, side, frame_at, usual, frames_like),
+    labels,
+    frames_like='' if released else frames_like,
+    pairs=lambda: [
+      rules.Pair(video, root / 'frames' / name, minute, 60)
+      for name, video in cut.find_videos(places).items()
+    ],
   )
 
 

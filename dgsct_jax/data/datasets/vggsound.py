@@ -14,11 +14,12 @@ from typing import Any
 import numpy as np
 import tensorflow_datasets as tfds
 
-from dgsct_jax.data import clips, cut, files, kind, records
+from dgsct_jax.data import clips, cut, files, kind, records, rules
 
 VERSION = '1.0.0'
 SECONDS = 10
 LEAST = 4  # pictures, as released
+TAKEN = rules.Taken(1, range(SECONDS), at=0.5)
 SPLITS = ('train', 'test')
 
 
@@ -40,6 +41,7 @@ class Read:
 
   rate: int  # of the stored sound
   side: int  # maximum of the shorter side of frames taken from videos
+  frames_like: str = dataclasses.field(default=rules.RELEASE, repr=False)
 
   def __call__(self, entry: Entry) -> records.Record:
     """Raises ValueError or OSError if the clip cannot be used."""
@@ -48,13 +50,19 @@ class Read:
       wave = cut.sound_looped(entry.sound, SECONDS, self.rate)
     else:
       start = cut.start_of(entry.files, entry.start, SECONDS)
-      frames = cut.video_frames(entry.files, [start + i + 0.5 for i in range(SECONDS)], self.side)
+      times = [start + time for time in TAKEN.times(self.frames_like)]
+      frames = cut.video_frames(entry.files, times, self.side)
       wave = cut.sound_looped(entry.files, SECONDS, self.rate, start)
     return {'id': entry.id, 'frames': frames, 'wave': wave, 'label': entry.label}
 
 
 def recipe(
-  source: str | os.PathLike, *, rate: int = 32000, side: int = 256, ids: str = ''
+  source: str | os.PathLike,
+  *,
+  rate: int = 32000,
+  side: int = 256,
+  ids: str = '',
+  frames_like: str = rules.RELEASE,
 ) -> records.Recipe:
   """The data set in a folder. Its file classes.txt has the names of the classes in their order.
 
@@ -62,7 +70,8 @@ def recipe(
     ids: a file with the names of the clips to use, one in each line; by default all are used.
 
   Raises:
-    ValueError: the folder has neither layout, or the splits have different classes.
+    ValueError: the folder has neither layout, the splits have different classes, or `frames_like`
+      is no rule that applies.
   """
   root = cut.find_root(source, 'vggsound', 'vggsound.csv')
   rows, classes = labels(root / 'vggsound.csv')
@@ -73,9 +82,8 @@ def recipe(
       f'{ids} names {len(unknown)} clips that are not in vggsound.csv, such as {min(unknown)}.'
     )
   released = (root / 'frames').is_dir() and (root / 'audio').is_dir()
-  videos = (
-    {} if released else cut.find_videos(path for path in (root, *root.rglob('*')) if path.is_dir())
-  )
+  rules.check(frames_like, stored=released)
+  videos = {} if released else _videos(root)
   if not (released or videos):
     raise ValueError(f'{root} has neither the folders frames and audio, nor any video.')
   splits = {}
@@ -92,8 +100,28 @@ def recipe(
     'label': tfds.features.Scalar(np.int32),
   }
   return records.Recipe(
-    'vggsound', VERSION, features, splits, Read(rate, side), {'classes.txt': '\n'.join(classes)}
+    'vggsound',
+    VERSION,
+    features,
+    splits,
+    Read(rate, side, frames_like),
+    {'classes.txt': '\n'.join(classes)},
+    frames_like='' if released else frames_like,
+    pairs=lambda: _pairs(splits, _videos(root)),
   )
+
+
+def _videos(root: Path) -> Mapping[str, Path]:
+  return cut.find_videos(path for path in (root, *root.rglob('*')) if path.is_dir())
+
+
+def _pairs(splits: Mapping[str, list[Entry]], videos: Mapping[str, Path]) -> list[rules.Pair]:
+  return [
+    rules.Pair(videos[entry.id], Path(entry.frames), TAKEN, SECONDS, entry.start)
+    for rows in splits.values()
+    for entry in rows
+    if entry.id in videos
+  ]
 
 
 def labels(path: Path) -> tuple[dict[str, list[Entry]], list[str]]:

@@ -14,10 +14,11 @@ from typing import Any
 import numpy as np
 import tensorflow_datasets as tfds
 
-from dgsct_jax.data import clips, cut, files, kind, records
+from dgsct_jax.data import clips, cut, files, kind, records, rules
 
 VERSION = '1.0.0'
 SECONDS = 10
+TAKEN = rules.Taken(1, range(SECONDS), at=0.5)
 LABELS = 'vggsound-avel40k_labels.csv'
 
 
@@ -39,24 +40,30 @@ class Read:
   rate: int  # of the stored sound
   side: int  # maximum of the shorter side of frames taken from videos
   usual: int = dataclasses.field(default=0, repr=False)  # pictures in a folder
+  frames_like: str = dataclasses.field(default=rules.RELEASE, repr=False)
 
   def __call__(self, entry: Entry) -> records.Record:
     """Raises ValueError or OSError if the clip cannot be used."""
-    times = clips.middles(SECONDS)
+    times = TAKEN.times(self.frames_like)
     frames, wave = cut.read_clip(entry.files, entry.id, times, self.rate, self.side, self.usual)
     label = np.where(entry.on, entry.event, entry.background).astype(np.int32)
     return {'id': entry.id, 'frames': frames, 'wave': wave, 'event': entry.event, 'label': label}
 
 
-def recipe(source: str | os.PathLike, *, rate: int = 32000, side: int = 256) -> records.Recipe:
+def recipe(
+  source: str | os.PathLike, *, rate: int = 32000, side: int = 256, frames_like: str = rules.RELEASE
+) -> records.Recipe:
   """The data set in a folder, with the splits of the label file. Background is the last class.
 
   Raises:
-    ValueError: the folder has neither layout, or a row is not understood.
+    ValueError: the folder has neither layout, a row is not understood, or `frames_like` is no rule
+      that applies.
   """
   root = cut.find_root(source, 'vggsound', LABELS)
   released = (root / 'frames').is_dir() and (root / 'wave').is_dir()
-  videos = {} if released else cut.find_videos([root, *sorted(root.glob('*[vV]ideo*'))])
+  rules.check(frames_like, stored=released)
+  places = [root, *sorted(root.glob('*[vV]ideo*'))]
+  videos = {} if released else cut.find_videos(places)
   if not (released or videos):
     raise ValueError(
       f'{root} has neither the folders frames and wave, nor videos in itself or in '
@@ -87,8 +94,13 @@ def recipe(source: str | os.PathLike, *, rate: int = 32000, side: int = 256) -> 
     VERSION,
     features,
     splits,
-    Read(rate, side, usual),
+    Read(rate, side, usual, frames_like),
     {'classes.txt': '\n'.join(categories(root))},
+    frames_like='' if released else frames_like,
+    pairs=lambda: [
+      rules.Pair(video, root / 'frames' / name, TAKEN, SECONDS)
+      for name, video in cut.find_videos(places).items()
+    ],
   )
 
 

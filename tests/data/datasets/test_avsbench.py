@@ -137,7 +137,10 @@ def test_raw_videos_are_cut_where_the_list_says(tmp_path, video):
   assert pitches.tolist() == [300, 310, 320, 330, 340]
 
 
-def test_ms3_is_read_from_videos_too(tmp_path, video):
+def test_ms3_is_read_from_videos_too(tmp_path):
+  video = clips.write(
+    tmp_path / 'a.mkv', clips.counter(10, (30, 40), 3), np.arange(10) / 2, clips.tone(2000, 5), 2000
+  )
   root = ms3(tmp_path / 'in', released=False)
   for name, _ in MS3:
     (root / f'{name}.mkv').symlink_to(video)
