@@ -2,6 +2,7 @@
 
 import itertools
 from fractions import Fraction
+from pathlib import Path
 
 import av
 import numpy as np
@@ -59,33 +60,54 @@ def test_ffmpegs_rule_takes_the_pictures_of_its_filter(tmp_path, rate):
 
 
 @pytest.mark.parametrize(
-  'taken, rate, release, ffmpeg_fps',
+  'page, taken, rate, release, ffmpeg_fps',
   [
     (
+      'ave',
       ave.taken(16),
       25,
       [0, 26, 54, 82, 109, 137, 165, 192, 220, 248],
       [0, 27, 55, 83, 110, 138, 166, 192, 221, 249],
     ),
     (
+      'ave',
       ave.taken(16),
       30,
       [0, 31, 65, 99, 131, 165, 198, 230, 264, 298],
       [0, 32, 66, 100, 132, 165, 199, 231, 265, 299],
     ),
-    (avsbench.TAKEN, 25, [23, 48, 73, 98, 123], [24, 49, 74, 99, 124]),
-    (avsbench.TAKEN, 30, [28, 58, 88, 118, 148], [29, 59, 89, 119, 149]),
-    (llp.TAKEN, 25, [12, 37, 62], [12, 37, 62]),
-    (llp.TAKEN, 30, [15, 45, 75], [14, 44, 74]),
+    ('avsbench', avsbench.TAKEN, 25, [23, 48, 73, 98, 123], [24, 49, 74, 99, 124]),
+    ('avsbench', avsbench.TAKEN, 30, [28, 58, 88, 118, 148], [29, 59, 89, 119, 149]),
+    ('llp', llp.TAKEN, 25, [12, 37, 62, 87], [12, 37, 62, 87]),
+    ('llp', llp.TAKEN, Fraction(30000, 1001), [15, 44, 74, 104], [14, 44, 74, 104]),
+    ('llp', llp.TAKEN, 30, [15, 45, 75, 105], [14, 44, 74, 104]),
+    ('vggsound', vggsound.TAKEN, 30, [15, 45, 75, 105], [14, 44, 74, 104]),
+    ('cremad', cremad.TAKEN, Fraction(30000, 1001), [15, 44, 74], [14, 44, 74]),
+    (
+      'music_avqa',
+      rules.Taken(1, (0, 6, 13, 19), 0.5),
+      25,
+      [12, 162, 337, 487],
+      [12, 162, 337, 487],
+    ),
+    (
+      'music_avqa',
+      rules.Taken(1, (0, 6, 13, 19), 0.5),
+      30,
+      [15, 195, 405, 585],
+      [14, 194, 404, 584],
+    ),
   ],
 )
 def test_the_pictures_of_each_rule_are_those_of_the_data_sets_page(
-  tmp_path, taken, rate, release, ffmpeg_fps
+  tmp_path, page, taken, rate, release, ffmpeg_fps
 ):
-  path = video(tmp_path / 'a.mkv', rate)
+  text = (Path(__file__).parents[2] / f'docs/data/{page}.md').read_text()
+  path = video(tmp_path / 'a.mkv', rate, seconds=20 if page == 'music_avqa' else 10)
   for name, expected in zip(rules.NAMES, (release, ffmpeg_fps), strict=True):
     found = [number(frame) for frame in media.frames(path, taken.times(name))]
     assert found[: len(expected)] == expected
+    assert f'| {" ".join(map(str, expected))} |' in text
 
 
 @pytest.mark.parametrize(
