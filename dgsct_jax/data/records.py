@@ -110,12 +110,10 @@ def write(
     if not clips:
       raise ValueError(f'{recipe.name} has no clips in the split {split!r}; nothing was written.')
   folder = Path(out) / recipe.name / recipe.version
-  fingerprint = _fingerprint(recipe)
-  if not _is_built(folder, fingerprint, recipe.frames_like):
+  fingerprint, rule = _fingerprint(recipe), recipe.frames_like
+  if not _is_built(folder, fingerprint, rule):
     with lock.held(folder.parent / f'.{recipe.version}.lock', f'builds {folder}'):
-      if not _is_built(
-        folder, fingerprint, recipe.frames_like
-      ):  # by the process that held the lock
+      if not _is_built(folder, fingerprint, rule):  # by the process that held the lock
         _build(recipe, folder, fingerprint, workers, skip_bad, beam_runner)
   return folder
 

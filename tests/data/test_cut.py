@@ -170,6 +170,14 @@ def test_a_part_of_a_video_becomes_jpeg_files_and_a_wave(tmp_path):
     cut.video_wave(path, 3, 8000)
 
 
+def test_of_a_file_that_is_longer_than_its_clip_the_first_seconds_are_taken_with_a_remark(tmp_path):
+  path = clips.write(
+    tmp_path / 'a.mkv', clips.counter(12), np.arange(12), clips.tone(8000, 12), 8000
+  )
+  with pytest.warns(records.Remark, match=r'it lasts 12\.\d+ s, of which the first 3 are taken'):
+    cut.read_clip(path, 'a', [0.5, 1.5, 2.5], 8000, 24)
+
+
 def test_videos_are_found_by_name_in_several_folders(tmp_path):
   (tmp_path / 'AVE').mkdir()
   for name in ('x.txt', 'b.MP4', 'AVE/a.b.webm'):

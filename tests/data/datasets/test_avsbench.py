@@ -153,6 +153,14 @@ def test_ms3_is_read_from_videos_too(tmp_path):
   assert [round(decode(frame).mean() / 3) for frame in record['frames']] == [1, 3, 5, 7, 9]
 
 
+def test_where_ms3_clips_lie_in_longer_videos_is_not_listed(tmp_path, video):
+  root = ms3(tmp_path / 'in', released=False)
+  for name, _ in MS3:
+    (root / f'ms3_data/{name}.mkv').symlink_to(video)
+  with pytest.raises(ValueError, match='x-y_z.mkv lasts 42.00 s: .* to be the clip of 5 s.'):
+    build(avsbench_ms3.recipe(root, rate=RATE), tmp_path / 'out')
+
+
 @pytest.mark.parametrize('mode', ['1', 'L', 'P', 'RGB', 'RGBA', 'I;16'])
 def test_masks_of_any_mode_become_zero_and_255(tmp_path, mode):
   square(1 if mode == 'P' else 255, mode).save(tmp_path / 'a.png')
