@@ -68,6 +68,22 @@ def test_a_lead_in_is_refused(tmp_path, video, suffix, data, start):
     read(path, start)
 
 
+def test_that_of_an_avi_too(tmp_path):
+  whole = clips.write(
+    tmp_path / 'whole.avi',
+    clips.counter(125, (48, 64), 2),
+    np.arange(125) / 5,
+    clips.tone(8000, 25),
+    8000,
+    codecs=('mpeg4', 'pcm_s16le'),
+    clock=5,
+    gop=25,
+  )
+  path = clips.copy(whole, tmp_path / f'{NAME}.avi', 12, 10)
+  with pytest.raises(cut.WrongLength, match=r'lasts 11\.\d+ s.*ffmpeg -c copy'):
+    read_llp(path, 12)
+
+
 @pytest.mark.parametrize('data', READ)
 @pytest.mark.parametrize('suffix', ['mkv', 'flv', 'ts'])
 def test_a_clip_that_is_copied_with_all_before_it_is_the_video(tmp_path, video, suffix, data):
