@@ -210,7 +210,7 @@ def scenes(config):
   composed.use_towers(config)
   config.init.clip = 'package:clip_shapes.safetensors'
   config.init.clap = 'package:clap_shapes.safetensors'
-  clips = {'train': 320, 'val': 60, 'test': 200}
+  clips = {'train': 320, 'val': 40, 'test': 120}
   composed.clips_of(config, 'shapes', 'few_shot', quickstart.KNOBS, clips, seed=6)
   config.model.head.exp_audio_scale = True
   config.model.audio.batch_stats = False
@@ -222,9 +222,9 @@ def scenes(config):
   config.optim.lr = 1e-3
   config.optim.schedule = 'cosine'
   config.optim.clip_norm = 1.0
-  config.optim.epochs = 12
+  config.optim.epochs = 8
   config.optim.patience = 0
-  config.eval_epochs = 3
+  config.eval_epochs = 2
 
 
 def tiny(config):

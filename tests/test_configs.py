@@ -308,6 +308,16 @@ def test_the_command_of_the_readme_trains_two_steps(tmp_path):
     assert (tmp_path / 'run' / name).is_file()
 
 
+@pytest.mark.parametrize('name, variant', [('quickstart', ''), ('few_shot', 'scenes,maple')])
+def test_packaged_weights_fit_their_models(name, variant):
+  config = get_config(name, *filter(None, [variant]))
+  task, mesh = registry.build(config), sharding.make_mesh(config.mesh)
+  layout = states.layout(task.model, task.inputs.spec, config, mesh)
+  drawn = layout.leaves.keys() - layout.sources.keys()
+  assert {path for path in drawn if path.startswith('params/')} == layout.trainable
+  assert all(value.startswith('sha256 ') for value in layout.weights.values())
+
+
 def test_packaged_weights_are_there_and_packaged():
   given = {
     value.removeprefix('package:')
@@ -315,7 +325,7 @@ def test_packaged_weights_are_there_and_packaged():
     for value in get_config(name, *filter(None, [variant])).init.to_dict().values()
     if value.startswith('package:')
   }
-  assert given == {path.name for path in weights.PACKAGED.iterdir()} and len(given) == 4
+  assert given == {path.name for path in weights.PACKAGED.iterdir()} and len(given) == 6
   patterns = tomllib.loads((ROOT / 'pyproject.toml').read_text())['tool']['setuptools']
   packaged = {
     path
