@@ -16,7 +16,7 @@ from dgsct_jax.models.layers import BatchNorm
 class Depthwise(nn.Module):
   """A convolution in which every channel has a filter of its own; 'SAME' padding, no bias.
 
-  As a sum of shifted products: XLA's grouped convolution on CPUs takes 3 to 15 times as long.
+  As a sum of shifted products: XLA's grouped convolution takes several times as long on CPUs.
   """
 
   size: int
