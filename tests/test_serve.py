@@ -217,7 +217,9 @@ def browser():
   if not chromium:
     pytest.skip('there is no chromium; on Debian: apt-get install chromium')
   with playwright.sync_playwright() as tool:
-    started = tool.chromium.launch(executable_path=chromium, args=['--no-sandbox'])
+    # A camera that shows a clock and a microphone that beeps, and nobody to ask for them.
+    fake = ['--use-fake-device-for-media-stream', '--use-fake-ui-for-media-stream']
+    started = tool.chromium.launch(executable_path=chromium, args=['--no-sandbox', *fake])
     yield started
     started.close()
 
@@ -288,6 +290,29 @@ def test_a_video_is_given_and_its_results_are_shown_and_downloaded(visit, video,
   told = page.request.get(written['events.json']).json()
   assert told['file'] == 'clip.mp4' and len(told['timeline']) == 4
   assert page.request.get(written['events.vtt']).text().startswith('WEBVTT')
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('recorder', ['camera', 'microphone'])
+def test_a_recording_is_made_and_looked_at(visit, recorder):
+  page = visit()
+  choose(page, 'events')
+  page.get_by_text('Record one').click()
+  if recorder == 'camera':
+    page.locator('#camera').get_by_text('Click to Access Webcam').click()
+    start, stop = (
+      page.locator(f'#camera button:has-text("{word}")') for word in ('Record', 'Stop')
+    )
+  else:
+    start, stop = (page.locator(f'#microphone button.{word}-button') for word in ('record', 'stop'))
+  start.click()
+  time.sleep(3)
+  stop.click()
+  page.locator('#given .file-name, #given [aria-label="Clear"]').first.wait_for()
+  look(page)
+  found = report(page, '0:01  ')
+  assert ('no video track' in found) == (recorder == 'microphone'), found
+  assert 'no sound' not in found
 
 
 @pytest.mark.slow
