@@ -6,7 +6,7 @@ import re
 import pytest
 from ml_collections import ConfigDict
 
-from configs import ave, avvp, common, few_shot, quickstart
+from configs import ave, avqa, avvp, common, few_shot, quickstart
 from dgsct_jax import settings
 from dgsct_jax.scenes.compose import Knobs
 from dgsct_jax.tasks import registry
@@ -99,3 +99,20 @@ def test_a_task_is_not_built_of_such_settings(config):
   found.optim.lr = -1.0
   with pytest.raises(ValueError, match=r'config\.optim\.lr=-1\.0; give a finite number above 0'):
     registry.build(found)
+
+
+@pytest.mark.parametrize('config', [ave, avvp, few_shot])
+def test_a_task_without_questions_needs_one_of_the_streams(config):
+  config = config.get_config('tiny')
+  for blank in ((), ('video',), ('wave',)):
+    config.data.blank = blank
+    registry.build(config)
+  config.data.blank = ('wave', 'video')
+  with pytest.raises(ValueError, match=r'config.data.blank.*Blank one of them'):
+    registry.build(config)
+
+
+def test_a_question_alone_may_be_answered():
+  config = avqa.get_config('tiny')
+  config.data.blank = ('video', 'wave')
+  assert registry.build(config).ask

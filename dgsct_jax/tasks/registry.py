@@ -31,10 +31,16 @@ def build(config: ml_collections.ConfigDict) -> Task:
     raise ValueError(f'config.task is {config.task!r}; choose one of {", ".join(TASKS)}.')
   settings.check(config)
   try:
-    return TASKS[config.task](config)
+    task = TASKS[config.task](config)
   except (AttributeError, KeyError) as error:
     field = str(error).strip('"\'')
     raise ValueError(
       f'config.task={config.task!r} needs a field {field!r}, which this config does not have;'
       ' choose the config of this task.'
     ) from error
+  if not task.ask and set(config.data.get('blank', ())) >= {'video', 'wave'}:
+    raise ValueError(
+      "config.data.blank is ('video', 'wave'): nothing is left that the answer could depend on, as"
+      ' this task asks no question. Blank one of them.'
+    )
+  return task
