@@ -135,7 +135,8 @@ def get_config(variant: str = ''):
 def ave_class(config):
   config.model.head.target = 'clip'
   config.model.head.background = False
-  config.model.adapter.gamma = 0.05
+  if 'gamma' in config.model.adapter:
+    config.model.adapter.gamma = 0.05
   config.loss.weights = 'shares'
 
 
@@ -207,12 +208,14 @@ def llp_labels(config):
 
 
 def scenes(config):
+  ave_class(config)
   composed.use_towers(config)
   config.init.clip = 'package:clip_shapes.safetensors'
   config.init.clap = 'package:clap_shapes.safetensors'
   clips = {'train': 320, 'val': 40, 'test': 120}
   composed.clips_of(config, 'shapes', 'few_shot', quickstart.KNOBS, clips, seed=6)
-  config.model.head.exp_audio_scale = True
+  # The towers know captions, letter by letter: words in place of them would have to be learned.
+  config.model.head.update(start='words', exp_audio_scale=True)
   config.model.audio.batch_stats = False
   if 'reduction' in config.model.adapter:
     config.model.adapter.reduction = 4
@@ -224,7 +227,7 @@ def scenes(config):
   config.optim.clip_norm = 1.0
   config.optim.epochs = 8
   config.optim.patience = 0
-  config.eval_epochs = 2
+  config.eval_epochs = 4
 
 
 def tiny(config):

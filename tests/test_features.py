@@ -5,6 +5,7 @@ import dataclasses
 import jax
 import numpy as np
 import pytest
+from PIL import Image
 
 from dgsct_jax import features, sharding, tree
 from dgsct_jax import state as states
@@ -41,6 +42,20 @@ def test_adapters_are_what_makes_the_difference(model):
   speaking, silent = found.values()
   np.testing.assert_allclose(silent, without, atol=1e-5)
   assert np.abs(speaking - silent).max() > 1e-2
+
+
+def test_both_sets_are_drawn_with_a_colour_for_each_class(model, tmp_path, monkeypatch):
+  monkeypatch.setattr(features.trained, 'read_config', lambda workdir: model.config)
+  monkeypatch.setattr(features.trained, 'load', lambda workdir, config: opened(model))
+  path = features.draw(tmp_path)
+  assert path == tmp_path / 'figures' / 'features.png'
+  picture = np.asarray(Image.open(path).convert('RGB'))
+  assert picture.shape == (540, 1100, 3)
+  for half in (picture[:, :480], picture[:, 480:960]):
+    assert len(np.unique(half.reshape(-1, 3), axis=0)) > 20
+  monkeypatch.setattr(model.config.model.adapter, 'name', 'none')
+  with pytest.raises(ValueError, match='has no adapters to be compared'):
+    features.draw(tmp_path)
 
 
 def test_clips_without_classes_of_segments_are_refused(model):
