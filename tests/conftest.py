@@ -6,6 +6,7 @@ from importlib import metadata
 
 def pytest_addoption(parser):
   parser.addoption('--seed', type=int, default=0, help='of the inputs of fuzz tests')
+  parser.addoption('--inputs', type=int, default=0, help='of each fuzz test; 0: as many as it has')
 
 
 def pytest_configure(config):

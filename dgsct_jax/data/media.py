@@ -159,6 +159,7 @@ class _Mixed(NamedTuple):
   channels: Float32[np.ndarray, 'c']  # power of each
 
 
+@np.errstate(over='ignore', invalid='ignore')  # samples that are no sound are told by cut.fit
 def _mixed(
   path: str | os.PathLike,
   index: int,

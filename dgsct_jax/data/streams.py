@@ -157,6 +157,7 @@ def _moves(path: str | os.PathLike, index: int) -> Look:
   return Look(STILL if pictures else BROKEN, pictures)
 
 
+@np.errstate(over='ignore')  # as of media.sound
 def _sounds(path: str | os.PathLike, index: int) -> Look:
   fault = BROKEN
   for frame in _looked_at(path, index):
@@ -214,6 +215,8 @@ def _next(packets: Iterator[av.Packet]) -> av.Packet | None:
 
 def channels(frame: av.AudioFrame) -> Float32[np.ndarray, 'c n']:
   """Samples of all channels, full scale 1, however they are stored."""
+  if frame.format.is_planar and len(frame.layout.channels) >= 8:  # PyAV 18 counts planes wrongly
+    (frame,) = av.AudioResampler(format=frame.format.packed).resample(frame)
   samples: Any = frame.to_ndarray()
   if not frame.format.is_planar:
     samples = samples.reshape(-1, len(frame.layout.channels)).T

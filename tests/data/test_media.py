@@ -180,6 +180,17 @@ def test_sound_files_of_any_sample_type_are_read(tmp_path, suffix, subtype):
   np.testing.assert_allclose(wave[: len(sound[0])], sound[0], atol=atol)
 
 
+@pytest.mark.parametrize('sample', [np.nan, np.inf, 3e38])
+def test_samples_that_are_no_sound_are_read_without_a_warning(tmp_path, sample):
+  import soundfile
+
+  wave = np.zeros((1600, 2))
+  wave[7] = sample
+  soundfile.write(tmp_path / 'a.wav', wave, 16000, subtype='FLOAT')
+  read = media.waveform(tmp_path / 'a.wav', 16000)  # cut.fit refuses it, by its name
+  assert not np.abs(read).max() < 2
+
+
 def test_sound_that_begins_after_the_picture_is_preceded_by_silence(tmp_path):
   import av
 

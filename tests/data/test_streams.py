@@ -4,6 +4,7 @@ import os
 import shutil
 import stat
 
+import av
 import numpy as np
 import pytest
 from PIL import Image
@@ -195,3 +196,20 @@ def test_a_list_of_files_that_are_not_there_is_no_missing_file(tmp_path):
   path.write_text('ffconcat version 1.0\nfile nowhere.mp4\n')
   with pytest.raises(media.MediaError, match='list.mp4 cannot be read'):
     streams.tracks(path)
+
+
+@pytest.mark.parametrize(
+  'codec, layout, exact', [('alac', '7.1(wide)', 1e-4), ('aac', '7.1', 0.05)]
+)
+def test_eight_channels_are_read_in_their_order(tmp_path, codec, layout, exact):
+  levels, path = np.arange(8, dtype=np.float32) / 10, tmp_path / 'a.m4a'
+  sound = av.AudioFrame.from_ndarray(np.tile(levels, (1, 16000)), format='flt', layout=layout)
+  sound.sample_rate = 32000
+  with av.open(str(path), 'w') as container:
+    stream = container.add_stream(codec, rate=32000, layout=layout)
+    container.mux([*stream.encode(sound), *stream.encode()])
+  with streams.reading(path) as container:
+    heard = [streams.channels(frame) for frame in streams.decode(container, container.streams[0])]
+  middle = np.concatenate(heard, 1)[:, 4000:12000].mean(1)
+  np.testing.assert_allclose(middle, levels, atol=exact)
+  assert media.waveform(path, 32000)[4000:12000].mean() == pytest.approx(levels.mean(), abs=exact)
