@@ -62,9 +62,9 @@ def open(workdir: Path, keep: int, primary: str, start: int | None = None) -> oc
       whole.seal(unfinished, without=(METADATA,))
 
   policies, rank = ocp.checkpoint_managers, _rank(primary)
-  return ocp.CheckpointManager(
+  return _manager(
     folder,
-    options=ocp.CheckpointManagerOptions(
+    ocp.CheckpointManagerOptions(
       best_fn=rank,
       preservation_policy=policies.AnyPreservationPolicy(
         [policies.LatestN(keep), policies.BestN(get_metric_fn=rank, n=1)]
@@ -98,7 +98,7 @@ def find(
     _check_whole(folder, faults)
   else:
     _check_step(folder, faults, step)
-  manager = ocp.CheckpointManager(folder, options=ocp.CheckpointManagerOptions(create=False))
+  manager = _manager(folder, ocp.CheckpointManagerOptions(create=False))
   if step is None:
     rank = _rank(primary)
     step = max(
@@ -110,6 +110,18 @@ def find(
 
 def _folder(workdir: Path) -> Path:
   return Path(workdir).absolute() / 'checkpoints'
+
+
+def _manager(folder: Path, options: ocp.CheckpointManagerOptions) -> ocp.CheckpointManager:
+  """Orbax's, which reads what it notes of every checkpoint. Raises ValueError if it cannot."""
+  try:
+    return ocp.CheckpointManager(folder, options=options)
+  except Exception as error:
+    why = f'{type(error).__name__}: {error}'.splitlines()[0]
+    raise ValueError(
+      f'A checkpoint in {folder} is damaged: its notes or metrics cannot be read ({why}). Move it'
+      ' to another folder.'
+    ) from error
 
 
 def _rank(primary: str) -> Callable[[dict[str, float]], float]:

@@ -298,6 +298,21 @@ def test_a_checkpoint_from_before_there_were_manifests_is_read(damaged):
   assert refused(train_from, damaged) == refused(predict_by, damaged) == 'refused'
 
 
+@pytest.mark.parametrize('name', ['_CHECKPOINT_METADATA', 'metrics/metrics'])
+def test_notes_that_cannot_be_read_are_one_error_that_names_the_folder(damaged, name):
+  for step in (1, 2):
+    (damaged / f'checkpoints/{step}/manifest.json').unlink()
+  file = damaged / 'checkpoints/2' / name
+  file.unlink()
+  if name == 'metrics/metrics':
+    file.mkdir()
+  else:
+    file.write_text('true')
+  for call in (train_from, predict_by):
+    with pytest.raises(ValueError, match=f'A checkpoint in {damaged}/checkpoints is damaged'):
+      call(damaged)
+
+
 @pytest.mark.parametrize('bad', [float('nan'), float('inf'), -float('inf')])
 def test_what_is_no_number_never_evicts_the_best(tmp_path, bad):
   for step, score in enumerate([0.5, bad, 0.3, bad, bad], 1):
