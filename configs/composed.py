@@ -168,14 +168,20 @@ def use(
   clips_of(config, source, name, knobs, clips, seed, kind)
 
 
-def use_towers(config: ml_collections.ConfigDict) -> None:
-  """Sets the toy towers of CLIP and CLAP, random ones, and their tokenizer."""
+def use_towers(
+  config: ml_collections.ConfigDict,
+  visual: Mapping[str, Any] = CLIP,
+  text: Mapping[str, Any] = TEXT,
+  audio: Mapping[str, Any] = AUDIO,
+  roberta: Mapping[str, Any] = ROBERTA,
+) -> None:
+  """Sets the towers of CLIP and CLAP, random toy ones, and their tokenizer."""
   config.init.clip = config.init.clap = 'random'
-  config.model.visual = dict(CLIP)
-  config.model.text = dict(TEXT)
-  config.model.audio = dict(AUDIO)
-  config.model.roberta.update(ROBERTA)
-  config.model.features = TEXT['features']
+  config.model.visual = dict(visual)
+  config.model.text = dict(text)
+  config.model.audio = dict(audio)
+  config.model.roberta.update(roberta)
+  config.model.features = text['features']
   config.model.tokenizer = {'clip': 'letters', 'clap': 'letters'}
 
 

@@ -231,13 +231,9 @@ def scenes(config):
 
 
 def tiny(config):
-  config.init.clip = config.init.clap = 'random'
-  config.model.visual = dict(composed.TINY_CLIP)
-  config.model.text = dict(composed.TINY_TEXT)
-  config.model.audio = dict(composed.TINY_AUDIO)
-  config.model.roberta.update(composed.TINY_ROBERTA)
-  config.model.features = composed.TINY_TEXT['features']
-  config.model.tokenizer = {'clip': 'letters', 'clap': 'letters'}
+  composed.use_towers(
+    config, composed.TINY_CLIP, composed.TINY_TEXT, composed.TINY_AUDIO, composed.TINY_ROBERTA
+  )
   if 'reduction' in config.model.adapter:
     config.model.adapter.reduction = 2
   if 'deep' in config.model.head:

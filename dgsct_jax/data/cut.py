@@ -265,6 +265,11 @@ def find_videos(folders: Iterable[Path]) -> Mapping[str, Path]:
   }
 
 
+def find_videos_below(folder: Path) -> Mapping[str, Path]:
+  """The video files in a folder and all those below it, by their names without suffix."""
+  return find_videos(path for path in (folder, *folder.rglob('*')) if path.is_dir())
+
+
 def find_root(source: str | os.PathLike, below: str, *markers: str) -> Path:
   """The folder that has a data set's label files: `source`, or its place in the releases.
 

@@ -5,7 +5,7 @@
 """
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -44,6 +44,11 @@ class Pair(NamedTuple):
   taken: Taken  # which pictures of the video they are if the folder has no others
   seconds: int  # of the clip
   start: float | None = 0.0  # as for `cut.start_of`
+
+
+def pairs(videos: Mapping[str, Path], folder: Path, taken: Taken, seconds: int) -> list[Pair]:
+  """Each video with the folder of its name, which has its pictures."""
+  return [Pair(video, folder / name, taken, seconds) for name, video in videos.items()]
 
 
 def check(frames_like: str, stored: bool = False) -> str:

@@ -5,6 +5,7 @@ import itertools
 from collections.abc import Callable
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 from einops import rearrange
 from flax import linen as nn
@@ -27,16 +28,12 @@ class Depthwise(nn.Module):
   def __call__(self, x: Float[Array, 'b h w c']) -> Float[Array, 'b H W c']:
     """The filters are `kernel` [size size 1 c], as `nn.Conv` has them."""
     shape = (self.size, self.size, 1, x.shape[-1])
-    init = nn.initializers.variance_scaling(1.0, 'fan_in', 'truncated_normal')
-    kernel = self.param('kernel', init, shape).astype(self.dtype)
-    counts = [-(-n // self.stride) for n in x.shape[1:3]]  # of places where a filter is applied
-    spans = [(n - 1) * self.stride for n in counts]
-    short = [max(0, span + self.size - n) for span, n in zip(spans, x.shape[1:3])]
-    pads = [(0, 0), *((n // 2, n - n // 2) for n in short), (0, 0)]
-    x = jnp.pad(x.astype(self.dtype), pads)
-    shifted = lambda i, j: x[
-      :, i : i + spans[0] + 1 : self.stride, j : j + spans[1] + 1 : self.stride
-    ]
+    kernel = self.param('kernel', nn.initializers.lecun_normal(), shape).astype(self.dtype)
+    size, step = (self.size, self.size), (self.stride, self.stride)
+    pads = jax.lax.padtype_to_pads(x.shape[1:3], size, step, 'SAME')
+    x = jnp.pad(x.astype(self.dtype), [(0, 0), *pads, (0, 0)])
+    ends = [n - self.size + 1 for n in x.shape[1:3]]  # of the places where a filter begins
+    shifted = lambda i, j: x[:, i : i + ends[0] : self.stride, j : j + ends[1] : self.stride]
     places = itertools.product(range(self.size), repeat=2)
     return sum((shifted(i, j) * kernel[i, j, 0] for i, j in places), jnp.zeros((), self.dtype))
 

@@ -81,8 +81,7 @@ class DualEncoder(nn.Module):
     self, video: Float[Array, 'b height width 3'], wave: Float[Array, 'b ...'], train: bool = False
   ) -> Encoded:
     """Encodes b segments: a picture and a waveform each."""
-    v = self.visual.stem(video, train)
-    a = self.audio.stem(wave, train)
+    v, a = self.visual.stem(video, train), self.audio.stem(wave, train)
     exchanges = zip(self.exchange_attn, self.exchange_mlp)
     visual_pyramid, audio_pyramid = [], []
     for i, (v_stage, a_stage) in enumerate(zip(self.visual.stages, self.audio.stages)):

@@ -142,10 +142,9 @@ def recipe(
     files={'classes.txt': '\n'.join(CLASSES)},
     remarks=repeated(rows),
     frames_like='' if released else frames_like,
-    pairs=lambda: [
-      rules.Pair(video, root / 'frames' / name, taken(frames_per_second), SECONDS)
-      for name, video in cut.find_videos(places).items()
-    ],
+    pairs=lambda: rules.pairs(
+      cut.find_videos(places), root / 'frames', taken(frames_per_second), SECONDS
+    ),
   )
 
 

@@ -186,15 +186,10 @@ def find_media(root: Path, name: str) -> tuple[Path, Mapping[str, Path]]:
     raise ValueError(f'There is no folder gt_masks in {root} or {root / name}.')
   if (folder / 'visual_frames').is_dir():
     return folder, {}
-  videos = find_videos(folder)
+  videos = cut.find_videos_below(folder)
   if not videos:
     raise ValueError(f'{folder} has neither a folder visual_frames nor any video.')
   return folder, videos
-
-
-def find_videos(folder: Path) -> Mapping[str, Path]:
-  """All videos in a folder and those below it, by name."""
-  return cut.find_videos([path for path in (folder, *folder.rglob('*')) if path.is_dir()])
 
 
 @functools.lru_cache(maxsize=1)

@@ -39,7 +39,7 @@ def recipe(
         start=None if videos else 0.0,  # the list has none
       )
     )
-  found = functools.partial(avsbench.find_videos, folder)
+  found = functools.partial(cut.find_videos_below, folder)
   return avsbench.recipe('avsbench_ms3', entries, rate, side, frames_like, found)
 
 

@@ -71,7 +71,7 @@ def recipe(
         category=CATEGORIES.index(category),
       )
     )
-  found = functools.partial(avsbench.find_videos, folder)
+  found = functools.partial(cut.find_videos_below, folder)
   return avsbench.recipe('avsbench_s4', entries, rate, side, frames_like, found, CATEGORIES)
 
 

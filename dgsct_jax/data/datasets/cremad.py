@@ -109,10 +109,9 @@ def recipe(
     Read(rate, side, frames_like),
     {'classes.txt': '\n'.join(CLASSES)},
     frames_like=frames_like if videos else '',
-    pairs=lambda: [
-      rules.Pair(video, pictures / clip, rules.Taken(1, range(2), at=0.5), 2)
-      for clip, video in cut.find_videos(places).items()
-    ],
+    pairs=lambda: rules.pairs(
+      cut.find_videos(places), pictures, rules.Taken(1, range(2), at=0.5), 2
+    ),
   )
 
 

@@ -200,10 +200,7 @@ def recipe(
     Read(rate, side, frame_at, usual, frames_like),
     labels,
     frames_like='' if released else frames_like,
-    pairs=lambda: [
-      rules.Pair(video, root / 'frames' / name, minute, 60)
-      for name, video in cut.find_videos(places).items()
-    ],
+    pairs=lambda: rules.pairs(cut.find_videos(places), root / 'frames', minute, 60),
   )
 
 

@@ -83,7 +83,7 @@ def recipe(
     )
   released = (root / 'frames').is_dir() and (root / 'audio').is_dir()
   rules.check(frames_like, stored=released)
-  videos = {} if released else _videos(root)
+  videos = {} if released else cut.find_videos_below(root)
   if not (released or videos):
     raise ValueError(f'{root} has neither the folders frames and audio, nor any video.')
   splits = {}
@@ -107,12 +107,8 @@ def recipe(
     Read(rate, side, frames_like),
     {'classes.txt': '\n'.join(classes)},
     frames_like='' if released else frames_like,
-    pairs=lambda: _pairs(splits, _videos(root)),
+    pairs=lambda: _pairs(splits, cut.find_videos_below(root)),
   )
-
-
-def _videos(root: Path) -> Mapping[str, Path]:
-  return cut.find_videos(path for path in (root, *root.rglob('*')) if path.is_dir())
 
 
 def _pairs(splits: Mapping[str, list[Entry]], videos: Mapping[str, Path]) -> list[rules.Pair]:

@@ -97,10 +97,7 @@ def recipe(
     Read(rate, side, usual, frames_like),
     {'classes.txt': '\n'.join(categories(root))},
     frames_like='' if released else frames_like,
-    pairs=lambda: [
-      rules.Pair(video, root / 'frames' / name, TAKEN, SECONDS)
-      for name, video in cut.find_videos(places).items()
-    ],
+    pairs=lambda: rules.pairs(cut.find_videos(places), root / 'frames', TAKEN, SECONDS),
   )
 
 
