@@ -26,6 +26,8 @@ def get_config() -> ml_collections.ConfigDict:
   config.data.dir = ''
   config.data.batch = 8  # clips over all devices and hosts
   config.data.workers = 0  # processes that decode; 0: in the training process
+  # A folder for what frozen encoders make of every clip, to train from it (docs/performance.md).
+  config.data.cache_features = ''
 
   config.optim = ml_collections.ConfigDict()
   config.optim.name = 'adam'  # or 'adamw'

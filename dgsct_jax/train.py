@@ -21,6 +21,7 @@ from jax.experimental import multihost_utils
 from jaxtyping import Array
 
 from dgsct_jax import (
+  cached,
   checkpoint,
   compiled,
   evaluate,
@@ -95,6 +96,15 @@ def _train(
   frozen = variables.frozen
   state, place = latest or (states.create(variables, tx, config.seed, mesh), None)
   start = int(state.step)
+
+  # What the steps read: the clips, or what the frozen encoders make of them.
+  learned = task
+  if config.data.get('cache_features'):
+    with spent.on('input'):
+      seen = states.Variables(state.params, state.batch_stats, frozen)
+      learned = cached.task(task, config, layout, seen)
+      dataset = learned.data('train')
+
   writer = writers.Writer(workdir, start)
   writer.say(tree.table(state.params, frozen))
   for path in layout.whole:
@@ -108,9 +118,9 @@ def _train(
   )
 
   # The step, compiled before a clip is read.
-  shapes = sharding.abstract_batch(task.inputs.spec, config.data.batch, mesh)
+  shapes = sharding.abstract_batch(learned.inputs.spec, config.data.batch, mesh)
   step_fn, seconds = compile_step(
-    task,
+    learned,
     tx,
     schedule,
     states.abstract_state(abstract, tx, mesh),
@@ -120,7 +130,7 @@ def _train(
   )
   spent.add('compilation', seconds)
   writer.say(f'compiled the step in {seconds:.1f} s{compiled.saved()}')
-  forward = trained.compile_forward(task, mesh)
+  forward = trained.compile_forward(learned, mesh)
   clock = writers.Clock(start, num_steps, config.data.batch)
   first, last = _traced(config.profile, start, num_steps)
 
@@ -161,7 +171,7 @@ def _train(
         with spent.on('input'):
           read = next(batches)
         if step == start + 1:
-          check_fields(read, task.inputs.spec)
+          check_fields(read, learned.inputs.spec)
         with spent.on('steps'), jax.transfer_guard('disallow'):
           batch = sharding.global_batch(read, mesh)
           state, scalars = step_fn(state, frozen, batch)
@@ -182,7 +192,7 @@ def _train(
           if evaluating:
             model = trained.Trained(
               config,
-              task,
+              learned,
               mesh,
               step,
               {},
@@ -190,7 +200,7 @@ def _train(
               forward,
             )
             with spent.on('evaluation'):
-              metrics = evaluate.evaluate(model, task, config.select_on, config)
+              metrics = evaluate.evaluate(model, learned, config.select_on, config)
             writer.scalars(step, metrics, config.select_on)
             writer.say(writers.table(metrics, f'{config.select_on}, step {step}'))
           with spent.on('saving'):
@@ -208,8 +218,9 @@ def _train(
   best, _ = checkpoint.best(manager)
   assert best is not None  # the last step was saved
   with spent.on('evaluation'):
+    whole = forward if learned is task else None  # that of the clips themselves
     metrics = evaluate.finish(
-      trained.restore(manager, best, config, task, layout, frozen, mesh, forward), workdir
+      trained.restore(manager, best, config, task, layout, frozen, mesh, whole), workdir
     )
   writer.spent(spent)
   return metrics

@@ -200,3 +200,11 @@ def _tensorboard() -> types.ModuleType:
 
 def _line(values: dict[str, int | float]) -> str:
   return json.dumps(values) + '\n'
+
+
+def gb(size: float) -> str:
+  """Bytes in units that suit."""
+  for unit, name in ((1e9, 'GB'), (1e6, 'MB'), (1e3, 'kB')):
+    if abs(size) >= unit:
+      return f'{size / unit:.2f} {name}'
+  return f'{size:.0f} B'

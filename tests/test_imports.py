@@ -57,6 +57,7 @@ ALLOWED = {
   'dgsct_jax.scenes.unimodal': TASKS | TASK | {'dgsct_jax.scenes.dataset'},
   'dgsct_jax.scenes': DATA | {'dgsct_jax.scenes'},
   'dgsct_jax.tracks': LEAVES,
+  'dgsct_jax.models.cached': NETS | {'dgsct_jax.models.adapters', 'dgsct_jax.models.dual'},
   'dgsct_jax.models.layers': NETS,
   'dgsct_jax.models.conv': NETS | {'dgsct_jax.models.layers'},
   'dgsct_jax.models.windows': NETS,
@@ -119,9 +120,12 @@ ALLOWED = {
   'dgsct_jax.trained': RUNS | {'dgsct_jax.kept'},
   'dgsct_jax.seconds': TASK,
   'dgsct_jax.evaluate': RUNS | {'dgsct_jax.data', 'dgsct_jax.figures', 'dgsct_jax.report'},
+  'dgsct_jax.cached': RUNS
+  | {'grain', 'tensorflow_datasets', 'dgsct_jax.data'}
+  | {f'dgsct_jax.models.{name}' for name in ('adapters', 'cached', 'dual')},
   'dgsct_jax.train': RUNS
   | {'dgsct_jax.data', 'dgsct_jax.evaluate', 'dgsct_jax.lock', 'dgsct_jax.optim'}
-  | {'dgsct_jax.compiled', 'dgsct_jax.hosts'},
+  | {'dgsct_jax.cached', 'dgsct_jax.compiled', 'dgsct_jax.hosts'},
   'dgsct_jax.predict': RUNS
   | {
     'av',

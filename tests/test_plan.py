@@ -290,7 +290,7 @@ COMMAND = '-m', 'dgsct_jax.plan', f'--config={ROOT}/configs/ave.py:tiny'
 
 def test_the_command_for_gpus_prints_what_they_hold():
   told = run(*COMMAND, '--topology=gpu:h100x8', '--config.data.batch=16').stdout
-  assert told.startswith("gpu:h100x8: 8 devices as {'data': 8, 'fsdp': 1}, each with   80.00 GB")
+  assert told.startswith("gpu:h100x8: 8 devices as {'data': 8, 'fsdp': 1}, each with 80.00 GB")
   assert 'intermediate values are not in it' in told and '  together ' in told
   assert 'fits and leaves' in told and 'Compiled' not in told
 

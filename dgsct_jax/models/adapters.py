@@ -285,5 +285,9 @@ class NoExchange(nn.Module):
 
   def __call__(self, v: Float[Array, 'b n d'], a: Float[Array, 'b m e'], train: bool) -> Exchanged:
     """Zero residuals and uniform pooling maps."""
-    uniform = lambda x: jnp.full((x.shape[0], 1, x.shape[1]), 1 / x.shape[1], x.dtype)
     return (jnp.zeros_like(v), jnp.zeros_like(a)), (uniform(v), uniform(a))
+
+
+def uniform(x: Float[Array, 'b n d']) -> Float[Array, 'b 1 n']:
+  """Pooling weights that make the mean of the tokens."""
+  return jnp.full((x.shape[0], 1, x.shape[1]), 1 / x.shape[1], x.dtype)

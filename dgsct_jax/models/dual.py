@@ -22,9 +22,9 @@ class Encoded(NamedTuple):
   audio: Float[Array, 'b m e']  # tokens of the last audio block; see `norm_audio`
   visual_map: Float[Array, 'b 1 n']  # pooling weights of the last exchange
   audio_map: Float[Array, 'b 1 m']
-  # Tokens of every stage before its patch merging:
-  visual_pyramid: tuple[Float[Array, 'b _ _'], ...]
-  audio_pyramid: tuple[Float[Array, 'b _ _'], ...]
+  # Tokens of every stage before its patch merging; None for stages that were not kept.
+  visual_pyramid: tuple[Float[Array, 'b _ _'] | None, ...]
+  audio_pyramid: tuple[Float[Array, 'b _ _'] | None, ...]
 
 
 def pair(visual: Sequence[Any], audio: Sequence[Any]) -> Iterator[tuple[Any, Any | None]]:
@@ -78,9 +78,16 @@ class DualEncoder(nn.Module):
       self.exchange_side = self.side()
 
   def __call__(
-    self, video: Float[Array, 'b height width 3'], wave: Float[Array, 'b ...'], train: bool = False
+    self, video: Float[Array, 'b height width c'], wave: Float[Array, 'b ...'], train: bool = False
   ) -> Encoded:
     """Encodes b segments: a picture and a waveform each."""
+    encoded = self.streams(video, wave, train)
+    return self.exchange_side(encoded) if self.side else encoded
+
+  def streams(
+    self, video: Float[Array, 'b height width c'], wave: Float[Array, 'b ...'], train: bool
+  ) -> Encoded:
+    """What the backbones and the exchanges make of them."""
     v, a = self.visual.stem(video, train), self.audio.stem(wave, train)
     exchanges = zip(self.exchange_attn, self.exchange_mlp)
     visual_pyramid, audio_pyramid = [], []
@@ -108,8 +115,7 @@ class DualEncoder(nn.Module):
     visual_pyramid[-1] = v = named('visual', self.visual.norm)(v)
     if self.norm_audio:
       audio_pyramid[-1] = a = named('audio', self.audio.norm)(a)
-    encoded = Encoded(v, a, *maps, tuple(visual_pyramid), tuple(audio_pyramid))
-    return self.exchange_side(encoded) if self.side else encoded
+    return Encoded(v, a, *maps, tuple(visual_pyramid), tuple(audio_pyramid))
 
 
 def meet(
