@@ -5,7 +5,6 @@ from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
-from flax import linen as nn
 from jaxtyping import Array, Float
 
 from dgsct_jax.models.adapters import uniform
@@ -27,7 +26,7 @@ class CachedEncoder(DualEncoder):
   def streams(
     self, video: Float[Array, 'b height width c'], wave: Float[Array, 'b s'], train: bool
   ) -> Encoded:
-    """What `pack` was given, but for earlier stages.
+    """What `pack` was given; earlier stages have no tokens.
 
     Raises ValueError if these are no such features: the head changes pictures before they are seen.
     """
@@ -38,7 +37,9 @@ class CachedEncoder(DualEncoder):
         'config.data.cache_features cannot be used with this head, which resizes the pictures that'
         ' its encoder looks at; leave it empty.'
       )
-    left_out = (None,) * (len(self.visual.depths) - len(self.visual_shapes))
+    left_out = [jnp.zeros((b, 0, 0), self.dtype)] * (
+      len(self.visual.depths) - len(self.visual_shapes)
+    )
     visual = unpack(video.reshape(b, -1).astype(self.dtype), self.visual_shapes)
     audio = unpack(wave.astype(self.dtype), self.audio_shapes)
     return Encoded(

@@ -22,9 +22,9 @@ class Encoded(NamedTuple):
   audio: Float[Array, 'b m e']  # tokens of the last audio block; see `norm_audio`
   visual_map: Float[Array, 'b 1 n']  # pooling weights of the last exchange
   audio_map: Float[Array, 'b 1 m']
-  # Tokens of every stage before its patch merging; None for stages that were not kept.
-  visual_pyramid: tuple[Float[Array, 'b _ _'] | None, ...]
-  audio_pyramid: tuple[Float[Array, 'b _ _'] | None, ...]
+  # Tokens of every stage before its patch merging; none of a stage that was not kept (cached.py).
+  visual_pyramid: tuple[Float[Array, 'b _ _'], ...]
+  audio_pyramid: tuple[Float[Array, 'b _ _'], ...]
 
 
 def pair(visual: Sequence[Any], audio: Sequence[Any]) -> Iterator[tuple[Any, Any | None]]:
