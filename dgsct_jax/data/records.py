@@ -61,6 +61,7 @@ class Recipe(Generic[AnyEntry]):
   read: Callable[[AnyEntry], Record]
   files: Mapping[str, str] = dataclasses.field(default_factory=dict)  # stored with it: name -> text
   remarks: Sequence[str] = ()  # on oddities of the label files that do not prevent their use
+  root: str | os.PathLike = ''  # the folder of its files, for messages
   frames_like: str = ''  # by which of the rules pictures are taken from videos; '': they are stored
   # Clips whose pictures are stored and whose videos are there, too; for the doctor.
   pairs: Callable[[], Sequence[rules.Pair]] = tuple
@@ -108,7 +109,8 @@ def write(
     )
   for split, clips in recipe.splits.items():
     if not clips:
-      raise ValueError(f'{recipe.name} has no clips in the split {split!r}; nothing was written.')
+      named = f'{recipe.name} in {recipe.root}' if recipe.root else recipe.name
+      raise ValueError(f'{named} has no clips in the split {split!r}; nothing was written.')
   folder = Path(out) / recipe.name / recipe.version
   fingerprint, rule = _fingerprint(recipe), recipe.frames_like
   if not _is_built(folder, fingerprint, rule):

@@ -141,6 +141,7 @@ def recipe(
     read=Read(rate, side, frames_per_second, usual, frames_like),
     files={'classes.txt': '\n'.join(CLASSES)},
     remarks=repeated(rows),
+    root=root,
     frames_like='' if released else frames_like,
     pairs=lambda: rules.pairs(
       cut.find_videos(places), root / 'frames', taken(frames_per_second), SECONDS

@@ -83,6 +83,7 @@ class Read:
 
 def recipe(
   name: str,
+  root: Path,
   entries: Mapping[str, list[Entry]],
   rate: int,
   side: int,
@@ -126,6 +127,7 @@ def recipe(
     stored,
     Read(rate, side, frames_like),
     files,
+    root=root,
     frames_like='' if stored_frames else frames_like,
     pairs=lambda: _pairs(entries, videos()),
   )

@@ -40,7 +40,7 @@ def recipe(
       )
     )
   found = functools.partial(cut.find_videos_below, folder)
-  return avsbench.recipe('avsbench_ms3', entries, rate, side, frames_like, found)
+  return avsbench.recipe('avsbench_ms3', root, entries, rate, side, frames_like, found)
 
 
 def rows(path: Path) -> list[tuple[str, str]]:

@@ -72,7 +72,7 @@ def recipe(
       )
     )
   found = functools.partial(cut.find_videos_below, folder)
-  return avsbench.recipe('avsbench_s4', entries, rate, side, frames_like, found, CATEGORIES)
+  return avsbench.recipe('avsbench_s4', root, entries, rate, side, frames_like, found, CATEGORIES)
 
 
 def rows(path: Path) -> list[dict[str, Any]]:

@@ -108,6 +108,7 @@ def recipe(
     splits,
     Read(rate, side, frames_like),
     {'classes.txt': '\n'.join(CLASSES)},
+    root=root,
     frames_like=frames_like if videos else '',
     pairs=lambda: rules.pairs(
       cut.find_videos(places), pictures, rules.Taken(1, range(2), at=0.5), 2

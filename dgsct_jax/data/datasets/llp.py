@@ -161,6 +161,7 @@ def recipe(
     splits,
     Read(rate, side, frames_like),
     {'classes.txt': '\n'.join(CLASSES)},
+    root=root,
     frames_like='' if released else frames_like,
     pairs=lambda: _pairs(folder, listed, cut.find_videos(places)),
   )

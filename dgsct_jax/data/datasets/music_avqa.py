@@ -199,6 +199,7 @@ def recipe(
     {'videos': entries},
     Read(rate, side, frame_at, usual, frames_like),
     labels,
+    root=root,
     frames_like='' if released else frames_like,
     pairs=lambda: rules.pairs(cut.find_videos(places), root / 'frames', minute, 60),
   )

@@ -106,6 +106,7 @@ def recipe(
     splits,
     Read(rate, side, frames_like),
     {'classes.txt': '\n'.join(classes)},
+    root=root,
     frames_like='' if released else frames_like,
     pairs=lambda: _pairs(splits, cut.find_videos_below(root)),
   )

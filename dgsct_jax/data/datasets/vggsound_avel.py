@@ -96,6 +96,7 @@ def recipe(
     splits,
     Read(rate, side, usual, frames_like),
     {'classes.txt': '\n'.join(categories(root))},
+    root=root,
     frames_like='' if released else frames_like,
     pairs=lambda: rules.pairs(cut.find_videos(places), root / 'frames', TAKEN, SECONDS),
   )
