@@ -3,6 +3,9 @@
 python -m benchmarks.costs --config=configs/ave.py --variants='scenes,none scenes scenes,side' \
     [--clips=8] [--repeats=9] [--shapes] [--json=FILE]
 
+`+features` behind a variant, as in 'scenes,side+features': trained from the kept features of its
+encoders (config.data.cache_features).
+
 Prints a Markdown table: the values that are trained outside of the head and altogether; XLA's count
 of floating-point operations and its plan of memory for what is computed on the way; and the time of
 a step, the median of steps that are taken alternately, so that all see the same machine. The last
@@ -22,7 +25,7 @@ import jax
 from absl import app, flags
 
 from benchmarks.noise import random_batch
-from dgsct_jax import optim, sharding, state, train, tree
+from dgsct_jax import cached, optim, sharding, state, train, tree
 from dgsct_jax.tasks import registry
 
 CONFIG = flags.DEFINE_string('config', 'configs/ave.py', 'Config without its variant.')
@@ -71,15 +74,16 @@ def main(argv: list[str]) -> None:
 def compiled(variant: str) -> Step:
   """The step of a variant. Its arrays are made unless only shapes are asked for."""
   name = CONFIG.value.removesuffix('.py').replace('/', '.')
-  config = importlib.import_module(name).get_config('' if variant == 'default' else variant)
+  words, plus, _ = variant.partition('+features')
+  config = importlib.import_module(name).get_config('' if words == 'default' else words)
   config.init.update({part: 'random' for part in config.init if part != 'all'})
   task, mesh = registry.build(config), sharding.make_mesh(config.mesh)
   tx, schedule = optim.build(config.optim, epoch_steps=100)
   layout = state.layout(task.model, task.inputs.spec, config, mesh)
-  abstract, batch = (
-    state.abstract(layout),
-    sharding.abstract_batch(task.inputs.spec, CLIPS.value, mesh),
-  )
+  abstract = state.abstract(layout)
+  if plus:
+    task = cached.without_encoder(task, config, layout)
+  batch = sharding.abstract_batch(task.inputs.spec, CLIPS.value, mesh)
   whole = state.abstract_state(abstract, tx, mesh)
   step: Any
   step, seconds = train.compile_step(task, tx, schedule, whole, abstract.frozen, batch)

@@ -66,54 +66,63 @@ def task(
     ValueError: something that is trained or drawn anew in each step changes the features; or the
       folder has those of other clips or weights; or they would not fit on the disk.
   """
-  encoder = _encoder(of, config, layout)
-  stages = models.stages_of(encoder)
+  quick = without_encoder(of, config, layout)
+  encoder: models.CachedEncoder = quick.model.encoder
   splits = tuple(dict.fromkeys(('train', config.select_on)))
   datasets = {split: of.data(split) for split in splits}
   for split, dataset in datasets.items():
     _check_fixed(split, dataset)
 
-  look = lambda model, *streams: model.encoder.streams(*streams, False)
-  apply = functools.partial(of.model.apply, method=look)
-  t = of.inputs.spec['video'].shape[0]
-  encoded: Any = jax.eval_shape(
-    apply, variables.joined, *(of.inputs.spec[name] for name in STREAMS)
-  )
-  inputs = models.cached(encoder, encoded, stages)
-  sizes = {
-    'video': sum(map(math.prod, inputs.visual_shapes)),
-    'wave': sum(map(math.prod, inputs.audio_shapes)),
-  }
-
   @jax.jit
   def compute(variables: Any, *streams: Array) -> dict[str, Array]:
-    encoded: Any = apply(variables, *streams)
+    encoded = _look(of, variables, *streams)
     pyramids = zip(STREAMS, (encoded.visual_pyramid, encoded.audio_pyramid))
-    return {name: models.pack(pyramid, stages) for name, pyramid in pyramids}
+    return {name: models.pack(pyramid, encoder.kept) for name, pyramid in pyramids}
 
-  spec = {name: x for name, x in of.inputs.spec.items() if name not in STREAMS}
-  features = {name: tfds.features.Tensor(shape=x.shape, dtype=x.dtype) for name, x in spec.items()}
-  for name, size in sizes.items():
-    features[name] = tfds.features.Tensor(shape=(t, size), dtype=np.int16, encoding='bytes')
-  facts = _facts(encoder, config, layout, datasets, stages)
+  others = {name: x for name, x in quick.inputs.spec.items() if name not in STREAMS}
+  features: dict[str, Any] = {
+    name: tfds.features.Tensor(shape=x.shape, dtype=x.dtype) for name, x in others.items()
+  }
+  size = 0
+  for name in STREAMS:
+    t, k = (shape := quick.inputs.spec[name].shape)[0], shape[-1]
+    features[name] = tfds.features.Tensor(shape=(t, k), dtype=np.int16, encoding='bytes')
+    size += 2 * t * k
+  facts = _facts(encoder, config, layout, datasets)
   recipe = records.Recipe(
     name=config.data.name,
     version=VERSION,
     features=features,
     splits={split: _places(split, dataset) for split, dataset in datasets.items()},
-    read=_reader(datasets, functools.partial(compute, variables.joined), tuple(spec)),
+    read=_reader(datasets, functools.partial(compute, variables.joined), tuple(others)),
     files={ABOUT: json.dumps(facts, indent=1, sort_keys=True)},
   )
   folder = Path(config.data.cache_features)
-  _prepare(recipe, folder, facts, 2 * t * sum(sizes.values()))
+  _prepare(recipe, folder, facts, size)
   load = functools.partial(records.load, folder, config.data.name)
-  spec |= {'video': floats(t, 1, 1, sizes['video']), 'wave': floats(t, sizes['wave'])}
-  return dataclasses.replace(
-    of,
-    model=of.model.clone(encoder=inputs),
-    data=lambda split: Dataset(load(split), (Read(),)),
-    inputs=of.inputs._replace(spec=spec),
-  )
+  return dataclasses.replace(quick, data=lambda split: Dataset(load(split), (Read(),)))
+
+
+def without_encoder(of: Task, config: ml_collections.ConfigDict, layout: states.Layout) -> Task:
+  """The task whose model takes features, with the data as they were.
+
+  Raises ValueError if something that is trained or drawn in each step changes the features.
+  """
+  encoder, spec = _encoder(of, config, layout), of.inputs.spec
+  streams = [spec[name] for name in STREAMS]
+  encoded = jax.eval_shape(functools.partial(_look, of), states.abstract(layout).joined, *streams)
+  inputs = models.cached(encoder, encoded)
+  t = spec['video'].shape[0]
+  sizes = [sum(map(math.prod, shapes)) for shapes in (inputs.visual_shapes, inputs.audio_shapes)]
+  fed = {'video': floats(t, 1, 1, sizes[0]), 'wave': floats(t, sizes[1])}
+  model: Any = of.model.clone(encoder=inputs)
+  return dataclasses.replace(of, model=model, inputs=of.inputs._replace(spec={**spec, **fed}))
+
+
+def _look(of: Task, variables: Any, *streams: Array) -> Any:
+  """What the encoder of a task makes of segments."""
+  look = lambda model, *streams: model.encoder.streams(*streams, False)
+  return of.model.apply(variables, *streams, method=look)
 
 
 def _encoder(of: Task, config: ml_collections.ConfigDict, layout: states.Layout) -> DualEncoder:
@@ -157,15 +166,18 @@ def _check_fixed(split: str, dataset: Dataset) -> None:
 
 
 def _facts(
-  encoder: DualEncoder,
+  encoder: models.CachedEncoder,
   config: ml_collections.ConfigDict,
   layout: states.Layout,
   datasets: Mapping[str, Dataset],
-  stages: int,
 ) -> dict[str, str]:
   """All that the features depend on."""
   facts = {f'weights {name}': told for name, told in layout.weights.items()}
-  facts |= {'visual': repr(encoder.visual), 'audio': repr(encoder.audio), 'stages': str(stages)}
+  facts |= {
+    'visual': repr(encoder.visual),
+    'audio': repr(encoder.audio),
+    'stages': str(encoder.kept),
+  }
   facts |= {'norm_audio': str(encoder.norm_audio), 'frozen_dtype': config.frozen_dtype}
   for split, dataset in datasets.items():
     built = Path(getattr(dataset.source, 'folder', ''), 'recipe.json')

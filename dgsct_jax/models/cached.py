@@ -23,6 +23,11 @@ class CachedEncoder(DualEncoder):
   audio_shapes: Shapes = ()
   dtype: Any = jnp.float32
 
+  @property
+  def kept(self) -> int:
+    """How many stages, from the last one."""
+    return len(self.visual_shapes)
+
   def streams(
     self, video: Float[Array, 'b height width c'], wave: Float[Array, 'b s'], train: bool
   ) -> Encoded:
@@ -52,17 +57,20 @@ class CachedEncoder(DualEncoder):
     )
 
 
-def cached(encoder: DualEncoder, encoded: Any, stages: int) -> CachedEncoder:
+def cached(encoder: DualEncoder, encoded: Any) -> CachedEncoder:
   """The encoder in whose place the features of its last stages stand.
+
+  Those stages are kept that what is beside the streams looks at, or the last one.
 
   Args:
     encoded: what its streams give, as arrays or as their shapes.
   """
-  kept = {name: getattr(encoder, name) for name in DualEncoder.__dataclass_fields__}
+  stages = encoder.side().stages if encoder.side else 1
   shapes = lambda pyramid: tuple(x.shape[1:] for x in pyramid[-stages:])
-  del kept['parent'], kept['name']
+  fields = {name: getattr(encoder, name) for name in DualEncoder.__dataclass_fields__}
+  del fields['parent'], fields['name']
   return CachedEncoder(
-    **kept,
+    **fields,
     visual_shapes=shapes(encoded.visual_pyramid),
     audio_shapes=shapes(encoded.audio_pyramid),
     dtype=encoded.visual.dtype,
@@ -79,8 +87,3 @@ def unpack(packed: Float[Array, 'b k'], shapes: Shapes) -> list[Float[Array, 'b 
   ends = np.cumsum([n * d for n, d in shapes])[:-1]
   parts = jnp.split(packed, ends, axis=1)
   return [part.reshape(-1, *shape) for part, shape in zip(parts, shapes)]
-
-
-def stages_of(encoder: DualEncoder) -> int:
-  """How many stages of the streams are looked at, from the last one."""
-  return encoder.side().stages if encoder.side else 1
