@@ -29,6 +29,8 @@ ITEMS = ('model', 'optimizer', 'run', 'metrics')
 ASIDE = 'aside'  # where a run puts checkpoints that it does not go on from
 METADATA = '_CHECKPOINT_METADATA'  # Orbax's own, which it still changes after the last item
 UNFINISHED = 'it was never finished'
+# Fields that came later, and what runs from before them do.
+LATER = {'config.model.head.compared': 'shared'}
 
 
 def open(workdir: Path, keep: int, primary: str, start: int | None = None) -> ocp.CheckpointManager:
@@ -391,6 +393,7 @@ def _check_same(
 ) -> None:
   """Raises ValueError, with every value that differs, if a checkpoint belongs to another run."""
   old, new = _flat(then, sections), _flat(now, sections)
+  old = {name: value for name, value in LATER.items() if name in new} | old
   # These may change: the run goes on as if it had been started with them.
   names = ('optim.patience', 'data.dir', 'data.media', 'data.workers', 'data.cache_features')
   free = {f'config.{name}' for name in (*names, 'eval_batch')}

@@ -11,6 +11,7 @@ import ml_collections
 import numpy as np
 import orbax.checkpoint as ocp
 import pytest
+from flax import traverse_util
 
 from dgsct_jax import checkpoint
 
@@ -120,6 +121,22 @@ def test_a_checkpoint_of_another_run_is_refused_with_both_values(tmp_path, chang
     whole = f'(?s)checkpoints/1 is of another run:.*{message}.*another --workdir'
     with pytest.raises(ValueError, match=whole):
       checkpoint.restore_latest(manager, make(0), run(**changes))
+
+
+@pytest.mark.parametrize('field', sorted(checkpoint.LATER))
+def test_a_run_from_before_a_field_goes_on_as_it_was(tmp_path, field):
+  with checkpoint.open(tmp_path, 1, 'acc') as manager:
+    save(manager, 1)
+  name, value, now = field.removeprefix('config.'), checkpoint.LATER[field], run()
+
+  def with_field(value):
+    fields = traverse_util.flatten_dict(now['config'], sep='.') | {name: value}
+    return now | {'config': traverse_util.unflatten_dict(fields, sep='.')}
+
+  with checkpoint.open(tmp_path, 1, 'acc') as manager:
+    checkpoint.restore_latest(manager, make(0), with_field(value))
+    with pytest.raises(ValueError, match=f'{field}: {value!r} in the checkpoint'):
+      checkpoint.restore_latest(manager, make(0), with_field('other'))
 
 
 def test_more_epochs_more_patience_other_folders_and_workers_continue_a_run(tmp_path):

@@ -13,6 +13,7 @@ from dgsct_jax.models.layers import Dense, fan_in_uniform, unit
 from dgsct_jax.models.vit import SelfAttention, ViT, stretch
 
 CONTRASTS = ('none', 'final', 'blocks', 'blocks_shared')
+COMPARED = ('shared', 'class', 'patches', 'attention')
 LSA_HEADS = 8
 PROJECTIONS = ('visual_proj', 'audio_proj')
 
@@ -51,7 +52,8 @@ class MAAVT(nn.Module):
   Takes `video` [b t h w 3] and `wave` [b t s]; returns
     `logits` [b t c] and `unimodal_logits` [b t 2 c], see `PairClassifier`,
     `background_logits` [b t],
-    `visual_features` and `audio_features` [b t k p]: shared prompts after k blocks, of unit length,
+    `visual_features` and `audio_features` [b t k p]: what the contrast compares after k blocks, of
+      unit length,
     `visual_map` and `audio_map` [b t 1+n]: how the class token attends to patches in the last
       block, with 0 to itself, for `ViT.place`.
 
@@ -60,6 +62,8 @@ class MAAVT(nn.Module):
   background: a token and a classifier for pairs that do not belong together.
   contrast: 'blocks' has two projections per block, 'blocks_shared' the same two for all, 'final'
     the last block alone, 'none' no features.
+  compared: 'shared', the mean of the shared prompts; or, as in the released ablations, 'class', the
+    class token, 'patches', their mean, 'attention', their mean by the class token's attention.
   positions: 'exact' leaves patches theirs and gives the background token none. 'flat', as released,
     stretches the table over the row of tokens, background token included, so that each patch has a
     blend of its own position and of the one before.
@@ -73,6 +77,7 @@ class MAAVT(nn.Module):
   lsa: bool = True
   background: bool = True
   contrast: str = 'blocks'
+  compared: str = 'shared'
   features: int = 512
   positions: str = 'exact'
   swapped: bool = False
@@ -85,9 +90,12 @@ class MAAVT(nn.Module):
         f'contrast is {self.contrast!r}, positions is {self.positions!r}; set one of'
         f" {', '.join(CONTRASTS)}, and 'exact' or 'flat'."
       )
-    if not self.shared_prompts and self.contrast != 'none':
+    if self.compared not in COMPARED:
+      raise ValueError(f'compared is {self.compared!r}; set one of {", ".join(COMPARED)}.')
+    if not self.shared_prompts and self.contrast != 'none' and self.compared == 'shared':
       raise ValueError(
-        f"contrast={self.contrast!r} compares shared prompts, and shared_prompts is 0; set 'none'."
+        f"contrast={self.contrast!r} compares shared prompts, and shared_prompts is 0; set 'none',"
+        ' or compared to what there is.'
       )
     d, depth = self.vit.width, sum(self.vit.depths)
     tokens = lambda name, count: self.param(name, nn.initializers.normal(1.0), (count, d))
@@ -113,13 +121,13 @@ class MAAVT(nn.Module):
     x = self.embed(self.pictures(batch))
     own = x.shape[1]  # the class token, patches and the background token
     x = jnp.concatenate([x, repeat(self.prompt(), 's n d -> (s r) n d', r=b * t)], 1)
-    shared = []
+    found = []
     for block, *exchanges in zip(self.vit.blocks, self.exchange_attn, self.exchange_mlp):
       before = x
       x = self.meet(block.attend, exchanges[0], x, own, train)
       x = self.meet(block.feed_forward, exchanges[1], x, own, train)
-      shared.append(x[:, own + self.prompts :].mean(1))
-    attention = self.looks(block, before)
+      attention = self.looks(block, before)
+      found.append(gather(x, self.compared, attention, self.shared_prompts))
     visual, audio = jnp.split(self.vit.norm(x).astype(jnp.float32), 2)
     logits, unimodal = self.classify(visual[:, 0], audio[:, 0])
     outputs = {'logits': logits, 'unimodal_logits': unimodal}
@@ -128,7 +136,7 @@ class MAAVT(nn.Module):
       pair = jnp.concatenate([visual[:, own - 1], audio[:, own - 1]], -1)
       outputs['background_logits'] = self.detect(pair)[:, 0]
     if self.contrast != 'none':
-      features = jnp.stack(shared, 1).astype(jnp.float32)
+      features = jnp.stack(found, 1).astype(jnp.float32)
       outputs |= self.compare(features[:, -1:] if self.contrast == 'final' else features)
     return {name: rearrange(x, '(b t) ... -> b t ...', b=b) for name, x in outputs.items()}
 
@@ -186,10 +194,10 @@ class MAAVT(nn.Module):
     attention = nn.softmax(block.attn.logits(x[:, :1], patches).mean(1)[:, 0])
     return jnp.pad(attention, ((0, 0), (1, 0)))
 
-  def compare(self, shared: Float[Array, 'm k d']) -> dict[str, Float[Array, '...']]:
-    """Projections of the shared prompts after each block."""
-    count = shared.shape[1]
-    visual, audio = jnp.split(shared, 2)
+  def compare(self, found: Float[Array, 'm k d']) -> dict[str, Float[Array, '...']]:
+    """Projections of what was found after each block."""
+    count = found.shape[1]
+    visual, audio = jnp.split(found, 2)
 
     def project(layers, x):
       layers = layers if self.contrast == 'blocks' else layers * count
@@ -199,6 +207,27 @@ class MAAVT(nn.Module):
       'visual_features': project(list(self.visual_proj), visual),
       'audio_features': project(list(self.audio_proj), audio),
     }
+
+
+def gather(
+  x: Float[Array, 'm n d'], compared: str, attention: Float[Array, 'm p'], shared: int
+) -> Float[Array, 'm d']:
+  """What stands for a picture in the contrast, of its tokens after a block.
+
+  Args:
+    attention: of the class token, to itself (0) and to the patches behind it.
+    shared: how many of the last tokens are shared prompts.
+  """
+  own = attention.shape[1]
+  match compared:
+    case 'class':
+      return x[:, 0]
+    case 'patches':
+      return x[:, 1:own].mean(1)
+    case 'attention':
+      return (attention[:, None] @ x[:, :own])[:, 0]
+    case _:
+      return x[:, x.shape[1] - shared :].mean(1)
 
 
 def fold(params: dict[str, Any]) -> dict[str, Any]:

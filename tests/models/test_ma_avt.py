@@ -123,6 +123,32 @@ def test_as_released_streams_are_judged_by_each_others_weights():
   np.testing.assert_allclose(unimodal[:, 1], audio @ kernel[:4] + bias / 2, atol=1e-6)
 
 
+def test_what_is_compared_is_a_mean_of_the_tokens_it_names():
+  x = normal(3, 9, 4)  # a class token, four patches, a background token, one prompt, two shared
+  weights = jnp.asarray([[0, 0.1, 0.2, 0.3, 0.4]] * 3)
+  expected = {
+    'class': x[:, 0],
+    'patches': x[:, 1:5].mean(1),
+    'attention': jnp.einsum('mp,mpd->md', weights[:, 1:], x[:, 1:5]),
+    'shared': x[:, 7:].mean(1),
+  }
+  assert expected.keys() == set(ma_avt.COMPARED)
+  for compared, found in expected.items():
+    np.testing.assert_allclose(ma_avt.gather(x, compared, weights, 2), found, atol=1e-6)
+
+
+def test_other_features_need_no_shared_prompts(values):
+  """And change nothing but the contrast."""
+  outputs = jax.jit(model().apply)(values, BATCH)
+  for compared in ('class', 'patches', 'attention'):
+    other = jax.jit(model(compared=compared).apply)(values, BATCH)
+    np.testing.assert_allclose(other['logits'], outputs['logits'], atol=1e-5)
+    assert np.abs(other['visual_features'] - outputs['visual_features']).max() > 1e-3
+  jax.eval_shape(
+    lambda: model(compared='class', shared_prompts=0).init_with_output(jax.random.key(0), BATCH)
+  )
+
+
 @pytest.mark.parametrize(
   'contrast, projections', [('none', 0), ('final', 1), ('blocks_shared', 1), ('blocks', 2)]
 )
@@ -165,6 +191,7 @@ def base(classes: int, **fields) -> dict[str, jax.ShapeDtypeStruct]:
   [
     (dict(contrast='block'), "contrast is 'block', positions is 'exact'; set one of none, final"),
     (dict(positions='interp'), "positions is 'interp'; set one of .* and 'exact' or 'flat'"),
+    (dict(compared='words'), "compared is 'words'; set one of shared, class, patches, attention"),
     (dict(shared_prompts=0), "'blocks' compares shared prompts, and shared_prompts is 0"),
   ],
 )
