@@ -333,6 +333,28 @@ def close(found, expected):
     np.testing.assert_allclose(leaf, expected[1][path], rtol=1e-4, atol=1e-5, err_msg=path)
 
 
+@pytest.mark.slow
+def test_a_run_goes_on_on_other_devices(tmp_path):
+  """Saved by eight, which split it two ways, gone on with by two, by one, and by eight again."""
+  build = 'tests.toy:build_wide_still'
+  meshes = [(8, (2, 4)), (2, (1, 2)), (1, (1, 1)), (8, (-1, 1))]
+  for epochs, (devices, mesh) in enumerate(meshes, 1):
+    changes = {'mesh': mesh, 'optim.epochs': epochs}
+    (done,) = processes.train(build, tmp_path / 'many', devices=devices, **changes)
+    assert done.returncode == 0, done.stderr[-3000:]
+    started = f'going on after step {6 * (epochs - 1)}' if epochs > 1 else 'starting'
+    assert f', {devices} cpu devices; {started} of' in done.stdout
+  (done,) = processes.train(build, tmp_path / 'one', **{'optim.epochs': len(meshes)})
+  assert done.returncode == 0, done.stderr[-3000:]
+  # Not the parameters: sums in another order are other signs of gradients that are rounding alone,
+  # and of any sign Adam's steps are as large.
+  losses = lambda name: [
+    line['train/loss'] for line in writer.read(tmp_path / name) if 'train/loss' in line
+  ]
+  assert len(losses('one')) == 24
+  np.testing.assert_allclose(losses('many'), losses('one'), rtol=1e-3, atol=1e-4)
+
+
 def test_two_processes_train_as_one_does(still, tmp_path):
   both = processes.train('tests.toy:build_still', tmp_path, hosts=2)
   assert [process.returncode for process in both] == [0, 0], both[1].stderr[-3000:]

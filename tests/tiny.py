@@ -1,11 +1,14 @@
 """The real tasks at toy size: on random clips in memory, on composed ones, as a run."""
 
 import dataclasses
+import importlib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from benchmarks.noise import random_batch
 from configs import ave as ave_config
 from configs import composed
 from configs import quickstart as quickstart_config
@@ -45,6 +48,31 @@ def ave(variant: str = 'tiny', **changes: Any) -> tuple[Task, Any]:
   config.update_from_flattened_dict({'data.batch': 8} | changes)
   source = Noise(config.model.visual.image, config.model.audio.sample_rate)
   return dataclasses.replace(registry.build(config), data=lambda split: Dataset(source)), config
+
+
+@dataclasses.dataclass(frozen=True)
+class OfSpec:
+  """Clips of noise for any task, each a function of its index; whole numbers are 0."""
+
+  spec: Mapping[str, Any]
+  length: int = 8
+
+  def __len__(self):
+    return self.length
+
+  def __getitem__(self, i):
+    return {name: x[0] for name, x in random_batch(self.spec, 1, seed=int(i)).items()} | {
+      'index': np.int32(i)
+    }
+
+
+def noise(config_name: str = 'ave', variant: str = 'tiny', **changes: Any) -> tuple[Task, Any]:
+  """(task, config) of a config with random weights, on noise."""
+  config = importlib.import_module(f'configs.{config_name}').get_config(variant)
+  config.init.update({part: 'random' for part in config.init if part != 'all'})
+  config.update_from_flattened_dict({'data.batch': 8} | changes)
+  task = registry.build(config)
+  return dataclasses.replace(task, data=lambda split: Dataset(OfSpec(task.inputs.spec))), config
 
 
 def quickstart(variant: str = '', **changes: Any) -> tuple[Task, Any]:

@@ -167,3 +167,9 @@ def build_still(**changes: Any):
 def build_wide(**changes: Any):
   """With leaves over 4 MB, which are split over the 'fsdp' axis."""
   return build(**{'model.width': 1040} | changes)
+
+
+def build_wide_still(**changes: Any):
+  """Both."""
+  values = config(**{'model.width': 1040} | changes)
+  return task(values.model.width, dropout=0.0), values
