@@ -65,6 +65,7 @@ def get_config(variant: str = ''):
     'workers': 2,
     'segments': 10,
     'blank': (),
+    'cache_features': '',
   }
   config.optim.lr = 5e-4
   config.optim.schedule = 'step'

@@ -103,6 +103,7 @@ def get_config(variant: str = ''):
     'segments': 10,
     'negatives': 'correct',  # or 'released'
     'blank': (),  # 'video', 'wave': fields that are replaced by zeros
+    'cache_features': '',
   }
   config.optim.lr = 1e-4
   config.optim.schedule = 'step'

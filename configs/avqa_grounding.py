@@ -25,7 +25,7 @@ def get_config(variant: str = ''):
   for name in ('adapt_negatives', 'dropout', 'forget_bias', 'match_weight', 'width'):  # of answers
     del config.model.head[name]
   config.data = main.data
-  for name in ('blank', 'negatives', 'questions_at_once'):
+  for name in ('blank', 'cache_features', 'negatives', 'questions_at_once'):
     del config.data[name]
   if 'source' not in main.data:
     config.data.subset = 'real'

@@ -90,6 +90,7 @@ def get_config(variant: str = ''):
     'segments': 10,
     'pseudo': '',  # folder of pseudo labels to learn from besides
     'blank': (),  # 'video', 'wave': what the model is not shown
+    'cache_features': '',
   }
   config.optim.lr = 3e-4
   config.optim.schedule = 'step'

@@ -85,7 +85,7 @@ def task(
   }
   size = 0
   for name in STREAMS:
-    t, k = (shape := quick.inputs.spec[name].shape)[0], shape[-1]
+    t, *_, k = quick.inputs.spec[name].shape
     features[name] = tfds.features.Tensor(shape=(t, k), dtype=np.int16, encoding='bytes')
     size += 2 * t * k
   facts = _facts(encoder, config, layout, datasets)
@@ -106,17 +106,20 @@ def task(
 def without_encoder(of: Task, config: ml_collections.ConfigDict, layout: states.Layout) -> Task:
   """The task whose model takes features, with the data as they were.
 
-  Raises ValueError if something that is trained or drawn in each step changes the features.
+  Raises ValueError if something that is trained or drawn in each step changes the features, or the
+  head needs pictures.
   """
-  encoder, spec = _encoder(of, config, layout), of.inputs.spec
-  streams = [spec[name] for name in STREAMS]
-  encoded = jax.eval_shape(functools.partial(_look, of), states.abstract(layout).joined, *streams)
+  encoder, spec = _encoder(of, config, layout), dict(of.inputs.spec)
+  streams, variables = [spec[name] for name in STREAMS], states.abstract(layout).joined
+  encoded = jax.eval_shape(functools.partial(_look, of), variables, *streams)
   inputs = models.cached(encoder, encoded)
   t = spec['video'].shape[0]
   sizes = [sum(map(math.prod, shapes)) for shapes in (inputs.visual_shapes, inputs.audio_shapes)]
-  fed = {'video': floats(t, 1, 1, sizes[0]), 'wave': floats(t, sizes[1])}
+  spec |= {'video': floats(t, 1, 1, sizes[0]), 'wave': floats(t, sizes[1])}
   model: Any = of.model.clone(encoder=inputs)
-  return dataclasses.replace(of, model=model, inputs=of.inputs._replace(spec={**spec, **fed}))
+  clip = {name: jax.ShapeDtypeStruct((1, *x.shape), x.dtype) for name, x in spec.items()}
+  jax.eval_shape(lambda variables, batch: model.apply(variables, batch, False), variables, clip)
+  return dataclasses.replace(of, model=model, inputs=of.inputs._replace(spec=spec))
 
 
 def _look(of: Task, variables: Any, *streams: Array) -> Any:

@@ -3,6 +3,7 @@
 import collections
 import contextlib
 import dataclasses
+import importlib
 import io
 import json
 from pathlib import Path
@@ -27,6 +28,12 @@ from tests import tiny, toy
 def ave(folder, variant='tiny,side', **changes):
   changes = {'data.cache_features': str(folder), 'data.name': 'noise'} | changes
   return tiny.ave(variant, **changes)
+
+
+@pytest.mark.parametrize('name', ['ave', 'avqa', 'avvp', 'quickstart', 'unimodal'])
+def test_configs_whose_encoders_may_be_left_out_have_the_field(name):
+  config = importlib.import_module(f'configs.{name}').get_config()
+  assert config.data.cache_features == ''
 
 
 def laid_out(task, config):
@@ -192,6 +199,13 @@ def test_clips_that_are_drawn_anew_are_told(seen, tmp_path):
   source = task.data('train').source
   drawn = dataclasses.replace(task, data=lambda split: Dataset(source, (Drawn(),)))
   assert "Drawn of the split 'train' makes other clips" in refused(drawn, config)
+
+
+def test_a_head_that_needs_pictures_is_told(tmp_path):
+  task, config = tiny.noise('avs_s4', 'tiny,none')
+  config.data.cache_features = str(tmp_path / 'cache')
+  assert 'which resizes the pictures' in refused(task, config)
+  assert not (tmp_path / 'cache').exists()
 
 
 def test_a_task_without_encoder_is_told(tmp_path):
