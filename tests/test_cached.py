@@ -122,7 +122,7 @@ class Counted(tiny.Noise):
 
 
 def test_a_run_learns_what_it_learns_from_clips_and_is_scored_on_these(tmp_path):
-  task, config = ave(tmp_path / 'cache', 'tiny,none', **{'optim.epochs': 2, 'log_steps': 1})
+  task, config = ave(tmp_path / 'cache', 'tiny,lavish,none', **{'optim.epochs': 2, 'log_steps': 1})
   source = task.data('train').source
   counted = Counted(source.image, source.samples)
   counting = dataclasses.replace(task, data=lambda split: Dataset(counted))

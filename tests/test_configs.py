@@ -36,6 +36,7 @@ NOT_ALONE = {'unimodal': {'stamps'}}
 OF_TRAINING = {
   *('select_on', 'log_steps', 'eval_epochs', 'save_steps', 'keep', 'profile'),
   'optim.patience',
+  'data.cache_features',
 }
 # Fields that a config has because another one needs them, or that count when a clip is shown.
 OF_ANOTHER = {
