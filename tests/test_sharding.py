@@ -65,14 +65,21 @@ def test_a_step_on_eight_devices_gives_the_parameters_and_statistics_of_one():
       np.testing.assert_allclose(found[name], expected[name], atol=1e-5, err_msg=name)
 
 
-# Of every task one config; MA-AVT's contrast is over the batch of all devices.
-TASKS = ('ave', 'avqa', 'avqa_grounding', 'avvp', 'avs_s4', 'few_shot', 'ma_avt')
+@pytest.mark.slow
+def test_a_step_of_ave_on_eight_devices_gives_the_parameters_and_statistics_of_one():
+  one, eight = (processes.one_step('tests.tiny:ave', rule='sgd', devices=n) for n in (1, 8))
+  assert one.keys() == eight.keys() and len(one) > 300
+  for name in one:
+    np.testing.assert_allclose(eight[name], one[name], atol=1e-5, err_msg=name)
+
+
+# Of every other task one config; MA-AVT's contrast is over the batch of all devices.
+TASKS = ('avqa', 'avqa_grounding', 'avvp', 'avs_s4', 'few_shot', 'ma_avt')
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize('name', TASKS)
 def test_a_step_on_eight_devices_gives_what_one_gives_in_every_task(name):
-  """Batches over both axes of the mesh, gradients themselves as the update."""
   one, eight = (
     processes.one_step('tests.tiny:noise', rule='sgd', devices=n, config_name=name, mesh=mesh)
     for n, mesh in ((1, (1, 1)), (8, (8, 1)))
