@@ -8,7 +8,6 @@ test are computed from the clips themselves.
 import dataclasses
 import functools
 import json
-import math
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -23,6 +22,7 @@ import tensorflow_datasets as tfds
 from jaxtyping import Array
 
 from dgsct_jax import state as states
+from dgsct_jax import tree
 from dgsct_jax.data import records
 from dgsct_jax.data.pipeline import Dataset
 from dgsct_jax.data.transforms import Example
@@ -114,8 +114,8 @@ def without_encoder(of: Task, config: ml_collections.ConfigDict, layout: states.
   encoded = jax.eval_shape(functools.partial(_look, of), variables, *streams)
   inputs = models.cached(encoder, encoded)
   t = spec['video'].shape[0]
-  sizes = [sum(map(math.prod, shapes)) for shapes in (inputs.visual_shapes, inputs.audio_shapes)]
-  spec |= {'video': floats(t, 1, 1, sizes[0]), 'wave': floats(t, sizes[1])}
+  spec['video'] = floats(t, 1, 1, models.size(inputs.visual_shapes))
+  spec['wave'] = floats(t, models.size(inputs.audio_shapes))
   model: Any = of.model.clone(encoder=inputs)
   clip = {name: jax.ShapeDtypeStruct((1, *x.shape), x.dtype) for name, x in spec.items()}
   jax.eval_shape(lambda variables, batch: model.apply(variables, batch, False), variables, clip)
@@ -222,12 +222,7 @@ def _prepare(
   built = folder / recipe.name / recipe.version
   if (about := built / ABOUT).is_file():
     held = json.loads(about.read_text())
-    stale = [
-      f'  {name}: {held.get(name)!r} there, {facts.get(name)!r} now'
-      for name in sorted(held.keys() | facts.keys())
-      if held.get(name) != facts.get(name)
-    ]
-    if stale:
+    if stale := tree.differences(held, facts, 'there'):
       raise ValueError(
         f'{built} has features of other clips or weights:\n'
         + '\n'.join(stale)

@@ -21,7 +21,7 @@ import orbax.checkpoint as ocp
 from flax import traverse_util
 from jax.experimental import multihost_utils
 
-from dgsct_jax import whole
+from dgsct_jax import tree, whole
 
 Run = dict[str, Any]  # what makes a run the same: config as JSON, hashes of weights, epoch length
 
@@ -395,16 +395,13 @@ def _check_same(
   old, new = _flat(then, sections), _flat(now, sections)
   old = {name: value for name, value in LATER.items() if name in new} | old
   # These may change: the run goes on as if it had been started with them.
-  names = ('optim.patience', 'data.dir', 'data.media', 'data.workers', 'data.cache_features')
-  free = {f'config.{name}' for name in (*names, 'eval_batch')}
+  of_data = ('dir', 'media', 'workers', 'cache_features')
+  names = ('optim.patience', 'eval_batch', *(f'data.{name}' for name in of_data))
+  free = {f'config.{name}' for name in names}
   if new.get('config.optim.schedule') != 'cosine':
     free.add('config.optim.epochs')
-  faults = [
-    f'  {name}: {old.get(name)!r} in the checkpoint, {new.get(name)!r} now'
-    for name in sorted((old.keys() | new.keys()) - free)
-    if old.get(name) != new.get(name)
-  ]
-  if faults:
+  old, new = ({name: x for name, x in run.items() if name not in free} for run in (old, new))
+  if faults := tree.differences(old, new, 'in the checkpoint'):
     raise ValueError(
       f'{manager.directory / str(step)} is of another run:\n'
       + '\n'.join(faults)

@@ -1,7 +1,7 @@
-"""Trees of parameters by their paths 'a/b/c': rules, split into trainable and frozen, merge."""
+"""Trees by their paths: rules, split into trainable and frozen, merge, differences."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from flax import traverse_util
@@ -105,3 +105,16 @@ def _compile(rule: str, what: str) -> re.Pattern[str]:
 def _examples(paths: Sequence[str]) -> str:
   """A few paths, evenly spread over the tree."""
   return ', '.join(paths[:: max(1, len(paths) // 4)][:5]) or '(none)'
+
+
+def differences(old: Mapping[str, Any], new: Mapping[str, Any], where: str) -> list[str]:
+  """A line with both values for each name whose value is another; a missing one is None.
+
+  Args:
+    where: the old values are, such as 'in the checkpoint'.
+  """
+  return [
+    f'  {name}: {old.get(name)!r} {where}, {new.get(name)!r} now'
+    for name in sorted(old.keys() | new.keys())
+    if old.get(name) != new.get(name)
+  ]

@@ -36,8 +36,8 @@ class CachedEncoder(DualEncoder):
     Raises ValueError if these are no such features: the head changes pictures before they are seen.
     """
     del train
-    b, packed = len(video), sum(n * d for n, d in self.visual_shapes)
-    if video.shape[1:] != (1, 1, packed):
+    b = len(video)
+    if video.shape[1:] != (1, 1, size(self.visual_shapes)):
       raise ValueError(
         'config.data.cache_features cannot be used with this head, which resizes the pictures that'
         ' its encoder looks at; leave it empty.'
@@ -75,6 +75,11 @@ def cached(encoder: DualEncoder, encoded: Any) -> CachedEncoder:
     audio_shapes=shapes(encoded.audio_pyramid),
     dtype=encoded.visual.dtype,
   )
+
+
+def size(shapes: Shapes) -> int:
+  """How many values `pack` makes of a row."""
+  return sum(n * d for n, d in shapes)
 
 
 def pack(pyramid: Sequence[Float[Array, 'b _ _']], stages: int) -> Float[Array, 'b k']:

@@ -1,5 +1,6 @@
 """MA-AVT (Mahmud et al., 2024): prompts that align two streams in one frozen ViT."""
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -95,7 +96,7 @@ class MAAVT(nn.Module):
     if not self.shared_prompts and self.contrast != 'none' and self.compared == 'shared':
       raise ValueError(
         f"contrast={self.contrast!r} compares shared prompts, and shared_prompts is 0; set 'none',"
-        ' or compared to what there is.'
+        ' or another compared.'
       )
     d, depth = self.vit.width, sum(self.vit.depths)
     tokens = lambda name, count: self.param(name, nn.initializers.normal(1.0), (count, d))
@@ -126,8 +127,9 @@ class MAAVT(nn.Module):
       before = x
       x = self.meet(block.attend, exchanges[0], x, own, train)
       x = self.meet(block.feed_forward, exchanges[1], x, own, train)
-      attention = self.looks(block, before)
-      found.append(gather(x, self.compared, attention, self.shared_prompts))
+      looks = functools.partial(self.looks, block, before)
+      found.append(gather(x, self.compared, looks, own - self.background, self.shared_prompts))
+    attention = looks()
     visual, audio = jnp.split(self.vit.norm(x).astype(jnp.float32), 2)
     logits, unimodal = self.classify(visual[:, 0], audio[:, 0])
     outputs = {'logits': logits, 'unimodal_logits': unimodal}
@@ -210,22 +212,26 @@ class MAAVT(nn.Module):
 
 
 def gather(
-  x: Float[Array, 'm n d'], compared: str, attention: Float[Array, 'm p'], shared: int
+  x: Float[Array, 'm n d'],
+  compared: str,
+  looks: Callable[[], Float[Array, 'm p']],
+  own: int,
+  shared: int,
 ) -> Float[Array, 'm d']:
   """What stands for a picture in the contrast, of its tokens after a block.
 
   Args:
-    attention: of the class token, to itself (0) and to the patches behind it.
+    looks: the attention of the class token, to itself (0) and to the patches behind it.
+    own: how many of the first tokens these are.
     shared: how many of the last tokens are shared prompts.
   """
-  own = attention.shape[1]
   match compared:
     case 'class':
       return x[:, 0]
     case 'patches':
       return x[:, 1:own].mean(1)
     case 'attention':
-      return (attention[:, None] @ x[:, :own])[:, 0]
+      return (looks()[:, None] @ x[:, :own])[:, 0]
     case _:
       return x[:, x.shape[1] - shared :].mean(1)
 

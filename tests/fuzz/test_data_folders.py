@@ -68,18 +68,18 @@ def whole(tmp_path_factory):
   return made
 
 
-def lines_of(path):
-  return path.read_bytes().decode('utf-8-sig').splitlines()
+def tables_of(root):
+  """The label files in which something stands."""
+  files = sorted(path for path in root.rglob('*') if path.is_file())
+  return [path for path in files if path.suffix in LABELS and path.stat().st_size]
 
 
 def edit(rng, root, told):
   """What changes nothing: a mark, line ends, blank lines; names and neighbours of frames."""
-  tables = [
-    path for path in sorted(root.rglob('*')) if path.suffix in LABELS and path.stat().st_size
-  ]
+  tables = tables_of(root)
   if rng.random() < 0.6:
     path = tables[rng.integers(len(tables))]
-    lines, mark, end = lines_of(path), '', '\n'
+    lines, mark, end = path.read_bytes().decode('utf-8-sig').splitlines(), '', '\n'
     match rng.integers(3):
       case 0:
         mark = '\ufeff'
@@ -110,8 +110,7 @@ def edit(rng, root, told):
 
 def spoil(rng, root, told):
   """Damages a row of a label file, a file, or a folder."""
-  files = sorted(path for path in root.rglob('*') if path.is_file())
-  tables = [path for path in files if path.suffix in LABELS and path.stat().st_size]
+  files, tables = sorted(path for path in root.rglob('*') if path.is_file()), tables_of(root)
   if rng.random() < 0.5 and tables:
     path = tables[rng.integers(len(tables))]
     told.append(str(path.relative_to(root)))

@@ -134,7 +134,7 @@ def test_what_is_compared_is_a_mean_of_the_tokens_it_names():
   }
   assert expected.keys() == set(ma_avt.COMPARED)
   for compared, found in expected.items():
-    np.testing.assert_allclose(ma_avt.gather(x, compared, weights, 2), found, atol=1e-6)
+    np.testing.assert_allclose(ma_avt.gather(x, compared, lambda: weights, 5, 2), found, atol=1e-6)
 
 
 def test_other_features_need_no_shared_prompts(values):
