@@ -109,6 +109,9 @@ def plain(found):
   assert {'params', 'batch_stats'} <= model.keys()
 
 
+# Where an array does not restore, Orbax closes its loop of events while tensorstore reads the
+# others. Whether they tell so on exit is a matter of time. A manifest keeps users from it.
+@pytest.mark.filterwarnings('ignore::pytest.PytestUnraisableExceptionWarning')
 def test_a_run_is_read_as_it_was_or_refused_in_one_error(tmp_path, seed, number, finished):
   rng, told = np.random.default_rng([seed, number]), []
   given, expected = finished
