@@ -1,0 +1,153 @@
+"""Two builds of this package compared in one run: compiling, step, forward, memory, quickstart.
+
+python -m benchmarks.compare_builds OLD NEW --config=configs/ave.py:tiny [--clips=1] [--repeats=5]
+    [--phases=step,forward] [--quickstart]
+
+OLD and NEW are checkouts, such as that of `git worktree add ../old f8ef625`. Each is run by the
+Python of its own .venv, if it has one, else by this one. A phase is compiled by each build, read
+back from its compile cache by a second process of each, and then run by these two alternately: one
+waits while the other runs. Prints a Markdown table of seconds (medians), bytes and their ratios.
+With --quickstart, the shipped quickstart is trained by both, from start to end, once.
+
+Clips and weights are random. The builds need `benchmarks/step_time.py`, as all since f8ef625 have.
+"""
+
+import contextlib
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from absl import app, flags
+
+from dgsct_jax.writer import gb
+
+CONFIG = flags.DEFINE_string('config', 'configs/ave.py:tiny', 'Config, in both builds.')
+CLIPS = flags.DEFINE_integer('clips', 1, 'Clips in a batch.')
+REPEATS = flags.DEFINE_integer('repeats', 5, 'Timed runs of each build.', lower_bound=1)
+PHASES = flags.DEFINE_list('phases', ['step', 'forward'], 'What to compile and time.')
+QUICKSTART = flags.DEFINE_bool('quickstart', False, 'Train configs/quickstart.py with both, too.')
+
+WORKER = Path(__file__).with_name('build_worker.py')
+HEAD = '| phase | what | old | new | new : old |\n| --- | --- | --- | --- | --- |'
+
+
+class Build:
+  """A phase of a checkout, compiled in a process of its own, which waits until it is asked."""
+
+  def __init__(self, root: Path, phase: str, cache: Path):
+    ours, theirs = os.pipe()
+    self._command = [python(root), '-P', str(WORKER), str(theirs)]
+    self._command += [f'--config={CONFIG.value}', f'--clips={CLIPS.value}', f'--phase={phase}']
+    self._process = subprocess.Popen(
+      self._command,
+      cwd=root,
+      env=os.environ | {'PYTHONPATH': str(root), 'JAX_COMPILATION_CACHE_DIR': str(cache)},
+      pass_fds=[theirs],
+      stdin=subprocess.PIPE,
+      stdout=subprocess.DEVNULL,
+      text=True,
+    )
+    os.close(theirs)
+    self._answers = os.fdopen(ours)
+    self.compiled = (
+      self._answer()
+    )  # `compile_seconds`, `bytes` of arguments and intermediate values
+
+  def run(self) -> dict[str, float]:
+    """Runs the phase once: `seconds`, and `process_bytes` at their most so far."""
+    assert self._process.stdin
+    self._process.stdin.write('run\n')
+    self._process.stdin.flush()
+    return self._answer()
+
+  def close(self) -> None:
+    """Ends the process."""
+    self._process.kill()
+    self._process.communicate()
+    self._answers.close()
+
+  def _answer(self) -> dict[str, float]:
+    line = self._answers.readline()
+    if not line:
+      raise RuntimeError(f'{" ".join(self._command)} ended; see above.')
+    return json.loads(line)
+
+
+def main(argv: list[str]) -> None:
+  """Prints the table, phase by phase."""
+  if len(argv) != 3:
+    raise app.UsageError('Give two folders: OLD NEW.')
+  roots = {'old': Path(argv[1]).resolve(), 'new': Path(argv[2]).resolve()}
+  for root in roots.values():
+    if not (root / 'benchmarks/step_time.py').is_file():
+      raise app.UsageError(f'{root} is no checkout with benchmarks/step_time.py.')
+  print(HEAD)
+  for phase in PHASES.value:
+    for line in compare(roots, phase):
+      print(line, flush=True)
+  if QUICKSTART.value:
+    seconds = {name: quickstart(root) for name, root in roots.items()}
+    print(row('quickstart', 'start to end', seconds, 's'))
+
+
+def compare(roots: Mapping[str, Path], phase: str) -> Iterator[str]:
+  """The lines of a phase."""
+  with tempfile.TemporaryDirectory() as caches, contextlib.ExitStack() as stack:
+    cold, warm, builds = {}, {}, {}
+    for name, root in roots.items():
+      with contextlib.closing(Build(root, phase, Path(caches, name))) as build:
+        cold[name] = build.compiled
+    for name, root in roots.items():
+      builds[name] = stack.enter_context(contextlib.closing(Build(root, phase, Path(caches, name))))
+      warm[name] = builds[name].compiled
+    runs: dict[str, list[dict[str, float]]] = {name: [] for name in roots}
+    for _ in range(REPEATS.value):
+      for name, build in builds.items():
+        runs[name].append(build.run())
+  of = lambda found, key: {name: numbers[key] for name, numbers in found.items()}
+  yield row(phase, 'trace and compile', of(cold, 'compile_seconds'), 's')
+  yield row(phase, 'trace and read back', of(warm, 'compile_seconds'), 's')
+  times = {name: statistics.median(run['seconds'] for run in found) for name, found in runs.items()}
+  yield row(phase, f'run, median of {REPEATS.value}', times, 's')
+  yield row(phase, 'planned memory', of(cold, 'bytes'), 'GB')
+  peaks = {name: max(run['process_bytes'] for run in found) for name, found in runs.items()}
+  yield row(phase, 'peak of the process', peaks, 'GB')
+
+
+def quickstart(root: Path) -> float:
+  """Seconds of a whole run of the shipped quickstart, with nothing compiled before."""
+  with tempfile.TemporaryDirectory() as folder:
+    since = time.monotonic()
+    subprocess.run(
+      [
+        *(python(root), '-P', '-m', 'dgsct_jax.main', '--config=configs/quickstart.py'),
+        f'--workdir={folder}/run',
+      ],
+      cwd=root,
+      env=os.environ | {'PYTHONPATH': str(root), 'JAX_COMPILATION_CACHE_DIR': f'{folder}/compiled'},
+      stdout=subprocess.DEVNULL,
+      check=True,
+    )
+    return time.monotonic() - since
+
+
+def python(root: Path) -> str:
+  """That of the build's own environment, if it has one."""
+  own = root / '.venv/bin/python'
+  return str(own) if own.exists() else sys.executable
+
+
+def row(phase: str, what: str, values: Mapping[str, float], unit: str) -> str:
+  """A line of the table."""
+  texts = [gb(value) if unit == 'GB' else f'{value:.2f} s' for value in values.values()]
+  return f'| {phase} | {what} | {" | ".join(texts)} | {values["new"] / values["old"]:.2f} |'
+
+
+if __name__ == '__main__':
+  app.run(main)

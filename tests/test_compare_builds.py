@@ -1,0 +1,74 @@
+"""Two stand-ins for checkouts, of which one takes longer."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+STEP_TIME = """
+import time
+import jax
+import jax.numpy as jnp
+from absl import flags
+
+flags.DEFINE_string('config', '', '')
+flags.DEFINE_integer('clips', 1, '')
+flags.DEFINE_string('phase', 'both', '')
+
+def seconds_of(run):
+  since = time.perf_counter()
+  run()
+  return time.perf_counter() - since
+
+def main(argv):
+  print('words of the build')
+  x = jnp.ones(flags.FLAGS.clips * 1000)
+  compiled = jax.jit(lambda x: x + 1).lower(x).compile()
+  report('step', lambda: time.sleep({seconds}), None, compiled, {seconds}, flags.FLAGS.config)
+"""
+
+
+def build(root: Path, seconds: float) -> Path:
+  (root / 'benchmarks').mkdir(parents=True)
+  (root / 'benchmarks/__init__.py').touch()
+  (root / 'benchmarks/step_time.py').write_text(STEP_TIME.replace('{seconds}', str(seconds)))
+  return root
+
+
+def compare(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
+  return subprocess.run(
+    [sys.executable, '-m', 'benchmarks.compare_builds', *map(str, arguments)],
+    cwd=ROOT,
+    env=os.environ | {'JAX_PLATFORMS': 'cpu'},
+    capture_output=True,
+    text=True,
+  )
+
+
+def test_a_phase_is_compiled_read_back_and_run_alternately(tmp_path):
+  old, new = build(tmp_path / 'old', 0.4), build(tmp_path / 'new', 0.1)
+  done = compare(old, new, '--phases=step', '--repeats=2', '--clips=3')
+  assert done.returncode == 0, done.stderr
+  head, _, *lines = done.stdout.splitlines()
+  assert head == '| phase | what | old | new | new : old |'
+  cells = {line.split(' | ')[1]: line.strip('| ').split(' | ')[2:] for line in lines}
+  assert cells['trace and compile'] == ['0.40 s', '0.10 s', '0.25']
+  assert cells['trace and read back'] == ['0.40 s', '0.10 s', '0.25']
+  assert 0.2 < float(cells['run, median of 2'][2]) < 0.4
+  assert cells['planned memory'] == ['24.00 kB', '24.00 kB', '1.00']
+  assert cells['peak of the process'][0].endswith('MB')
+
+
+def test_a_folder_that_is_no_checkout_is_named(tmp_path):
+  old = build(tmp_path / 'old', 0)
+  done = compare(old, tmp_path)
+  assert done.returncode and f'{tmp_path} is no checkout' in done.stdout + done.stderr
+  assert compare(old).returncode
+
+
+def test_a_build_that_fails_is_told(tmp_path):
+  old, new = build(tmp_path / 'old', 0), build(tmp_path / 'new', 0)
+  (new / 'benchmarks/step_time.py').write_text('raise SystemExit("no such config")')
+  done = compare(old, new, '--phases=step', '--repeats=1')
+  assert done.returncode and 'no such config' in done.stderr and 'ended' in done.stderr
