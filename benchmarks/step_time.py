@@ -33,7 +33,7 @@ PHASE = flags.DEFINE_enum('phase', 'both', ['both', 'forward', 'step'], 'What to
 TORCH = flags.DEFINE_string(
   'torch_module', '', 'FILE:FUNCTION of a PyTorch model to time beside ours.'
 )
-JSON = flags.DEFINE_string('json', '', 'File for the numbers of the training step.')
+JSON = flags.DEFINE_string('json', '', 'File for the numbers of the phase that is timed last.')
 
 SETTINGS = ('dtype', 'remat')  # of config.model, which are printed if the task has them
 # Dense matrix FLOP/s of one device: (bfloat16, float32 as XLA runs it by default), from the
@@ -75,7 +75,7 @@ def measure(config: Any, task: Task) -> None:
     arguments = *variables, on_device
     jitted: Any = trained.compile_forward(task, mesh)
     forward = jitted.lower(*arguments).compile()
-    report(
+    numbers = report(
       'forward',
       lambda: forward(*arguments),
       theirs[0],
@@ -95,9 +95,10 @@ def measure(config: Any, task: Task) -> None:
       return scalars
 
     numbers = report('training step', run, theirs[1], step, seconds, config)
+
+  if JSON.value:
     numbers |= {'trainable': tree.count(variables.params)}
-    if JSON.value:
-      Path(JSON.value).write_text(json.dumps(numbers))
+    Path(JSON.value).write_text(json.dumps(numbers))
 
 
 def report(
@@ -110,7 +111,8 @@ def report(
 ) -> dict[str, float]:
   """Prints one phase. Its first run is timed separately, since it also allocates memory.
 
-  Returns `seconds` and, where XLA says, the peak of `bytes` that it plans.
+  Returns `seconds`, `compile_seconds`, XLA's count of `flops`, the peak of `bytes` that it plans,
+  where it says, and with a PyTorch model its `torch_seconds`.
   """
   first = seconds_of(ours)
   times, their_times = [], []
@@ -127,7 +129,7 @@ def report(
     f'{CLIPS.value / seconds:.3f} clips/s; to the first result {compile_seconds + first:.1f} s, '
     f'of which compilation {compile_seconds:.1f} s'
   )
-  numbers = {'seconds': seconds}
+  numbers = {'seconds': seconds, 'compile_seconds': compile_seconds, 'flops': flops}
   memory = compiled.memory_analysis()
   if memory:
     held = memory.argument_size_in_bytes + memory.output_size_in_bytes + memory.temp_size_in_bytes
@@ -152,7 +154,7 @@ def report(
     share = f', {100 * rate / possible:.1f} % of the peak'
   print(f"  {flops / 1e9:.0f} GFLOP by XLA's count, {rate / 1e9:.0f} GFLOP/s{share}")
   if their_times:
-    their_seconds = statistics.median(their_times)
+    numbers['torch_seconds'] = their_seconds = statistics.median(their_times)
     print(
       f'  PyTorch, alternately: {their_seconds:.3f} s; '
       f'ours is {their_seconds / seconds:.2f} times as fast'
