@@ -94,8 +94,22 @@ def metrics(workdir: Path) -> dict[str, Any]:
     ) from error
 
 
+def goodput(workdir: Path) -> str:
+  """What the time of the last start went to, in a line; '' before its end. Raises ValueError."""
+  file = workdir / writer.GOODPUT
+  if not file.is_file():
+    return ''
+  try:
+    seconds = json.loads(file.read_text(encoding='utf-8'))
+    return writer.shares({str(part): float(value) for part, value in seconds.items()})
+  except (ValueError, TypeError, AttributeError, OverflowError, RecursionError) as error:
+    raise ValueError(
+      f'{file} is not what a run writes ({type(error).__name__}: {error}); remove it.'
+    ) from error
+
+
 def page(workdir: Path) -> Path:
-  """Writes index.html: metrics and figures of a run in one self-contained file."""
+  """Writes index.html: metrics, time and figures of a run in one self-contained file."""
   results = metrics(workdir)
   splits = {name: values for name, values in results.items() if isinstance(values, dict)}
   summary = ', '.join(f'{name} {value}' for name, value in results.items() if name not in splits)
@@ -108,6 +122,7 @@ def page(workdir: Path) -> Path:
     workdir.resolve().name,
     pages.text(summary or 'not evaluated yet'),
     pages.table(rows),
+    pages.text(goodput(workdir)),
     *(pages.picture(file.read_bytes(), file.stem) for file in drawn),
   )
   file = workdir / 'index.html'

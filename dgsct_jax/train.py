@@ -28,6 +28,7 @@ from dgsct_jax import (
   hosts,
   lock,
   optim,
+  report,
   settings,
   sharding,
   trained,
@@ -223,6 +224,8 @@ def _train(
       trained.restore(manager, best, config, task, layout, frozen, mesh, whole), workdir
     )
   writer.spent(spent)
+  if writer.active:
+    report.page(workdir)  # again, with what the time went to
   return metrics
 
 

@@ -125,7 +125,7 @@ ALLOWED = {
   | {f'dgsct_jax.models.{name}' for name in ('adapters', 'cached', 'dual')},
   'dgsct_jax.train': RUNS
   | {'dgsct_jax.data', 'dgsct_jax.evaluate', 'dgsct_jax.lock', 'dgsct_jax.optim'}
-  | {'dgsct_jax.cached', 'dgsct_jax.compiled', 'dgsct_jax.hosts'},
+  | {'dgsct_jax.cached', 'dgsct_jax.compiled', 'dgsct_jax.hosts', 'dgsct_jax.report'},
   'dgsct_jax.predict': RUNS
   | {
     'av',

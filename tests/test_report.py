@@ -66,6 +66,21 @@ def test_curves_show_what_was_written(run):
   assert (before != np.asarray(Image.open(run / 'figures/curves.png'))).any()
 
 
+def test_the_page_tells_what_the_time_went_to(run):
+  assert 'in all' not in report.page(run).read_text()
+  (run / writer.GOODPUT).write_text('{"steps": 90, "input": 30}')
+  assert '<p>0:02:00 in all: steps 75.0%, input 25.0%</p>' in report.page(run).read_text()
+
+
+@pytest.mark.parametrize(
+  'text', ['', '[1]', '{"steps": "long"}', '{"steps": null}', '{"a": 1e400}']
+)
+def test_times_that_no_run_wrote_are_named(run, text):
+  (run / writer.GOODPUT).write_text(text)
+  with pytest.raises(ValueError, match='goodput.json is not what a run writes'):
+    report.page(run)
+
+
 def test_the_page_holds_every_metric_and_figure(run):
   finish(run)
   report.curves(run)
