@@ -55,7 +55,7 @@ def get_config(variant: str = ''):
       'lsa': True,
       'background': True,
       'contrast': 'blocks',  # or 'blocks_shared', 'final', 'none'
-      'compared': 'shared',  # or 'class', 'patches', 'attention'
+      'compared': 'shared',  # or 'class', 'patches', 'attention', 'nearest'
       'features': 512,
       'positions': 'exact',  # or 'flat'
       'swapped': False,  # gradient modulation reads each stream with the other's weights

@@ -161,7 +161,7 @@ RULES: tuple[tuple[str, Rule], ...] = (
     r'|loss\.modulation_noise',
     FLAG,
   ),
-  (r'model\.head\.compared', one_of('shared', 'class', 'patches', 'attention')),
+  (r'model\.head\.compared', one_of('shared', 'class', 'patches', 'attention', 'nearest')),
   (r'model\.head\.forget_bias', real(-1e3, 1e3)),
   (r'model\.(text|roberta)\.(?!variant).*|model\.(classes|features)', SIZE),
 )

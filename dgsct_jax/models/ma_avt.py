@@ -14,7 +14,7 @@ from dgsct_jax.models.layers import Dense, fan_in_uniform, unit
 from dgsct_jax.models.vit import SelfAttention, ViT, stretch
 
 CONTRASTS = ('none', 'final', 'blocks', 'blocks_shared')
-COMPARED = ('shared', 'class', 'patches', 'attention')
+COMPARED = ('shared', 'class', 'patches', 'attention', 'nearest')
 LSA_HEADS = 8
 PROJECTIONS = ('visual_proj', 'audio_proj')
 
@@ -54,7 +54,7 @@ class MAAVT(nn.Module):
     `logits` [b t c] and `unimodal_logits` [b t 2 c], see `PairClassifier`,
     `background_logits` [b t],
     `visual_features` and `audio_features` [b t k p]: what the contrast compares after k blocks, of
-      unit length,
+      unit length; with compared='nearest' all patches, `visual_features` [b t k n p],
     `visual_map` and `audio_map` [b t 1+n]: how the class token attends to patches in the last
       block, with 0 to itself, for `ViT.place`.
 
@@ -64,7 +64,8 @@ class MAAVT(nn.Module):
   contrast: 'blocks' has two projections per block, 'blocks_shared' the same two for all, 'final'
     the last block alone, 'none' no features.
   compared: 'shared', the mean of the shared prompts; or, as in the released ablations, 'class', the
-    class token, 'patches', their mean, 'attention', their mean by the class token's attention.
+    class token, 'patches', their mean, 'attention', their mean by the class token's attention,
+    'nearest', of the sound the class token, of the frame the patch that is most like it.
   positions: 'exact' leaves patches theirs and gives the background token none. 'flat', as released,
     stretches the table over the row of tokens, background token included, so that each patch has a
     blend of its own position and of the one before.
@@ -196,10 +197,12 @@ class MAAVT(nn.Module):
     attention = nn.softmax(block.attn.logits(x[:, :1], patches).mean(1)[:, 0])
     return jnp.pad(attention, ((0, 0), (1, 0)))
 
-  def compare(self, found: Float[Array, 'm k d']) -> dict[str, Float[Array, '...']]:
+  def compare(self, found: Float[Array, 'm k *n d']) -> dict[str, Float[Array, '...']]:
     """Projections of what was found after each block."""
     count = found.shape[1]
     visual, audio = jnp.split(found, 2)
+    if self.compared == 'nearest':
+      visual, audio = visual[:, :, 1:], audio[:, :, 0]
 
     def project(layers, x):
       layers = layers if self.contrast == 'blocks' else layers * count
@@ -217,7 +220,7 @@ def gather(
   looks: Callable[[], Float[Array, 'm p']],
   own: int,
   shared: int,
-) -> Float[Array, 'm d']:
+) -> Float[Array, 'm *n d']:
   """What stands for a picture in the contrast, of its tokens after a block.
 
   Args:
@@ -228,6 +231,8 @@ def gather(
   match compared:
     case 'class':
       return x[:, 0]
+    case 'nearest':
+      return x[:, :own]
     case 'patches':
       return x[:, 1:own].mean(1)
     case 'attention':

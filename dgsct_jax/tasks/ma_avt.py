@@ -142,7 +142,8 @@ def loss(
 
   contrast_weight: 1 is the loss of the paper. The release does not differentiate what it gathers
     from other devices, and its gradient of the contrast is 1/N of the true one on N devices; 0.25
-    reproduces its four.
+    reproduces its four. It adds up both directions of compared='nearest' instead of taking their
+    mean: 2.
   """
   label = batch['label']
   valid = jnp.broadcast_to(batch['valid'][:, None], label.shape)
@@ -169,15 +170,16 @@ def mean(x: Float[Any, '*b'], weight: Num[Any, '*b']) -> Float[Array, '']:
 
 
 def contrast(
-  visual: Float[Any, 'm k p'], audio: Float[Any, 'm k p'], weight: Float[Any, 'm']
+  visual: Float[Any, 'm k *n p'], audio: Float[Any, 'm k p'], weight: Float[Any, 'm']
 ) -> Float[Array, '']:
   """Symmetric InfoNCE between the streams of m pairs, the mean over k blocks.
 
   Args:
-    visual, audio: of unit length.
+    visual, audio: of unit length. Of n visual vectors the one counts that is most like the other.
     weight: 1 or 0; pairs of weight 0 are neither rows nor columns.
   """
-  logits = jnp.einsum('mkp,nkp->kmn', visual, audio) / TEMPERATURE
+  several = visual.reshape(*audio.shape[:2], -1, audio.shape[-1])
+  logits = jnp.einsum('mknp,jkp->kmjn', several, audio).max(-1) / TEMPERATURE
   own = jnp.diagonal(logits, axis1=1, axis2=2)
 
   def one_way(logits: Float[Array, 'k m n']) -> Float[Array, 'k m']:

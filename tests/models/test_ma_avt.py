@@ -123,7 +123,7 @@ def test_as_released_streams_are_judged_by_each_others_weights():
   np.testing.assert_allclose(unimodal[:, 1], audio @ kernel[:4] + bias / 2, atol=1e-6)
 
 
-def test_what_is_compared_is_a_mean_of_the_tokens_it_names():
+def test_what_is_compared_is_of_the_tokens_it_names():
   x = normal(3, 9, 4)  # a class token, four patches, a background token, one prompt, two shared
   weights = jnp.asarray([[0, 0.1, 0.2, 0.3, 0.4]] * 3)
   expected = {
@@ -131,10 +131,20 @@ def test_what_is_compared_is_a_mean_of_the_tokens_it_names():
     'patches': x[:, 1:5].mean(1),
     'attention': jnp.einsum('mp,mpd->md', weights[:, 1:], x[:, 1:5]),
     'shared': x[:, 7:].mean(1),
+    'nearest': x[:, :5],
   }
   assert expected.keys() == set(ma_avt.COMPARED)
   for compared, found in expected.items():
     np.testing.assert_allclose(ma_avt.gather(x, compared, lambda: weights, 5, 2), found, atol=1e-6)
+
+
+def test_all_patches_of_a_frame_are_compared_with_the_class_token_of_a_sound(values):
+  near = jax.jit(model(compared='nearest').apply)(values, BATCH)
+  token = jax.jit(model(compared='class').apply)(values, BATCH)
+  np.testing.assert_allclose(near['audio_features'], token['audio_features'], atol=1e-6)
+  patches = near['visual_map'].shape[-1] - 1
+  assert near['visual_features'].shape == (B, T, 2, patches, 8)
+  np.testing.assert_allclose(np.linalg.norm(near['visual_features'], axis=-1), 1, rtol=1e-5)
 
 
 def test_other_features_need_no_shared_prompts(values):
@@ -191,7 +201,10 @@ def base(classes: int, **fields) -> dict[str, jax.ShapeDtypeStruct]:
   [
     (dict(contrast='block'), "contrast is 'block', positions is 'exact'; set one of none, final"),
     (dict(positions='interp'), "positions is 'interp'; set one of .* and 'exact' or 'flat'"),
-    (dict(compared='words'), "compared is 'words'; set one of shared, class, patches, attention"),
+    (
+      dict(compared='words'),
+      "compared is 'words'; set one of shared, class, patches, attention, nearest",
+    ),
     (dict(shared_prompts=0), "'blocks' compares shared prompts, and shared_prompts is 0"),
   ],
 )

@@ -121,6 +121,18 @@ def test_the_parts_of_the_loss_are_means_over_those_they_concern():
   assert found['contrast'] == pytest.approx(wanted, rel=1e-5)
 
 
+def test_of_several_visual_vectors_the_nearest_counts():
+  several, audio = unit(6, 2, 5, 4), unit(6, 2, 4, seed=1)
+  logits = np.einsum('mknp,jkp->kmjn', several, audio).max(-1) / ma_avt.TEMPERATURE
+  ways = (jax.nn.log_softmax(x, -1) for x in (logits, logits.swapaxes(1, 2)))
+  wanted = -np.mean([np.diagonal(x, axis1=1, axis2=2) for x in ways])
+  one = np.ones(6, np.float32)
+  assert float(ma_avt.contrast(several, audio, one)) == pytest.approx(wanted, rel=1e-5)
+  same = np.repeat(several[:, :, :1], 3, 2)
+  wanted = float(ma_avt.contrast(several[:, :, 0], audio, one))
+  assert float(ma_avt.contrast(same, audio, one)) == pytest.approx(wanted, rel=1e-6)
+
+
 def test_clips_that_fill_up_a_batch_do_not_count():
   out = outputs(3, 2)
   label = np.int32([[0, 3], [2, 1], [0, 0]])
