@@ -23,8 +23,8 @@ from absl import app, flags
 
 from benchmarks.runs import run, score, spread
 
-# Main metric, training clips and epochs: about 200 steps, 2.5 minutes a run if a step takes half a
-# second, so that the default 48 runs should take two hours on two idle cores. Not timed as a whole.
+# Main metric, training clips and epochs. The default 48 runs took 4.1 hours of one core in all: two
+# hours on two cores if two commands share the tasks.
 TASKS = {
   'ave': ('accuracy', 900, 2),
   'avqa': ('accuracy', 1200, 1),
