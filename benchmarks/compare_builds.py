@@ -47,7 +47,7 @@ class Build:
     self._process = subprocess.Popen(
       self._command,
       cwd=root,
-      env=os.environ | {'PYTHONPATH': str(root), 'JAX_COMPILATION_CACHE_DIR': str(cache)},
+      env=environment(root, cache),
       pass_fds=[theirs],
       stdin=subprocess.PIPE,
       stdout=subprocess.DEVNULL,
@@ -55,9 +55,8 @@ class Build:
     )
     os.close(theirs)
     self._answers = os.fdopen(ours)
-    self.compiled = (
-      self._answer()
-    )  # `compile_seconds`, `bytes` of arguments and intermediate values
+    # `compile_seconds`, and `bytes` of arguments and intermediate values.
+    self.compiled = self._answer()
 
   def run(self) -> dict[str, float]:
     """Runs the phase once: `seconds`, and `process_bytes` at their most so far."""
@@ -130,11 +129,16 @@ def quickstart(root: Path) -> float:
         f'--workdir={folder}/run',
       ],
       cwd=root,
-      env=os.environ | {'PYTHONPATH': str(root), 'JAX_COMPILATION_CACHE_DIR': f'{folder}/compiled'},
+      env=environment(root, Path(folder, 'compiled')),
       stdout=subprocess.DEVNULL,
       check=True,
     )
     return time.monotonic() - since
+
+
+def environment(root: Path, cache: Path) -> dict[str, str]:
+  """That of a process which imports this build and keeps what it compiles in `cache`."""
+  return os.environ | {'PYTHONPATH': str(root), 'JAX_COMPILATION_CACHE_DIR': str(cache)}
 
 
 def python(root: Path) -> str:

@@ -62,11 +62,9 @@ def main(argv: list[str]) -> None:
 
 def rows(folder: Path, setting: Mapping[str, str]) -> Iterator[str]:
   """A line for each batch, up to the first that does not fit."""
-  product = measure(
-    folder / f'product_{setting.get("model.dtype", "float32")}',
-    'matmul',
-    [f'--dtype={setting.get("model.dtype", "float32")}', f'--size={SIZE.value}'],
-  )
+  dtype = setting.get('model.dtype', 'float32')
+  arguments = [f'--dtype={dtype}', f'--size={SIZE.value}']
+  product = measure(folder / f'product_{dtype}', 'matmul', arguments)
   assert product is not None
   for clips in CLIPS.value:
     arguments = [f'--config={CONFIG.value}', f'--clips={clips}', f'--phase={PHASE.value}']
