@@ -90,6 +90,7 @@ def get_config(variant: str = ''):
     'spec_augment': False,  # backbone_mode='train' turns it on too
     'dtype': 'float32',
     'remat': 'blocks',  # a fifth of the memory
+    'scan_layers': False,
   }
   config.data = {
     'kind': 'music_avqa',

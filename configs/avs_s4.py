@@ -80,6 +80,7 @@ def get_config(variant: str = ''):
     'spec_augment': False,
     'dtype': 'float32',
     'remat': 'blocks',  # a fifth of the memory
+    'scan_layers': False,
   }
   config.data = {
     'kind': 'avsbench_s4',

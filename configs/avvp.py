@@ -79,6 +79,7 @@ def get_config(variant: str = ''):
     'spec_augment': False,
     'dtype': 'float32',
     'remat': 'blocks',  # a fifth of the memory
+    'scan_layers': False,
   }
   config.loss = {'audio_smoothing': 0.0, 'visual_smoothing': 0.1, 'pseudo_weight': 1.0}
   config.data = {

@@ -90,6 +90,7 @@ def get_config(variant: str = ''):
     'spec_augment': False,
     'dtype': 'float32',
     'remat': 'none',
+    'scan_layers': False,
   }
   config.loss = {'weights': 'fixed'}
   config.data = {

@@ -30,7 +30,7 @@ ASIDE = 'aside'  # where a run puts checkpoints that it does not go on from
 METADATA = '_CHECKPOINT_METADATA'  # Orbax's own, which it still changes after the last item
 UNFINISHED = 'it was never finished'
 # Fields that came later, and what runs from before them do.
-LATER = {'config.model.head.compared': 'shared'}
+LATER = {'config.model.head.compared': 'shared', 'config.model.scan_layers': False}
 
 
 def open(workdir: Path, keep: int, primary: str, start: int | None = None) -> ocp.CheckpointManager:

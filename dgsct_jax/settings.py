@@ -130,7 +130,7 @@ RULES: tuple[tuple[str, Rule], ...] = (
   # The model.
   (r'model\.backbone_mode', one_of('eval', 'train')),
   (r'model\.remat', one_of('none', 'blocks')),
-  (r'model\.(spec_augment|audio\.(batch_stats|mixup))', FLAG),
+  (r'model\.(scan_layers|spec_augment|audio\.(batch_stats|mixup))', FLAG),
   (r'model\.audio\.n_fft', whole(2, 8192)),
   (r'model\.audio\.(tile|hop|mel_bins|frames|size|width|patch|window)', whole(1, 8192)),
   (r'model\.audio\.fmax', real(0, 192000, above=True)),

@@ -17,7 +17,7 @@ MEDIA = {'PIL', 'av', 'soundfile', 'soxr'}
 NETS = LEAVES | {'jax', 'flax', 'dgsct_jax.cubic'}
 BASICS = NETS | {
   f'dgsct_jax.models.{name}'
-  for name in ('conv', 'layers', 'windows', 'mel', 'transformer', 'variants')
+  for name in ('conv', 'layers', 'windows', 'mel', 'pure', 'transformer', 'variants')
 }
 TREES = LEAVES | {'jax', 'flax', 'optax', 'ml_collections', 'dgsct_jax.tree', 'dgsct_jax.sharding'}
 DATA = (
@@ -66,9 +66,11 @@ ALLOWED = {
   'dgsct_jax.models.clip': BASICS | {'dgsct_jax.models.maple'},
   'dgsct_jax.models.clap': BASICS | {'dgsct_jax.models.htsat'},
   'dgsct_jax.models.lazy': NETS,
+  'dgsct_jax.models.pure': NETS,
+  'dgsct_jax.models.repeat': BASICS,
   'dgsct_jax.models.kaldi': NETS | {'dgsct_jax.models.variants'},
   'dgsct_jax.models.variants': LEAVES,
-  'dgsct_jax.models.dual': BASICS | {'dgsct_jax.models.adapters'},
+  'dgsct_jax.models.dual': BASICS | {'dgsct_jax.models.adapters', 'dgsct_jax.models.repeat'},
   'dgsct_jax.models.lavish': BASICS | {'dgsct_jax.models.adapters'},
   'dgsct_jax.models.side': BASICS | {'dgsct_jax.models.adapters', 'dgsct_jax.models.dual'},
   'dgsct_jax.models.ma_avt': BASICS

@@ -47,11 +47,15 @@ def build(config: ml_collections.ConfigDict) -> DualEncoder:
   The adapter's name may also be 'none', or 'side' for a ladder beside the backbones.
 
   `audio.kind` 'shared': the visual backbone looks at spectrograms, too (LAVISH). `audio.front_end`
-  names what makes them, the other fields are its own.
+  names what makes them, the other fields are its own. `scan_layers`: meetings of the streams that
+  are alike share a loop; missing in configs of older runs.
   """
   visual, exchange, ladder = build_visual(config), build_exchange(config), build_side(config)
+  encoder = functools.partial(
+    DualEncoder, exchange=exchange, scan_layers=config.get('scan_layers', False), side=ladder
+  )
   if config.audio.kind != 'shared':
-    return DualEncoder(visual, build_audio(config), exchange, side=ladder)
+    return encoder(visual, build_audio(config))
   fields = {name: x for name, x in config.audio.items() if name != 'kind'}
   front_end = fields.pop('front_end')
   if front_end not in FRONT_ENDS:
@@ -59,7 +63,7 @@ def build(config: ml_collections.ConfigDict) -> DualEncoder:
       f'config.model.audio.front_end is {front_end!r}; choose one of {", ".join(FRONT_ENDS)}.'
     )
   listener = Listener(visual, FRONT_ENDS[front_end](dtype=jnp.dtype(config.dtype), **fields))
-  return DualEncoder(visual, listener, exchange, split_audio=True, norm_audio=True, side=ladder)
+  return encoder(visual, listener, split_audio=True, norm_audio=True)
 
 
 def build_visual(config: ml_collections.ConfigDict) -> nn.Module:

@@ -12,6 +12,7 @@ from flax import linen as nn
 from jaxtyping import Array, Float
 
 from dgsct_jax.cubic import cubic_matrix
+from dgsct_jax.models import pure
 from dgsct_jax.models.layers import BatchNorm, Dense, LayerNorm, check_divides, fan_in_uniform
 
 Delta = Float[Array, 'b n d']
@@ -265,19 +266,35 @@ class Exchange(nn.Module):
     """The residuals for both streams, and the pooling maps of both."""
     if not self.remat or self.is_initializing():
       return self.both(v, a, train)
-    run = nn.remat(lambda self, v, a: self.both(v, a, train))
-    # The barrier makes XLA compute all gradients of an exchange before those of the one below.
-    # Without it XLA computes the gradients of scales and biases at the end of the step, and keeps
-    # the activations that they need until then.
-    forward = functools.partial(nn.vjp, run)
-    backward = lambda pull, cotangent: jax.lax.optimization_barrier(pull(cotangent))
-    return nn.custom_vjp(run, forward, backward)(self, v, a)
+
+    def run(variables: Any, v: Array, a: Array) -> tuple[Exchanged, dict[str, Any]]:
+      alone = pure.bind(self, variables)
+      return alone.both(v, a, train), pure.changed(alone)
+
+    exchanged, changes = gradients_at_once(jax.checkpoint(run))(self.variables, v, a)
+    pure.store(self, changes)
+    return exchanged
 
   def both(self, v: Float[Array, 'b n d'], a: Float[Array, 'b m e'], train: bool) -> Exchanged:
     """As `__call__`, without rematerialisation."""
     dv, v_map = self.visual(v, a, train)
     da, a_map = self.audio(a, v, train)
     return (dv, da), (v_map, a_map)
+
+
+def gradients_at_once(function: Callable[..., Any]) -> Callable[..., Any]:
+  """The function, with a barrier behind its backward pass.
+
+  XLA then computes all gradients of an exchange before those of the one below. Without the barrier
+  it computes the gradients of scales and biases at the end of the step, and keeps the activations
+  that they need until then.
+  """
+  wrapped = jax.custom_vjp(function)
+  wrapped.defvjp(
+    lambda *inputs: jax.vjp(function, *inputs),
+    lambda pull, cotangent: jax.lax.optimization_barrier(pull(cotangent)),
+  )
+  return wrapped
 
 
 class NoExchange(nn.Module):

@@ -10,6 +10,7 @@ from einops import rearrange
 from flax import linen as nn
 from jaxtyping import Array, Float
 
+from dgsct_jax.models import repeat
 from dgsct_jax.models.adapters import NoExchange
 
 STREAMS = ('visual', 'audio')
@@ -27,16 +28,25 @@ class Encoded(NamedTuple):
   audio_pyramid: tuple[Float[Array, 'b _ _'], ...]
 
 
-def pair(visual: Sequence[Any], audio: Sequence[Any]) -> Iterator[tuple[Any, Any | None]]:
-  """Pairs every k-th visual block with the next audio block, the others with None."""
+class Meeting(NamedTuple):
+  """The modules from one exchange of the streams to the next."""
+
+  visual: Sequence[Any]  # blocks, of which the last one meets the audio block
+  audio: Any
+  attn: nn.Module  # the exchanges at both halves of the blocks
+  mlp: nn.Module
+
+
+def pair(visual: Sequence[Any], audio: Sequence[Any]) -> Iterator[tuple[Sequence[Any], Any]]:
+  """Splits the visual blocks evenly over the audio blocks: those up to a meeting, and with whom."""
   k, rest = divmod(len(visual), len(audio))
   if rest or not k:
     raise ValueError(
       f'{len(visual)} visual blocks do not split evenly over {len(audio)} audio blocks; choose'
       ' depths whose visual stages are multiples of the audio stages.'
     )
-  for i, block in enumerate(visual):
-    yield block, audio[i // k] if i % k == k - 1 else None
+  for i, block in enumerate(audio):
+    yield tuple(visual[i * k : (i + 1) * k]), block
 
 
 class DualEncoder(nn.Module):
@@ -52,6 +62,7 @@ class DualEncoder(nn.Module):
   split_audio: run one half of the audio block in each half of the visual block (LAVISH); otherwise,
     as released with DG-SCT, the whole audio block runs in the first half.
   norm_audio: apply the audio backbone's final norm, too (LAVISH); DG-SCT leaves it out.
+  scan_layers: run the meetings of a stage by one loop where they are alike (models/repeat.py).
   side: what comes between the streams and the head, from `Encoded` to `Encoded` (models/side.py).
   """
 
@@ -61,6 +72,7 @@ class DualEncoder(nn.Module):
   read: Literal['before', 'between'] = 'before'
   split_audio: bool = False
   norm_audio: bool = False
+  scan_layers: bool = False
   side: Callable[[], nn.Module] | None = None
 
   def setup(self) -> None:
@@ -93,22 +105,11 @@ class DualEncoder(nn.Module):
     visual_pyramid, audio_pyramid = [], []
     for i, (v_stage, a_stage) in enumerate(zip(self.visual.stages, self.audio.stages)):
       seen, heard = (functools.partial(named, f'{stream}/stages_{i}') for stream in STREAMS)
-      for v_block, a_block in pair(v_stage.blocks, a_stage.blocks):
-        if a_block is None:
-          v = seen(v_block)(v, train)
-          continue
-        v_first, v_second = seen(v_block.attend), seen(v_block.feed_forward)
-        a_first, a_second = (
-          (heard(a_block.attend), heard(a_block.feed_forward))
-          if self.split_audio
-          else (heard(a_block), same)
-        )
-        first, second = next(exchanges)
-        if self.read == 'between':
-          v, a = v_first(v, train), a_first(a, train)
-          v_first = a_first = same
-        v, a, _ = meet(v_first, a_first, first, v, a, train)
-        v, a, maps = meet(v_second, a_second, second, v, a, train)
+      meetings = [
+        Meeting(*blocks, *next(exchanges)) for blocks in pair(v_stage.blocks, a_stage.blocks)
+      ]
+      meet = functools.partial(self.meet, seen, heard, train)
+      (v, a), maps = repeat.each(meet, meetings, (v, a), self.scan_layers)
       visual_pyramid.append(v)
       audio_pyramid.append(a)
       v, a = seen(v_stage.downsample)(v), heard(a_stage.downsample)(a)
@@ -117,17 +118,47 @@ class DualEncoder(nn.Module):
       audio_pyramid[-1] = a = named('audio', self.audio.norm)(a)
     return Encoded(v, a, *maps, tuple(visual_pyramid), tuple(audio_pyramid))
 
+  @nn.nowrap
+  def meet(
+    self,
+    seen: Callable[..., Any],
+    heard: Callable[..., Any],
+    train: bool,
+    meeting: Meeting,
+    streams: tuple[Array, Array],
+  ) -> tuple[tuple[Array, Array], tuple[Array, Array]]:
+    """Both streams through the blocks and the exchanges of a meeting, and its last maps.
 
-def meet(
+    `seen` and `heard` name the scope of the stage.
+    """
+    v, a = streams
+    *alone, v_block = meeting.visual
+    for block in alone:
+      v = seen(block)(v, train)
+    v_first, v_second = seen(v_block.attend), seen(v_block.feed_forward)
+    a_first, a_second = (
+      (heard(meeting.audio.attend), heard(meeting.audio.feed_forward))
+      if self.split_audio
+      else (heard(meeting.audio), same)
+    )
+    if self.read == 'between':
+      v, a = v_first(v, train), a_first(a, train)
+      v_first = a_first = same
+    v, a, _ = exchange(v_first, a_first, meeting.attn, v, a, train)
+    v, a, maps = exchange(v_second, a_second, meeting.mlp, v, a, train)
+    return (v, a), maps
+
+
+def exchange(
   v_half: Callable[..., Array],
   a_half: Callable[..., Array],
-  exchange: nn.Module,
+  adapters: nn.Module,
   v: Array,
   a: Array,
   train: bool,
 ) -> tuple[Array, Array, tuple[Array, Array]]:
-  """Runs one half of both blocks and adds what the exchange makes of their input."""
-  (dv, da), maps = exchange(v, a, train)
+  """Runs one half of both blocks and adds what the adapters make of their input."""
+  (dv, da), maps = adapters(v, a, train)
   return v_half(v, train) + dv, a_half(a, train) + da, maps
 
 

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from einops import rearrange, repeat
 from flax import linen as nn
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
 from dgsct_jax.models import variants, windows
 from dgsct_jax.models.layers import (
@@ -63,10 +63,12 @@ class HTSATBlock(nn.Module):
   heads: int
   grid: tuple[int, int]
   window: int
-  shift: int
+  shift: int | Int[Array, '']
   mlp_ratio: float = 4.0
   drop_path: float = 0.0
   dtype: Any = jnp.float32
+
+  traced = ('shift',)  # blocks that differ in this alone can share a loop (models/repeat.py)
 
   def setup(self) -> None:
     """Makes the layers; the window and the shift are fitted to the grid."""

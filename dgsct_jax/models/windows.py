@@ -8,9 +8,10 @@ from einops import rearrange
 from jaxtyping import Array, Float, Float32, Int
 
 Size = tuple[int, int]
+Shift = tuple[int | Int[Array, ''], int | Int[Array, '']]  # may be traced (models/repeat.py)
 
 
-def clamp(grid: Size, window: int, shift: int) -> tuple[Size, Size]:
+def clamp(grid: Size, window: int, shift: int | Int[Array, '']) -> tuple[Size, Shift]:
   """Window and shift that fit a grid.
 
   An axis no longer than the window is one window and does not shift. Raises ValueError where the
@@ -27,13 +28,13 @@ def clamp(grid: Size, window: int, shift: int) -> tuple[Size, Size]:
 
 
 def attend(
-  attention: Callable[..., Array], x: Float[Array, 'b n d'], grid: Size, window: Size, shift: Size
+  attention: Callable[..., Array], x: Float[Array, 'b n d'], grid: Size, window: Size, shift: Shift
 ) -> Float[Array, 'b n d']:
   """Applies `attention(windows [b w n d], mask [w n n] or None)` to a grid's shifted windows."""
   if window == grid:
     return attention(x[:, None], None)[:, 0]
   (h, w), (p, q) = grid, window
-  shifted = any(shift)
+  shifted = any(isinstance(by, Array) or by for by in shift)
   x = rearrange(x, 'b (h w) d -> b h w d', h=h, w=w)
   if shifted:
     x = jnp.roll(x, (-shift[0], -shift[1]), (1, 2))
@@ -45,22 +46,20 @@ def attend(
   return rearrange(x, 'b h w d -> b (h w) d')
 
 
-def shift_mask(grid: Size, window: Size, shift: Size) -> Float32[np.ndarray, 'w n n']:
+def shift_mask(
+  grid: Size, window: Size, shift: Shift
+) -> Float32[np.ndarray, 'w n n'] | Float32[Array, 'w n n']:
   """−100 between tokens that only the cyclic shift made neighbours, 0 elsewhere."""
 
   def regions(size, window, shift):
     position = np.arange(size)
-    return (
-      (position >= size - window).astype(int) + (position >= size - shift)
-      if shift
-      else position * 0
-    )
+    return (position >= size - window).astype(np.int32) + (position >= size - shift)
 
   rows, columns = (regions(*axis) for axis in zip(grid, window, shift))
   ids = rearrange(
     3 * rows[:, None] + columns, '(i p) (j q) -> (i j) (p q)', p=window[0], q=window[1]
   )
-  return np.where(ids[:, :, None] == ids[:, None], 0, -100).astype(np.float32)
+  return (ids[:, :, None] != ids[:, None]) * np.float32(-100)
 
 
 def relative_index(window: Size) -> Int[np.ndarray, 'n n']:

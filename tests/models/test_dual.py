@@ -29,12 +29,12 @@ def normal(*shape: int, seed: int = 0) -> jax.Array:
 
 def test_every_third_of_18_visual_blocks_meets_one_of_6_audio_blocks():
   pairs = list(pair(range(18), 'abcdef'))
-  assert [v for v, _ in pairs] == list(range(18))
-  assert [(v, a) for v, a in pairs if a] == list(zip((2, 5, 8, 11, 14, 17), 'abcdef'))
+  assert [block for blocks, _ in pairs for block in blocks] == list(range(18))
+  assert [(blocks[-1], a) for blocks, a in pairs] == list(zip((2, 5, 8, 11, 14, 17), 'abcdef'))
 
 
 def test_equally_many_blocks_all_meet():
-  assert list(pair('ab', 'xy')) == [('a', 'x'), ('b', 'y')]
+  assert list(pair('ab', 'xy')) == [(('a',), 'x'), (('b',), 'y')]
 
 
 @pytest.mark.parametrize('visual, audio', [(3, 2), (1, 2), (18, 4)])

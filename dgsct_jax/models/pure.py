@@ -1,0 +1,32 @@
+"""A bound module as a function of its variables, for JAX's own transformations."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+from flax import linen as nn
+
+
+def bind(
+  template: nn.Module, variables: Any, keys: Mapping[str, jax.Array] | None = None, **fields: Any
+) -> nn.Module:
+  """A module by itself like `template`, with these variables, random keys and fields.
+
+  The collections that can change in `template` can change in it.
+  """
+  changing = [name for name in variables if template.is_mutable_collection(name)]
+  return template.clone(parent=None, **fields).bind(variables, rngs=keys, mutable=changing)
+
+
+def changed(module: nn.Module) -> dict[str, Any]:
+  """The collections that a call may have changed."""
+  return {
+    name: values for name, values in module.variables.items() if module.is_mutable_collection(name)
+  }
+
+
+def store(module: nn.Module, changes: Mapping[str, Any]) -> None:
+  """Gives a module the collections of another."""
+  for collection, values in changes.items():
+    for name, value in values.items():
+      module.put_variable(collection, name, value)
