@@ -108,7 +108,7 @@ def _buffers(state: State, window: int) -> State:
       block, grid = f'{backbone}.layers.{i}.blocks.{j}.', (side // 2 ** int(i),) * 2
       size, shift = windows.clamp(grid, width, width // 2 * (int(j) % 2))
       if any(shift):
-        extra[block + 'attn_mask'] = windows.shift_mask(grid, size, shift)
+        extra[block + 'attn_mask'] = np.asarray(windows.shift_mask(grid, size, shift))
       if backbone == 'htsat':
         extra[block + 'attn.relative_position_index'] = windows.relative_index(size).astype(
           np.int64

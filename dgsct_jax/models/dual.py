@@ -109,14 +109,14 @@ class DualEncoder(nn.Module):
         Meeting(*blocks, *next(exchanges)) for blocks in pair(v_stage.blocks, a_stage.blocks)
       ]
       meet = functools.partial(self.meet, seen, heard, train)
-      (v, a), maps = repeat.each(meet, meetings, (v, a), self.scan_layers)
+      (v, a), (v_map, a_map) = repeat.each(meet, meetings, (v, a), self.scan_layers)
       visual_pyramid.append(v)
       audio_pyramid.append(a)
       v, a = seen(v_stage.downsample)(v), heard(a_stage.downsample)(a)
     visual_pyramid[-1] = v = named('visual', self.visual.norm)(v)
     if self.norm_audio:
       audio_pyramid[-1] = a = named('audio', self.audio.norm)(a)
-    return Encoded(v, a, *maps, tuple(visual_pyramid), tuple(audio_pyramid))
+    return Encoded(v, a, v_map, a_map, tuple(visual_pyramid), tuple(audio_pyramid))
 
   @nn.nowrap
   def meet(

@@ -8,7 +8,7 @@ from flax import linen as nn
 
 
 def bind(
-  template: nn.Module, variables: Any, keys: Mapping[str, jax.Array] | None = None, **fields: Any
+  template: nn.Module, variables: Any, keys: dict[str, jax.Array] | None = None, **fields: Any
 ) -> nn.Module:
   """A module by itself like `template`, with these variables, random keys and fields.
 

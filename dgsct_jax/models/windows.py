@@ -37,12 +37,12 @@ def attend(
   shifted = any(isinstance(by, Array) or by for by in shift)
   x = rearrange(x, 'b (h w) d -> b h w d', h=h, w=w)
   if shifted:
-    x = jnp.roll(x, (-shift[0], -shift[1]), (1, 2))
+    x = jnp.roll(jnp.roll(x, -shift[0], 1), -shift[1], 2)
   x = rearrange(x, 'b (i p) (j q) d -> b (i j) (p q) d', p=p, q=q)
   x = attention(x, jnp.asarray(shift_mask(grid, window, shift)) if shifted else None)
   x = rearrange(x, 'b (i j) (p q) d -> b (i p) (j q) d', i=h // p, p=p, q=q)
   if shifted:
-    x = jnp.roll(x, shift, (1, 2))
+    x = jnp.roll(jnp.roll(x, shift[0], 1), shift[1], 2)
   return rearrange(x, 'b h w d -> b (h w) d')
 
 
