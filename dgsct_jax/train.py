@@ -152,10 +152,10 @@ def _train(
     if step % config.log_steps == 0:
       checkpoint.check(manager)
       writer.scalars(step, values)
-      waits, seconds = spent.lately('input')
-      if slow := hosts.slow(waits / config.log_steps, seconds / config.log_steps):
+      wait, whole = (seconds / config.log_steps for seconds in spent.lately('input'))
+      if slow := hosts.slow(wait, whole):
         writer.say(slow)
-      writer.say(writers.progress(step, num_steps, values, *clock.report(step)))
+      writer.say(writers.progress(step, num_steps, values, wait, *clock.report(step)))
 
   # The loop. A step is fetched from the device after the next one is on its way.
   pending = None

@@ -166,13 +166,20 @@ def _values(line: str) -> dict[str, int | float]:
     return {}
 
 
-def progress(step: int, steps: int, scalars: dict[str, float], clips: float, left: str) -> str:
-  """One line: step, loss and its parts, learning rate, clips per second, remaining time."""
+def progress(
+  step: int, steps: int, scalars: dict[str, float], wait: float, clips: float, left: str
+) -> str:
+  """One line: step, loss and its parts, learning rate, speed and remaining time.
+
+  Args:
+    wait: the seconds for which a step had to wait for its clips.
+    clips: clips per second.
+  """
   rest = {name: value for name, value in scalars.items() if name not in ('loss', 'lr')}
   parts = ' '.join(f'{name} {value:.4f}' for name, value in rest.items())
   return (
     f'step {step}/{steps}  loss {scalars["loss"]:.4f}  {parts}  lr {scalars["lr"]:.2e}  '
-    f'{clips:.1f} clips/s  {left} left'
+    f'{clips:.1f} clips/s  input {1e3 * wait:.0f} ms a step  {left} left'
   )
 
 

@@ -91,12 +91,13 @@ def test_the_progress_line_has_all_that_one_looks_for():
     20,
     400,
     {'loss': 1.5, 'event': 1.0, 'class': 0.5, 'grad_norm': 2.0, 'lr': 5e-4},
+    0.0132,
     12.25,
     '0:01:00',
   )
   assert line == (
     'step 20/400  loss 1.5000  event 1.0000 class 0.5000 grad_norm 2.0000'
-    '  lr 5.00e-04  12.2 clips/s  0:01:00 left'
+    '  lr 5.00e-04  12.2 clips/s  input 13 ms a step  0:01:00 left'
   )
 
 
