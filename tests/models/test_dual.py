@@ -15,7 +15,7 @@ from flax import linen as nn
 from dgsct_jax import tree
 from dgsct_jax.models.adapters import DGSCTAdapter, Exchange, NoExchange
 from dgsct_jax.models.dual import DualEncoder, Encoded, pair
-from dgsct_jax.models.layers import BatchNorm, Dense
+from dgsct_jax.models.layers import Dense
 from dgsct_jax.train import CPU_OPTIONS
 from tests.models import filled, tiny
 
@@ -299,7 +299,7 @@ def test_a_shared_backbone_computes_the_same_for_both_streams():
 
 def test_bfloat16_is_near_float32():
   model = encoder()
-  # Small gates: the norms of so narrow adapters amplify the rounding of a nearly silent token.
+  # tiny.Small gates: the norms of so narrow adapters amplify the rounding of a nearly silent token.
   values = filled.variables(model, VIDEO, WAVE, gates=0.1)
   found, expected = run(encoder(dtype=jnp.bfloat16), values), run(model, values)
   for x, y in zip(jax.tree.leaves(found), jax.tree.leaves(expected)):
@@ -385,21 +385,12 @@ def test_at_the_beginning_gates_learn_and_the_attention_of_the_last_exchange():
   assert len([path for path in learns if path.endswith('/gate')]) == 4
 
 
-class Small(nn.Module):
-  """An adapter with statistics that compiles fast."""
-
-  @nn.compact
-  def __call__(self, x, y, train):
-    x = BatchNorm()(jnp.tanh(Dense(x.shape[-1])(x + y.mean(1, keepdims=True))), train)
-    return x, jax.nn.softmax(x[:, None, :, 0])
-
-
 def test_rematerialised_blocks_and_exchanges_have_the_same_gradients_and_statistics():
 
   def step(remat):
     swin = tiny.swin(image=16, remat=remat, **ONE)
     model = DualEncoder(
-      swin, swin, functools.partial(Exchange, Small, remat=remat), split_audio=True
+      swin, swin, functools.partial(Exchange, tiny.Small, remat=remat), split_audio=True
     )
     values = filled.variables(model, VIDEO, VIDEO)
 
@@ -425,7 +416,7 @@ def test_rematerialised_exchanges_give_their_memory_back_before_the_next():
     @nn.compact
     def __call__(self, v, a):
       for _ in range(12):
-        (dv, da), _ = Exchange(Small, remat=self.remat)(v, a, True)
+        (dv, da), _ = Exchange(tiny.Small, remat=self.remat)(v, a, True)
         v, a = v + dv, a + da
       return jnp.sum(v) + jnp.sum(a)
 

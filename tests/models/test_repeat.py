@@ -136,15 +136,6 @@ def test_each_part_of_a_loop_draws_by_itself():
 # The streams of real backbones, with windows that are shifted in every second block.
 
 
-class Small(nn.Module):
-  """An adapter with statistics that compiles fast."""
-
-  @nn.compact
-  def __call__(self, x, y, train):
-    x = BatchNorm()(jnp.tanh(Dense(x.shape[-1])(x + y.mean(1, keepdims=True))), train)
-    return x, jax.nn.softmax(x[:, None, :, 0])
-
-
 @pytest.mark.parametrize('remat', [False, True])
 def test_the_streams_of_a_stage_meet_in_one_loop(remat):
   rng = np.random.default_rng(1)
@@ -156,7 +147,7 @@ def test_the_streams_of_a_stage_meet_in_one_loop(remat):
     return DualEncoder(
       tiny.swin(depths=(9,), **shared),
       tiny.htsat(depths=(3,), **shared),
-      functools.partial(Exchange, Small, remat=remat),
+      functools.partial(Exchange, tiny.Small, remat=remat),
       scan_layers=scan,
     )
 
