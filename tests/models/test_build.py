@@ -41,6 +41,13 @@ def test_dtype_and_remat_reach_both_backbones_and_the_adapters():
   assert adapter.dtype == 'bfloat16' and adapter.tokens == 2
 
 
+def test_loops_are_a_field_that_configs_of_older_runs_lack():
+  assert models.build(config(scan_layers=True)).scan_layers
+  old = config()
+  del old.scan_layers
+  assert not models.build(old).scan_layers
+
+
 def test_the_audio_gate_can_be_left_out():
   values = config()
   values.adapter = dict(values.adapter) | {'audio_gate': False}
