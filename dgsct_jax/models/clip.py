@@ -130,9 +130,10 @@ class CLIPVision(nn.Module):
       def block(j):
         index = sum(self.depths[:i]) + j
         rate = float(rates[index])
-        return Block(
-          self.heads, self.mlp_ratio, self.activation, rate, self.dtype, self.prompts, index
-        )
+        deep = (
+          (self.prompts, index) if self.prompts else ()
+        )  # without, blocks are alike (repeat.py)
+        return Block(self.heads, self.mlp_ratio, self.activation, rate, self.dtype, *deep)
 
       return Stage(depth, block)
 

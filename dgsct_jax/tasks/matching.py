@@ -125,6 +125,7 @@ def build_model(config: ml_collections.ConfigDict, names: Sequence[str]) -> head
     fields.exp_audio_scale,
     fields.contrastive,
     models.build_side(config.model),
+    config.model.get('scan_layers', False),
   )
 
 

@@ -9,10 +9,11 @@ import pytest
 from flax import linen as nn
 
 from dgsct_jax import tree
-from dgsct_jax.models import repeat
+from dgsct_jax.models import clip, repeat
 from dgsct_jax.models.adapters import Exchange
 from dgsct_jax.models.dual import DualEncoder
 from dgsct_jax.models.layers import BatchNorm, Dense
+from dgsct_jax.models.vit import ViT
 from tests.models import filled, tiny
 
 X = jnp.asarray(np.random.default_rng(0).normal(size=(5, 4)), jnp.float32)
@@ -131,6 +132,22 @@ def test_each_part_of_a_loop_draws_by_itself():
   draw = lambda seed: np.asarray(Draws().apply({}, rngs={'drop_path': jax.random.key(seed)}))
   assert len(set(draw(0)) | set(draw(1))) == 6
   np.testing.assert_array_equal(draw(0), draw(0))
+
+
+@pytest.mark.parametrize('backbone', ['swin', 'htsat', 'vit', 'clip'])
+def test_blocks_of_a_stage_are_alike_unless_their_drop_paths_grow(backbone):
+  vit = functools.partial(ViT, image=32, patch=8, width=8, heads=2)
+  tower = functools.partial(clip.build_vision, 'custom', image=32, patch=8, width=8, heads=2)
+  make = {'swin': tiny.swin, 'htsat': tiny.htsat, 'vit': vit, 'clip': tower}[backbone]
+  heads = {'heads': (2,)} if backbone in ('swin', 'htsat') else {}
+  x = jnp.zeros((1, 32 * 63) if backbone == 'htsat' else (1, 32, 32, 3))
+
+  def alike(**fields):
+    model = make(depths=(4,), **heads, **fields)
+    bound = model.bind(jax.eval_shape(model.init, jax.random.key(0), x))
+    return repeat.alike([[block] for block in bound.stages[0].blocks])
+
+  assert alike(drop_path=0.0) and not alike(drop_path=0.1)
 
 
 # The streams of real backbones, with windows that are shifted in every second block.

@@ -138,7 +138,7 @@ class Matching(nn.Module):
   merge: see there. exp_audio_scale: CLAP's factor of cosines is the exponential of what it stores,
     as CLAP was trained; else, as released, what it stores, so that a sound counts some 20 times
     less than a picture.
-  side: see `DualEncoder`.
+  side, scan_layers: see `DualEncoder`.
   """
 
   # The first field, so that its parameters lie below `deep`, not below the tower that has it, too.
@@ -153,11 +153,17 @@ class Matching(nn.Module):
   exp_audio_scale: bool = False
   contrastive: bool = True
   side: Callable[[], nn.Module] | None = None
+  scan_layers: bool = False
 
   def setup(self):
     """Makes the parts."""
     self.encoder = DualEncoder(
-      self.clip.visual, self.clap.audio, self.exchange, read='between', side=self.side
+      self.clip.visual,
+      self.clap.audio,
+      self.exchange,
+      read='between',
+      scan_layers=self.scan_layers,
+      side=self.side,
     )
     if self.prompts:
       self.prompt = self.prompts()
