@@ -271,13 +271,16 @@ def check(manager: ocp.CheckpointManager, wait: bool = False) -> None:
 def best(manager: ocp.CheckpointManager) -> tuple[int | None, dict[str, float]]:
   """(step, metrics) of the best checkpoint; of the latest if none was evaluated."""
   step = manager.best_step()
-  return step, (manager.metrics(step) or {}) if step is not None else {}
+  return step, metrics(manager, step) if step is not None else {}
 
 
 def metrics(manager: ocp.CheckpointManager, step: int) -> dict[str, float]:
   """Of the evaluation at this step; empty if there was none."""
   with _reading(manager, step, 'metrics'):
-    return manager.metrics(step) or {}
+    found = manager.metrics(step) or {}
+    if wrong := {name: x for name, x in found.items() if not isinstance(x, int | float)}:
+      raise TypeError(f'no numbers: {wrong}')
+    return found
 
 
 def restore_latest(
