@@ -57,7 +57,7 @@ ALLOWED = {
   'dgsct_jax.scenes.unimodal': TASKS | TASK | {'dgsct_jax.scenes.dataset'},
   'dgsct_jax.scenes': DATA | {'dgsct_jax.scenes'},
   'dgsct_jax.tracks': LEAVES,
-  'dgsct_jax.models.cached': NETS | {'dgsct_jax.models.adapters', 'dgsct_jax.models.dual'},
+  'dgsct_jax.models.cached': BASICS | {'dgsct_jax.models.adapters', 'dgsct_jax.models.dual'},
   'dgsct_jax.models.layers': NETS,
   'dgsct_jax.models.conv': NETS | {'dgsct_jax.models.layers'},
   'dgsct_jax.models.windows': NETS,

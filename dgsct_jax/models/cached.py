@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from dgsct_jax.models import pure
 from dgsct_jax.models.adapters import uniform
 from dgsct_jax.models.dual import DualEncoder, Encoded
 
@@ -67,10 +68,8 @@ def cached(encoder: DualEncoder, encoded: Any) -> CachedEncoder:
   """
   stages = encoder.side().stages if encoder.side else 1
   shapes = lambda pyramid: tuple(x.shape[1:] for x in pyramid[-stages:])
-  fields = {name: getattr(encoder, name) for name in DualEncoder.__dataclass_fields__}
-  del fields['parent'], fields['name']
   return CachedEncoder(
-    **fields,
+    **pure.fields(encoder),
     visual_shapes=shapes(encoded.visual_pyramid),
     audio_shapes=shapes(encoded.audio_pyramid),
     dtype=encoded.visual.dtype,

@@ -130,9 +130,8 @@ class CLIPVision(nn.Module):
       def block(j):
         index = sum(self.depths[:i]) + j
         rate = float(rates[index])
-        deep = (
-          (self.prompts, index) if self.prompts else ()
-        )  # without, blocks are alike (repeat.py)
+        # Without prompts blocks have no index, and so are alike (models/repeat.py).
+        deep = (self.prompts, index) if self.prompts else ()
         return Block(self.heads, self.mlp_ratio, self.activation, rate, self.dtype, *deep)
 
       return Stage(depth, block)

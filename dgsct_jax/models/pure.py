@@ -1,10 +1,17 @@
-"""A bound module as a function of its variables, for JAX's own transformations."""
+"""What a module is made of: as a function of its variables, for JAX's own transformations."""
 
+import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
 import jax
 from flax import linen as nn
+
+
+def fields(module: nn.Module) -> dict[str, Any]:
+  """The fields of a module that its caller gave."""
+  given = (field.name for field in dataclasses.fields(module) if field.init)
+  return {name: getattr(module, name) for name in given if name not in ('parent', 'name')}
 
 
 def bind(

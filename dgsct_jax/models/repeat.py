@@ -1,6 +1,5 @@
 """Parts of a model that are alike, run by one loop: the compiler sees one of them, not all."""
 
-import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -62,15 +61,9 @@ def form(module: Any) -> Any:
   """What modules have to have in common; None where they cannot be stacked."""
   if not isinstance(module, nn.Module) or module.is_initializing():
     return None
-  given = {name: x for name, x in fields(module).items() if name not in traced(module)}
+  given = {name: x for name, x in pure.fields(module).items() if name not in traced(module)}
   shapes = jax.tree.map(lambda x: (x.shape, x.dtype), dict(module.variables))
   return type(module), given, shapes
-
-
-def fields(module: nn.Module) -> dict[str, Any]:
-  """The fields of a module that its caller gave."""
-  given = (field.name for field in dataclasses.fields(module) if field.init)
-  return {name: getattr(module, name) for name in given if name not in ('parent', 'name')}
 
 
 def traced(module: nn.Module) -> Sequence[str]:

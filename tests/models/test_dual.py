@@ -18,6 +18,7 @@ from dgsct_jax.models.dual import DualEncoder, Encoded, pair
 from dgsct_jax.models.layers import Dense
 from dgsct_jax.train import CPU_OPTIONS
 from tests.models import filled, tiny
+from tests.models.tiny import apart
 
 
 def normal(*shape: int, seed: int = 0) -> jax.Array:
@@ -208,12 +209,6 @@ def test_zero_gates_leave_backbones_unchanged_bit_for_bit():
   np.testing.assert_array_equal(found.audio, swin.apply(side('audio', quiet), VIDEO, method=tokens))
 
 
-def apart(x: jax.Array, y: jax.Array) -> float:
-  """The rms of the difference over that of the second."""
-  x, y = np.asarray(x, np.float32), np.asarray(y, np.float32)
-  return float(np.sqrt(np.square(x - y).mean() / np.square(y).mean()))
-
-
 def test_zero_gates_leave_compiled_backbones_unchanged_but_for_rounding(quiet):
   def audio_tokens(audio, wave):
     return audio.body(audio.stem(wave))
@@ -299,7 +294,7 @@ def test_a_shared_backbone_computes_the_same_for_both_streams():
 
 def test_bfloat16_is_near_float32():
   model = encoder()
-  # tiny.Small gates: the norms of so narrow adapters amplify the rounding of a nearly silent token.
+  # Small gates: the norms of so narrow adapters amplify the rounding of a nearly silent token.
   values = filled.variables(model, VIDEO, WAVE, gates=0.1)
   found, expected = run(encoder(dtype=jnp.bfloat16), values), run(model, values)
   for x, y in zip(jax.tree.leaves(found), jax.tree.leaves(expected)):

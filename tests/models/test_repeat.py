@@ -61,8 +61,7 @@ def near(found, expected, error):
   found, expected = tree.flatten(found), tree.flatten(expected)
   assert found.keys() == expected.keys()
   for path, value in found.items():
-    square = np.square(value - expected[path]).mean() / np.square(expected[path]).mean()
-    assert np.sqrt(square) <= error, path
+    assert tiny.apart(value, expected[path]) <= error, path
 
 
 @pytest.mark.parametrize('train', [False, True])
