@@ -84,10 +84,12 @@ FACTOR = Rule(
 )
 
 # The first rule whose name matches that of a field holds for it. A field without a rule is not
-# checked: configs of tasks from elsewhere have fields that are not known here.
+# checked: configs of tasks from elsewhere have fields that are not known here, and a text that
+# names one of several things is compared with these where it is used.
 RULES: tuple[tuple[str, Rule], ...] = (
   (r'seed|data\.seed', whole(0, (1 << 31) - 1)),
   (r'trainable', each(PATTERN)),
+  (r'task|(init|parts)\..*', TEXT),
   (r'frozen_dtype|model\.dtype', one_of('float32', 'bfloat16')),
   (r'select_on', one_of('val', 'test')),
   (r'log_steps|save_steps|eval_epochs|keep', COUNT),
@@ -118,6 +120,7 @@ RULES: tuple[tuple[str, Rule], ...] = (
   (r'data\.(crops)', FLAG),
   (r'data\.(draw|shots|hold_out)', whole(-1, 1 << 31)),
   (r'data\.source', one_of('shapes', 'stamps')),
+  (r'data\.(kind|name|dir|media|pseudo|cache_features)', TEXT),
   (r'data\.knobs\.size', whole(8, 8192)),
   (r'data\.knobs\.(events)', pair(whole(1, 64))),
   (r'data\.knobs\.(distractors)', pair(whole(0, 64))),
@@ -139,6 +142,7 @@ RULES: tuple[tuple[str, Rule], ...] = (
   (r'model\.visual\.image', whole(8, 8192)),
   (r'model\.visual\.(width|patch|window|features)', whole(1, 8192)),
   (r'model\.(visual|audio)\.depths', SIZES),
+  (r'model\.(visual|audio|adapter|head)\.(kind|variant|name)', TEXT),
   (r'model\.(visual|audio)\.heads', either(whole(1, 1024), SIZES)),
   (r'model\.visual\.pretrained_windows', each(whole(0, 8192), 1)),
   (r'model\.visual\.pixels', each(each(real(-1e6, 1e6), 1, 3), 2, 2)),

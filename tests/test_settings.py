@@ -15,6 +15,11 @@ from tests.test_configs import EVERY, get_config
 FORBIDDEN = {
   'seed': [-1, 1.5, 1 << 31],
   'trainable': ['encoder/.*', ('encoder/(',), (1,)],
+  'task': [None, 1],
+  'init.visual': [None, 1, ('random',)],
+  'parts.audio': [None, 0, ()],
+  'data.dir': [None, 1],
+  'model.visual.kind': [None, 1],
   'frozen_dtype': ['float16', 'nothing'],
   'select_on': ['dev'],
   'log_steps': [0, -1, True],

@@ -28,6 +28,16 @@ KINDS = (
   ('Audio-Visual', 'Temporal'),
 )
 
+# By field: its types in JSON, and how to say that.
+FORMS = {
+  'video_id': ((str, int), 'the name or number of a video'),
+  'question_id': ((str, int), 'a number'),
+  'type': (str, 'a JSON list written as text'),
+  'templ_values': (str, 'a JSON list written as text'),
+  'question_content': (str, 'a text'),
+  'anser': (str, 'a text'),
+}
+
 
 class Question(TypedDict):
   """One entry of `avqa-{train,val,test}.json`."""
@@ -84,9 +94,9 @@ def _fault(question: Any, words_known: Sequence[str], answers: Sequence[str]) ->
   if missing := [name for name in fields if name not in question]:
     renamed = ' (it has answer)' if 'anser' in missing and 'answer' in question else ''
     return f'it lacks {", ".join(missing)}{renamed}'
-  for name in ('type', 'templ_values'):
-    if not isinstance(question[name], str):
-      return f'{name} is {question[name]!r}, not a JSON list written as text'
+  for name, (kinds, words) in FORMS.items():
+    if not isinstance(question[name], kinds) or isinstance(question[name], bool):
+      return f'{name} is {question[name]!r}, not {words}'
   try:
     kind = tuple(json.loads(question['type']))
     encode(question, words_known)

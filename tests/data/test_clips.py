@@ -66,6 +66,13 @@ def test_sound_that_goes_on_after_the_picture_counts(tmp_path):
   assert clips.measure(path).seconds == pytest.approx(3, abs=0.1)
 
 
+def test_a_track_that_is_not_read_does_not_count(tmp_path):
+  pictures, short, long = made.counter(10), bursts(1), bursts(3)
+  path = made.write_tracks(tmp_path / 'a.mkv', [pictures], [short, long])
+  assert media.tracks(path).audio.stream == 1
+  assert clips.measure(path).seconds == pytest.approx(1, abs=0.1)
+
+
 def test_a_file_that_breaks_off_is_as_long_as_what_is_left(tmp_path):
   noise = np.random.default_rng(0).integers(0, 256, (40, 48, 64, 3), dtype=np.uint8)
   path = made.write(tmp_path / 'a.mkv', noise, np.arange(40) / 10)

@@ -242,7 +242,12 @@ def test_a_sound_question_is_read_and_numbers_are_names():
     ({'anser': ..., 'answer': 'two'}, r'question 3: it lacks anser \(it has answer\)'),
     ({'type': '["Audio", "Smell"]'}, 'question 3: its type .* is none of the nine'),
     ({'type': ['Audio', 'Counting']}, 'question 3: type is .* not a JSON list written as text'),
-    ({'templ_values': ['x']}, 'question 3: templ_values is'),
+    *[
+      ({name: {'a': 1}}, f"{name} is {{'a': 1}}, not ")
+      for name in ('video_id', 'templ_values', 'question_content', 'anser', 'question_id')
+    ],
+    ({'video_id': None}, 'question 3: video_id is None, not the name or number of a video'),
+    ({'anser': 2}, 'question 3: anser is 2, not a text'),
     ({'templ_values': '["x"]'}, 'question 3: .* slots'),
     ({'question_content': 'How many  instruments are sounding in the video?'}, 'question 3'),
     ({'question_content': 'How many instruments are sounding in the videos'}, 'does not end in a'),
