@@ -51,6 +51,7 @@ ALLOWED = {
   'dgsct_jax.data.pseudo_labels': DATA,
   'dgsct_jax.data.inspect': DATA
   | {'dgsct_jax.figures', 'dgsct_jax.page', 'dgsct_jax.tracks'},  # a command, not for workers
+  'dgsct_jax.data.transforms': DATA | {'cv2'},
   'dgsct_jax.data.datasets': DATA | {'dgsct_jax.scenes.dataset'},
   'dgsct_jax.data': DATA,
   'dgsct_jax.tokenizers': LEAVES | {'tokenizers', 'dgsct_jax.tokenizers'},

@@ -29,13 +29,13 @@ KINDS = (
 )
 
 # By field: its types in JSON, and how to say that.
-FORMS = {
+FORMS: dict[str, tuple[tuple[type, ...], str]] = {
   'video_id': ((str, int), 'the name or number of a video'),
   'question_id': ((str, int), 'a number'),
-  'type': (str, 'a JSON list written as text'),
-  'templ_values': (str, 'a JSON list written as text'),
-  'question_content': (str, 'a text'),
-  'anser': (str, 'a text'),
+  'type': ((str,), 'a JSON list written as text'),
+  'templ_values': ((str,), 'a JSON list written as text'),
+  'question_content': ((str,), 'a text'),
+  'anser': ((str,), 'a text'),
 }
 
 
