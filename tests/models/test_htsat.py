@@ -202,7 +202,7 @@ def test_a_sound_is_tagged_when_it_happens():
 
   tags = jax.jit(functools.partial(model.apply, method=tag_mel))(values, log_mel)
   columns = np.asarray(tags['frame_logits'])[:, ::8]
-  changed = (columns[:8] != columns[8]).any(-1)
+  changed = np.abs(columns[:8] - columns[8]).max(-1) > 1e-5  # rows of a batch round apart
   reach = np.abs(np.arange(8)[:, None] - np.arange(8)) <= 1  # the kernel is three columns wide
   np.testing.assert_array_equal(changed, reach)
 

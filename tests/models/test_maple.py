@@ -65,7 +65,7 @@ def test_in_the_first_block_alone_a_text_is_read_as_with_learned_words(prompts):
   got = TEXT.apply(variables, x, END, one.bind({'params': deep}), method='encode')
   words = Prompts(2).apply({'params': {'context': deep['written_0']}}, x, (2, 1))
   want = TEXT.apply(variables, words, END, method='encode')
-  np.testing.assert_array_equal(got, want)
+  np.testing.assert_allclose(got, want, rtol=1e-5, atol=1e-6)
 
 
 def test_every_prompt_counts_and_those_that_are_replaced_do_not(prompts):

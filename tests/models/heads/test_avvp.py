@@ -179,7 +179,7 @@ def test_outputs_of_clips_and_seconds_lead_with_the_clip():
     'visual_token_logits': (B, C, C),
   }
   for name in ('audio_token_logits', 'visual_token_logits'):
-    np.testing.assert_array_equal(found[name][0], found[name][1])
+    np.testing.assert_allclose(found[name][0], found[name][1], rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize('stream', ['audio', 'visual'])
