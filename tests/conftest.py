@@ -14,7 +14,12 @@ def pytest_configure(config):
   # LLVM's optimisations and the newer way of making kernels, which jaxlib 0.12 cannot do without,
   # that takes a third of the time. A flag that the user sets comes last and counts.
   if 'not slow' in config.option.markexpr:
-    flags = ['--xla_backend_optimization_level=0', os.environ.get('XLA_FLAGS', '')]
+    flags = [
+      '--xla_backend_optimization_level=0',
+      '--xla_llvm_disable_expensive_passes=true',
+      '--xla_cpu_parallel_codegen_split_count=1',  # the other core has a worker of its own
+      os.environ.get('XLA_FLAGS', ''),
+    ]
     if metadata.version('jaxlib').startswith('0.10.'):
       flags.insert(0, '--xla_cpu_use_fusion_emitters=false')
     os.environ['XLA_FLAGS'] = ' '.join(filter(None, flags))
