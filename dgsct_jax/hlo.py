@@ -8,6 +8,8 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
+import numpy as np
+
 COLLECTIVES = ('all-reduce', 'all-gather', 'reduce-scatter', 'all-to-all', 'collective-permute')
 # Operations that move nothing: other names for values that are there.
 VIEWS = ('parameter', 'tuple', 'get-tuple-element', 'bitcast', 'while', 'conditional', 'call')
@@ -137,18 +139,41 @@ def flops(run: Run) -> int:
   operation = run.operation
   if operation.code not in ('dot', 'convolution'):
     return 0
-  (_, out), *_ = values(operation.type)
-  side = run.inside.get(operation.operands[operation.code == 'convolution'])
-  if side is None:
+  sides = [run.inside[name] for name in operation.operands[:2] if name in run.inside]
+  if len(sides) < 2:
     return 0
-  (_, shape), *_ = values(side.type)
-  if operation.code == 'dot':
-    found = re.search(r'lhs_contracting_dims=\{([\d,]*)\}', operation.rest)
-    summed = math.prod(shape[int(i)] for i in found[1].split(',') if i) if found else 1
-  else:
-    found = re.search(r'dim_labels=\w+_(\w+)->', operation.rest)
-    summed = math.prod(n for n, label in zip(shape, found[1] if found else '') if label != 'o')
-  return 2 * math.prod(out) * summed
+  left, right = (values(side.type)[0][1] for side in sides)
+  if operation.code == 'convolution':
+    return 2 * _products(operation, left, right)
+  found = re.search(r'lhs_contracting_dims=\{([\d,]*)\}', operation.rest)
+  summed = math.prod(left[int(i)] for i in found[1].split(',') if i) if found else 1
+  return 2 * math.prod(values(operation.type)[0][1]) * summed
+
+
+def _products(operation: Operation, left: tuple[int, ...], right: tuple[int, ...]) -> int:
+  """Those of a convolution, without those with padding and with zeros between dilated values.
+
+  A TPU writes the products of a batch as a convolution over it, with a window as large as the
+  batch, of which all places but one meet padding.
+  """
+  labels = re.search(r'dim_labels=(\w+)_(\w+)->(\w+)', operation.rest)
+  if labels is None:
+    return 0
+  out = values(operation.type)[0][1]
+  given, kernel, made = map(lambda *pair: dict(zip(*pair)), labels.groups(), (left, right, out))
+  window = re.search(r'window=\{([^}]*)\}', operation.rest)
+  fields = {
+    name: text.split('x') for name, text in re.findall(r'(\w+)=(\S+)', window[1] if window else '')
+  }
+  count = made['b'] * made['f'] * kernel['i']
+  for i, axis in enumerate(sorted(filter(str.isdigit, kernel))):
+    one = {name: texts[i] for name, texts in fields.items()}
+    stride, spread, gap = (int(one.get(x, 1)) for x in ('stride', 'lhs_dilate', 'rhs_dilate'))
+    before = int(one.get('pad', '0').split('_')[0])
+    places = np.arange(made[axis])[:, None] * stride + np.arange(kernel[axis]) * gap - before
+    values_met = (places % spread == 0) & (0 <= places) & (places < given[axis] * spread)
+    count *= int(values_met.sum())
+  return count
 
 
 def moved(run: Run) -> int:

@@ -149,7 +149,7 @@ ALLOWED = {
   | {'dgsct_jax.command_line', 'dgsct_jax.train', 'dgsct_jax.evaluate'}
   | {'dgsct_jax.compiled', 'dgsct_jax.hosts', 'dgsct_jax.settings'},
   'dgsct_jax.chips': set(),
-  'dgsct_jax.hlo': set(),
+  'dgsct_jax.hlo': {'numpy'},
   'dgsct_jax.profile': {'jax', 'matplotlib', 'dgsct_jax.hlo', 'dgsct_jax.writer'},
   'dgsct_jax.plan': RUNS
   | {'absl', 'dgsct_jax.chips', 'dgsct_jax.command_line', 'dgsct_jax.hlo', 'dgsct_jax.optim'}

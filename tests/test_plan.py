@@ -138,16 +138,37 @@ def test_a_fusion_without_a_name_is_owned_by_what_is_in_it():
   assert hlo.owner(program.computations['main']['loop'], program) == ''
 
 
+@pytest.mark.parametrize(
+  'fields',
+  [
+    dict(window_strides=(1, 1), padding='SAME'),
+    dict(window_strides=(2, 3), padding=[(13, 11), (0, 2)], rhs_dilation=(2, 1)),
+    dict(window_strides=(1, 1), padding=[(15, 15), (0, 0)], lhs_dilation=(16, 1)),
+    dict(window_strides=(15, 1), padding=[(0, 0), (4, 4)], lhs_dilation=(1, 3)),
+    dict(window_strides=(1, 2), padding='VALID', feature_group_count=2),
+  ],
+)
+def test_flops_of_convolutions_are_those_of_xla(fields):
+  x, k = jnp.ones((2, 16, 9, 4)), jnp.ones((16, 3, 4 // fields.get('feature_group_count', 1), 6))
+  convolve = lambda x, k: jax.lax.conv_general_dilated(
+    x, k, dimension_numbers=('NHWC', 'HWIO', 'NHWC'), **fields
+  )
+  lowered = jax.jit(convolve).lower(x, k)
+  text = lowered.compiler_ir('hlo').as_hlo_module().to_string()
+  found = sum(map(hlo.flops, hlo.runs(hlo.read(text))))
+  assert found == lowered.cost_analysis()['flops'] > 0
+
+
 def test_flops_of_convolutions():
   text = """HloModule m
 
-ENTRY %main (x: f32[2,8,8,3], k: f32[3,3,3,5]) -> f32[2,8,8,5] {
+ENTRY %main (x: f32[2,8,8,3], k: f32[3,3,3,5]) -> f32[2,6,6,5] {
   %x = f32[2,8,8,3]{3,2,1,0} parameter(0)
   %k = f32[3,3,3,5]{3,2,1,0} parameter(1)
-  ROOT %c = f32[2,8,8,5]{3,2,1,0} convolution(%x, %k), dim_labels=b01f_01io->b01f
+  ROOT %c = f32[2,6,6,5]{3,2,1,0} convolution(%x, %k), window={size=3x3}, dim_labels=b01f_01io->b01f
 }
 """
-  assert sum(map(hlo.flops, hlo.runs(hlo.read(text)))) == 2 * (2 * 8 * 8 * 5) * (3 * 3 * 3)
+  assert sum(map(hlo.flops, hlo.runs(hlo.read(text)))) == 2 * (2 * 6 * 6 * 5) * (3 * 3 * 3)
 
 
 def test_what_this_version_compiles_is_read():
