@@ -8,6 +8,7 @@ import re
 from typing import Any
 
 import jax
+import numpy as np
 
 from dgsct_jax.convert import table
 from dgsct_jax.convert.table import (
@@ -208,4 +209,4 @@ def shapes(fields: dict[str, Any]) -> dict[str, tuple[int, ...]]:
   """
   image = fields['patch'] * 2 ** (len(fields['depths']) - 1)
   model = swin_v2.build('custom', image=image, window=image, **fields)
-  return targets(model, jax.ShapeDtypeStruct((1, image, image, 3), float))
+  return targets(model, jax.ShapeDtypeStruct((1, image, image, 3), np.float32))

@@ -173,4 +173,4 @@ def variant(fields: dict[str, Any]) -> str:
 def shapes(fields: dict[str, Any]) -> dict[str, tuple[int, ...]]:
   """Targets of a ViT."""
   model = vit.build('custom', heads=1, **fields)
-  return targets(model, jax.ShapeDtypeStruct((1, model.image, model.image, 3), float))
+  return targets(model, jax.ShapeDtypeStruct((1, model.image, model.image, 3), np.float32))
