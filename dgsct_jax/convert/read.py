@@ -2,6 +2,7 @@
 
 import contextlib
 import hashlib
+import importlib.util
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -136,6 +137,11 @@ def check_place(path: Path) -> None:
   """Raises ValueError where a file cannot be written, before the work is done."""
   if os.path.isdir(path):  # False, not an error, for any name
     raise ValueError(f'{path} is a folder; give the name of a file.')
+  if path.suffix != '.safetensors' and not importlib.util.find_spec('torch'):
+    raise ValueError(
+      f"{path} is written by torch: pip install 'dgsct-jax[convert]', or give a name that ends in"
+      ' .safetensors.'
+    )
   try:
     with _beside(path) as unfinished:
       unfinished.touch()

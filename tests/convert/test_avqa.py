@@ -72,6 +72,7 @@ def test_what_is_never_read_is_dropped_with_a_reason(ours):
 
 
 def test_the_pre_stage_gives_14_tensors_below_matching(ours, tmp_path):
+  pytest.importorskip('torch')
   matching = {
     name.replace('/matching/', '/'): x for name, x in ours.items() if '/matching/' in name
   }

@@ -102,6 +102,7 @@ def test_what_is_never_read_is_dropped_with_a_reason(task):
 
 
 def test_the_command_line_converts_and_fills_up_from_the_original(tmp_path, task='s4'):
+  pytest.importorskip('torch')
   released, out, again = (tmp_path / name for name in ('released.pt', 'ours.safetensors', 'new.pt'))
   read.write(released, theirs(task), {})
   assert convert.main(['dgsct-avs', str(released), str(out)]) == 0

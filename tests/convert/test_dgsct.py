@@ -225,6 +225,7 @@ def test_names_that_no_checkpoint_has_are_one_error(tmp_path, capsys, name):
 
 
 def test_names_that_are_no_text_are_read_and_written(tmp_path, capsys):
+  pytest.importorskip('torch')
   from tests.convert.test_swin_v2 import timm_0612
 
   given, out = (tmp_path / os.fsdecode(b'\xff' + name) for name in (b'.pt', b'.safetensors'))

@@ -132,3 +132,10 @@ def test_damaged_npz_files_are_refused(tmp_path):
     damaged.write_bytes(content)
     with pytest.raises(ValueError, match='damaged.npz is not a whole .npz'):
       read.read(damaged)
+
+
+def test_without_torch_a_file_of_torch_is_refused_before_the_work(tmp_path, monkeypatch):
+  monkeypatch.setattr('importlib.util.find_spec', lambda name: None)
+  with pytest.raises(ValueError, match=r"a.pt is written by torch: pip install 'dgsct-jax"):
+    read.check_place(tmp_path / 'a.pt')
+  read.check_place(tmp_path / 'a.safetensors')
