@@ -118,10 +118,11 @@ def _full(container: av.container.InputContainer, indices: set[int]) -> set[int]
   found: set[int] = set()
   if not indices:
     return found
-  packets = container.demux([container.streams[index] for index in indices])
-  while found != indices and (packet := _next(packets)):
+  for packet in _demux(container, [container.streams[index] for index in indices]):
     if packet.size:
       found.add(packet.stream_index)
+    if found == indices:
+      break
   return found
 
 
@@ -180,8 +181,7 @@ def start(container: av.container.InputContainer) -> float:
 
 def packets(container: av.container.InputContainer, indices: Sequence[int]) -> Iterator[av.Packet]:
   """The packets of some streams up to the end, or to where the file breaks off."""
-  demuxed = container.demux([container.streams[index] for index in indices])
-  while packet := _next(demuxed):
+  for packet in _demux(container, [container.streams[index] for index in indices]):
     if packet.size:
       yield packet
 
@@ -191,9 +191,8 @@ def decode(container: av.container.InputContainer, stream: av.stream.Stream) -> 
   name = container.name.removeprefix('file:')
   if stream.codec_context is None:
     raise MediaError(f'{name}: there is no decoder for its {stream.type} track.')
-  packets = container.demux(stream)
   total = damaged = 0
-  while packet := _next(packets):
+  for packet in _demux(container, [stream]):
     try:
       yield from packet.decode()
     except av.error.FFmpegError:
@@ -206,11 +205,19 @@ def decode(container: av.container.InputContainer, stream: av.stream.Stream) -> 
       )
 
 
-def _next(packets: Iterator[av.Packet]) -> av.Packet | None:
-  try:
-    return next(packets, None)
-  except av.error.FFmpegError:  # the file breaks off
-    return None
+def _demux(
+  container: av.container.InputContainer, streams: Sequence[av.stream.Stream]
+) -> Iterator[av.Packet]:
+  """The packets of some streams up to the end, or to where the file breaks off; empty ones, too."""
+  begins_within = True
+  while begins_within:
+    begins_within = False
+    try:
+      yield from container.demux(streams)
+    except IndexError:  # of a track that begins within the file, which PyAV does not know
+      begins_within = True  # what follows is read on
+    except av.error.FFmpegError:
+      return
 
 
 def channels(frame: av.AudioFrame) -> Float32[np.ndarray, 'c n']:

@@ -1,5 +1,6 @@
 """Which track of a file is read, and what is no media file at all."""
 
+import inspect
 import os
 import shutil
 import stat
@@ -213,3 +214,22 @@ def test_eight_channels_are_read_in_their_order(tmp_path, codec, layout, exact):
   middle = np.concatenate(heard, 1)[:, 4000:12000].mean(1)
   np.testing.assert_allclose(middle, levels, atol=exact)
   assert media.waveform(path, 32000)[4000:12000].mean() == pytest.approx(levels.mean(), abs=exact)
+
+
+class LateTrack:
+  """A container in which another track begins, at which PyAV fails once."""
+
+  def __init__(self):
+    self.left = [1, 2, IndexError('list index out of range'), 3, 4, av.error.EOFError(1, 'x'), 5]
+
+  def demux(self, streams):
+    while self.left:
+      packet = self.left.pop(0)
+      if isinstance(packet, Exception):
+        raise packet
+      yield packet
+
+
+def test_reading_goes_on_where_another_track_begins():
+  demux = inspect.unwrap(streams._demux)  # without the check of types
+  assert list(demux(LateTrack(), [])) == [1, 2, 3, 4]
