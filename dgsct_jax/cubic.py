@@ -23,13 +23,13 @@ def cubic_matrix(
   left = np.floor(at)
   matrix = np.zeros((out, size), np.float32)
   for tap in (-1, 0, 1, 2):
-    weight = kernel(np.abs(at - left - tap))
+    weight = _kernel(np.abs(at - left - tap))
     index = np.clip(left.astype(int) + tap, 0, size - 1)
     np.add.at(matrix, (np.arange(out), index), weight)
   return matrix
 
 
-def kernel(distance: Float32[np.ndarray, '*n']) -> Float32[np.ndarray, '*n']:
+def _kernel(distance: Float32[np.ndarray, '*n']) -> Float32[np.ndarray, '*n']:
   """The weight of a point at a distance of 0 to 2 points."""
   near = ((A + 2) * distance - (A + 3)) * distance**2 + 1
   far = ((A * distance - 5 * A) * distance + 8 * A) * distance - 4 * A

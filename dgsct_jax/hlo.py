@@ -142,25 +142,27 @@ def flops(run: Run) -> int:
   sides = [run.inside[name] for name in operation.operands[:2] if name in run.inside]
   if len(sides) < 2:
     return 0
-  left, right = (values(side.type)[0][1] for side in sides)
+  left, right, out = (values(x.type)[0][1] for x in (*sides, operation))
   if operation.code == 'convolution':
-    return 2 * _products(operation, left, right)
+    return 2 * _products(operation, left, right, out)
   found = re.search(r'lhs_contracting_dims=\{([\d,]*)\}', operation.rest)
   summed = math.prod(left[int(i)] for i in found[1].split(',') if i) if found else 1
-  return 2 * math.prod(values(operation.type)[0][1]) * summed
+  return 2 * math.prod(out) * summed
 
 
-def _products(operation: Operation, left: tuple[int, ...], right: tuple[int, ...]) -> int:
+def _products(operation: Operation, *shapes: tuple[int, ...]) -> int:
   """Those of a convolution, without those with padding and with zeros between dilated values.
 
   A TPU writes the products of a batch as a convolution over it, with a window as large as the
   batch, of which all places but one meet padding.
+
+  Args:
+    shapes: of what is given, of the kernel, and of the result.
   """
   labels = re.search(r'dim_labels=(\w+)_(\w+)->(\w+)', operation.rest)
   if labels is None:
     return 0
-  out = values(operation.type)[0][1]
-  given, kernel, made = map(lambda *pair: dict(zip(*pair)), labels.groups(), (left, right, out))
+  given, kernel, made = (dict(zip(axes, shape)) for axes, shape in zip(labels.groups(), shapes))
   window = re.search(r'window=\{([^}]*)\}', operation.rest)
   fields = {
     name: text.split('x') for name, text in re.findall(r'(\w+)=(\S+)', window[1] if window else '')

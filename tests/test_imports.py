@@ -24,7 +24,7 @@ DATA = (
   LEAVES
   | MEDIA
   | {'grain', 'tensorflow_datasets', 'h5py', 'absl'}
-  | {'dgsct_jax.cubic', 'dgsct_jax.data', 'dgsct_jax.lock', 'dgsct_jax.whole'}
+  | {'dgsct_jax.data', 'dgsct_jax.lock', 'dgsct_jax.whole'}
 )
 TASKS = NETS | {'optax', 'ml_collections', 'grain', 'dgsct_jax.data', 'dgsct_jax.models'}
 TASK = {'dgsct_jax.tasks.task', 'dgsct_jax.tracks'}

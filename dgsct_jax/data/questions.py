@@ -28,13 +28,13 @@ KINDS = (
   ('Audio-Visual', 'Temporal'),
 )
 
-# By field: its types in JSON, and how to say that.
+# What a question must have, by field: its types in JSON, and how to say that.
 FORMS: dict[str, tuple[tuple[type, ...], str]] = {
   'video_id': ((str, int), 'the name or number of a video'),
   'question_id': ((str, int), 'a number'),
   'type': ((str,), 'a JSON list written as text'),
-  'templ_values': ((str,), 'a JSON list written as text'),
   'question_content': ((str,), 'a text'),
+  'templ_values': ((str,), 'a JSON list written as text'),
   'anser': ((str,), 'a text'),
 }
 
@@ -90,8 +90,7 @@ def video_name(video_id: str | int) -> str:
 
 def _fault(question: Any, words_known: Sequence[str], answers: Sequence[str]) -> str:
   """What is wrong with an entry; '' if nothing is."""
-  fields = [name for name in Question.__annotations__ if name != 'question_deleted']
-  if missing := [name for name in fields if name not in question]:
+  if missing := [name for name in FORMS if name not in question]:
     renamed = ' (it has answer)' if 'anser' in missing and 'answer' in question else ''
     return f'it lacks {", ".join(missing)}{renamed}'
   for name, (kinds, words) in FORMS.items():

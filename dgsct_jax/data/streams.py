@@ -118,9 +118,8 @@ def _full(container: av.container.InputContainer, indices: set[int]) -> set[int]
   found: set[int] = set()
   if not indices:
     return found
-  for packet in _demux(container, [container.streams[index] for index in indices]):
-    if packet.size:
-      found.add(packet.stream_index)
+  for packet in packets(container, list(indices)):
+    found.add(packet.stream_index)
     if found == indices:
       break
   return found
@@ -209,13 +208,12 @@ def _demux(
   container: av.container.InputContainer, streams: Sequence[av.stream.Stream]
 ) -> Iterator[av.Packet]:
   """The packets of some streams up to the end, or to where the file breaks off; empty ones, too."""
-  begins_within = True
-  while begins_within:
-    begins_within = False
+  while True:
     try:
       yield from container.demux(streams)
-    except IndexError:  # of a track that begins within the file, which PyAV does not know
-      begins_within = True  # what follows is read on
+      return
+    except IndexError:  # a track begins within the file, which PyAV does not know
+      pass  # what follows is read on
     except av.error.FFmpegError:
       return
 
