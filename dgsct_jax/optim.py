@@ -11,6 +11,7 @@ from jaxtyping import Array, Float
 
 from dgsct_jax import tree
 
+SMALL = 2**16  # values of a leaf
 Schedule = Callable[[Any], Float[Array, '']]  # index of a batch -> learning rate
 
 
@@ -32,6 +33,18 @@ def build(
     optax.scale_by_learning_rate(rate),
   )
   return tx, rate
+
+
+def norm(gradients: tree.Tree) -> Float[Array, '']:
+  """The Euclidean norm of all leaves together.
+
+  Small leaves, which no mesh splits, are laid end to end first: a sum for each of hundreds takes
+  XLA a fifth of the time to compile a step.
+  """
+  leaves = jax.tree.leaves(gradients)
+  large = [leaf for leaf in leaves if leaf.size > SMALL]
+  small = [leaf.ravel() for leaf in leaves if leaf.size <= SMALL]
+  return optax.tree.norm([*large, jnp.concatenate(small)] if small else large)
 
 
 def schedule(config: ml_collections.ConfigDict, epoch_steps: int) -> Schedule:

@@ -268,7 +268,7 @@ def train_step(
   if task.modulate:
     grads = task.modulate(grads, outputs, batch, rngs['modulate'])
   updates, opt_state = tx.update(grads, state.opt_state, state.params)
-  scalars = {'loss': loss, **parts, 'grad_norm': optax.tree.norm(grads), 'lr': schedule(state.step)}
+  scalars = {'loss': loss, **parts, 'grad_norm': optim.norm(grads), 'lr': schedule(state.step)}
   after = dataclasses.replace(
     state,
     step=state.step + 1,

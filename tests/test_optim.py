@@ -7,7 +7,7 @@ import numpy as np
 import optax
 import pytest
 
-from dgsct_jax import optim
+from dgsct_jax import optim, sharding
 
 
 def config(**changes):
@@ -188,3 +188,17 @@ def test_weight_decay_is_decoupled():
 def test_wrong_values_are_named_with_the_choices(changes, message):
   with pytest.raises(ValueError, match=message):
     optim.build(config(**changes), 10)
+
+
+@pytest.mark.parametrize('sizes', [(), (1,), (3, optim.SMALL), (optim.SMALL + 1,), (5, 2**17, 7)])
+def test_the_norm_is_that_of_all_leaves_together(sizes):
+  rng = np.random.default_rng(0)
+  leaves = [rng.normal(size=size).astype(np.float32) for size in sizes]
+  gradients = {str(i): {'kernel': jnp.asarray(leaf)} for i, leaf in enumerate(leaves)}
+  wanted = np.linalg.norm(np.concatenate([np.zeros(1), *leaves]))
+  np.testing.assert_allclose(jax.jit(optim.norm)(gradients), wanted, rtol=1e-5)
+
+
+def test_a_small_leaf_is_never_split():
+  """Else `norm` would gather it."""
+  assert optim.SMALL * 4 <= sharding.SPLIT_BYTES
