@@ -6,7 +6,6 @@ import zlib
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
@@ -21,7 +20,7 @@ def variables(model: nn.Module, *args: Any, gates: float | None = None, **kwargs
   init = functools.partial(model.init, **kwargs)
   leaves = tree.flatten(jax.eval_shape(init, jax.random.key(0), *args))
   values = {path: value(path, leaf.shape, gates) for path, leaf in leaves.items()}
-  return tree.unflatten(jax.tree.map(jnp.asarray, values))
+  return tree.unflatten(jax.device_put(values))  # `jnp.asarray` compiles, too
 
 
 def value(path: str, shape: tuple[int, ...], gates: float | None) -> np.ndarray:
