@@ -19,7 +19,7 @@ KEYS = {name: jax.random.key(i) for i, name in enumerate(('dropout', 'drop_path'
 
 
 def normal(*shape, seed=0):
-  return jnp.asarray(np.random.default_rng(seed).normal(size=shape), jnp.float32)
+  return np.random.default_rng(seed).normal(size=shape).astype(np.float32)
 
 
 VISUAL, AUDIO, MOTION = normal(B, T, 6), normal(B, T, 5, seed=1), normal(B, T, 512, seed=2)
@@ -37,14 +37,15 @@ def run(**fields):
   """Outputs of a parser on the same clips."""
   model = parser(**fields)
   values = filled.variables(model, VISUAL, AUDIO, MOTION, train=False)
-  return jax.tree.map(np.asarray, model.apply(values, VISUAL, AUDIO, MOTION, False))
+  outputs = jax.jit(functools.partial(model.apply, train=False))(values, VISUAL, AUDIO, MOTION)
+  return jax.tree.map(np.asarray, outputs)
 
 
 # Check values of the specs: parameters s·sin(0.3 + 0.7 i + 1.3 k), k-th name; inputs sin(a i + b).
 
 
 def wave(*shape, a=0.11, b=0.5):
-  return jnp.asarray(np.sin(a * np.arange(np.prod(shape)) + b).reshape(shape), jnp.float32)
+  return np.sin(a * np.arange(np.prod(shape)) + b).reshape(shape).astype(np.float32)
 
 
 def fill(state, scale, more=()):
@@ -90,24 +91,28 @@ def close(x, total, squares, first, last=None):
 def test_class_groups_give_the_check_values(other, assign, found):
   model = avvp.ClassGroups(2, assign, other)
   x, tokens, seconds = wave(2, 10, 16), wave(25, 16, a=0.05, b=0.2), wave(2, 10, 16, a=0.13, b=0.9)
-  inputs = x, jnp.stack([tokens] * 2), seconds
+  inputs = x, np.stack([tokens] * 2), seconds
   empty = table.targets(model, *inputs, train=False)
   state = table.export(
     {name: np.zeros(shape, np.float32) for name, shape in empty.items()}, names.GROUPS
   )
   assert len(state) == (104 if other != 'none' else 64)
   values = table.convert(fill(state, 0.2), names.GROUPS, empty)
+
+  @jax.jit
+  def run(values, *inputs):
+    groups, _ = model.apply(values, *inputs, False)
+    return groups, avvp.second_factor(groups, 'soft')
+
   with jax.default_matmul_precision('highest'):
-    groups, _ = model.apply(tree.unflatten(values), *inputs, False)
+    groups, factor = run(tree.unflatten(values), *inputs)
   close(groups.features, *found)
   if other != 'none':
     np.testing.assert_allclose(
-      avvp.second_factor(groups, 'soft').ravel()[:3],
-      (1.1000004517, 1.1000003568, 1.0999992879),
-      rtol=1e-6,
+      np.ravel(factor)[:3], (1.1000004517, 1.1000003568, 1.0999992879), rtol=1e-6
     )
     np.testing.assert_allclose(
-      groups.weights.ravel()[:3], (0.0394448358, 0.0394438872, 0.0394331978), rtol=1e-4
+      np.ravel(groups.weights)[:3], (0.0394448358, 0.0394438872, 0.0394331978), rtol=1e-4
     )
 
 
@@ -132,7 +137,9 @@ def test_the_temporal_gate_gives_the_check_values():
   ]
   values = table.convert(fill(state, 0.05, [*mirrored, *templates]), rows, empty)
   with jax.default_matmul_precision('highest'):
-    out = model.apply(tree.unflatten(values), visual, audio, False)
+    out = jax.jit(functools.partial(model.apply, train=False))(
+      tree.unflatten(values), visual, audio
+    )
   close(out, 1.275144934, 1350.525278, (0.4916860536, 0.5875175977, 0.6762473441), -0.701572104)
 
 
@@ -140,24 +147,29 @@ def test_the_temporal_gate_gives_the_check_values():
 
 
 def test_each_second_is_shared_among_the_groups():
-  logits = normal(B, C, T)
-  soft = avvp.Grouping('soft').choose(logits, False)
-  hard = avvp.Grouping('hard').choose(logits, False)
+  soft, hard = jax.jit(
+    lambda logits: [avvp.Grouping(assign).choose(logits, False) for assign in ('soft', 'hard')]
+  )(normal(B, C, T))
   np.testing.assert_allclose(soft.sum(1), 1, atol=1e-6)
-  np.testing.assert_array_equal(hard, jax.nn.one_hot(soft.argmax(1), C, axis=1))
+  np.testing.assert_array_equal(hard, np.asarray(soft).argmax(1)[:, None] == np.arange(C)[:, None])
 
 
 def test_a_hard_choice_has_the_gradient_of_the_soft_one():
   logits, weight = normal(B, C, T), normal(B, C, T, seed=1)
-  of = lambda assign: jax.grad(lambda x: jnp.sum(weight * avvp.Grouping(assign).choose(x, False)))(
-    logits
-  )
-  np.testing.assert_allclose(of('hard'), of('soft'), atol=1e-6)
+
+  @jax.jit
+  def slopes(logits):
+    loss = lambda assign: lambda x: jnp.sum(weight * avvp.Grouping(assign).choose(x, False))
+    return [jax.grad(loss(assign))(logits) for assign in ('hard', 'soft')]
+
+  hard, soft = slopes(logits)
+  np.testing.assert_allclose(hard, soft, atol=1e-6)
 
 
 def test_a_hard_choice_is_drawn_in_training_with_the_probabilities_of_the_soft_one():
-  logits = jnp.broadcast_to(jnp.log(jnp.array([0.5, 0.3, 0.2]))[:, None], (1, 3, 4000))
-  drawn = avvp.Grouping('hard').apply({}, logits, True, method='choose', rngs=KEYS)
+  logits = np.broadcast_to(np.log(np.float32([0.5, 0.3, 0.2]))[:, None], (1, 3, 4000))
+  choose = functools.partial(avvp.Grouping('hard').apply, train=True, method='choose', rngs=KEYS)
+  drawn = np.asarray(jax.jit(choose)({}, logits))
   assert set(np.unique(drawn)) == {0, 1}
   np.testing.assert_allclose(drawn.mean((0, 2)), [0.5, 0.3, 0.2], atol=0.03)
 
@@ -214,15 +226,17 @@ def test_training_leaves_out_branches_and_evaluation_does_not():
   block = avvp.Block(2, drop_path=0.9)
   x = normal(8, T, D)
   values = filled.variables(block, x, train=False)
-  out, trained = (block.apply(values, x, train, rngs=KEYS) for train in (False, True))
-  same = (np.asarray(trained) == np.asarray(x)).all((1, 2))
-  assert same.any() and not (np.asarray(out) == np.asarray(x)).all((1, 2)).any()
+  run = jax.jit(functools.partial(block.apply, rngs=KEYS), static_argnums=2)
+  out, trained = (np.asarray(run(values, x, train)) for train in (False, True))
+  same = (trained == x).all((1, 2))
+  assert same.any() and not (out == x).all((1, 2)).any()
 
 
 def test_the_gate_leaves_a_stream_as_it_is_where_gamma_is_zero():
   gate = avvp.TemporalGate(0.0, 4)
   values = filled.variables(gate, VISUAL, AUDIO, train=False)
-  np.testing.assert_array_equal(gate.apply(values, VISUAL, AUDIO, False), VISUAL)
+  out = jax.jit(functools.partial(gate.apply, train=False))(values, VISUAL, AUDIO)
+  np.testing.assert_array_equal(out, VISUAL)
 
 
 # The model.
@@ -253,7 +267,7 @@ def clips():
 
 def test_segments_are_pooled_by_their_maps_and_return_to_their_clips():
   batch = clips()
-  found = avvp.AVVP(Echo(tiny.swin(), tiny.htsat()), Show()).apply({}, batch)
+  found = jax.jit(avvp.AVVP(Echo(tiny.swin(), tiny.htsat()), Show()).apply)({}, batch)
   np.testing.assert_array_equal(found['visual'], batch['video'][:, :, 0, 0])
   np.testing.assert_allclose(found['audio'], 2 * batch['wave'][:, :, :1])
   np.testing.assert_array_equal(found['motion'], batch['motion'])
@@ -264,9 +278,9 @@ def test_motion_is_needed_unless_the_model_goes_without():
   batch = clips()
   del batch['motion']
   model = lambda motion: avvp.AVVP(Echo(tiny.swin(), tiny.htsat()), Show(motion=motion))
-  assert model('none').apply({}, batch)['motion'] is None
+  assert jax.jit(model('none').apply)({}, batch)['motion'] is None
   with pytest.raises(ValueError, match="no 'motion'.*config.model.head.motion='none'"):
-    model('r2plus1d_18').apply({}, batch)
+    jax.eval_shape(model('r2plus1d_18').apply, {}, batch)
 
 
 def test_a_parser_without_motion_has_no_layers_for_it():
