@@ -44,8 +44,8 @@ def dgsct():
 
 def batch():
   rng = np.random.default_rng(0)
-  video = jnp.asarray(rng.normal(size=(B, T, 16, 16, 3)), jnp.float32)
-  return {'video': video, 'wave': jnp.asarray(rng.uniform(-1, 1, (B, T, 512)), jnp.float32)}
+  video = rng.normal(size=(B, T, 16, 16, 3)).astype(np.float32)
+  return {'video': video, 'wave': rng.uniform(-1, 1, (B, T, 512)).astype(np.float32)}
 
 
 @pytest.fixture(scope='module')
@@ -55,7 +55,7 @@ def variables():
 
 @pytest.fixture(scope='module')
 def outputs(variables):
-  return jax.jit(model(dgsct()).apply)(variables, batch())
+  return jax.device_get(jax.jit(model(dgsct()).apply)(variables, batch()))
 
 
 def test_towers_lie_below_clip_and_clap_and_adapters_below_the_encoder(variables):
@@ -104,7 +104,7 @@ def test_a_plain_model_is_clip_beside_clap(variables):
   given = batch()
 
   @jax.jit
-  def run(params):
+  def run(params, given):
     got = plain.apply({'params': params, 'batch_stats': variables['batch_stats']}, given)
     seen = plain.clip.apply(
       {'params': params['clip']}, given['video'].reshape(-1, 16, 16, 3), jnp.array(CLASSES.clip)
@@ -117,8 +117,8 @@ def test_a_plain_model_is_clip_beside_clap(variables):
     return got, seen, heard
 
   params = variables['params']
-  got, seen, heard = run(params)
-  unit = lambda x: np.asarray(x) / np.linalg.norm(x, axis=-1, keepdims=True)
+  params, got, seen, heard = jax.device_get((params, *run(params, given)))
+  unit = lambda x: x / np.linalg.norm(x, axis=-1, keepdims=True)
   scales = np.exp(params['clip']['logit_scale']), params['clap']['logit_scale_a']
   for name, pair, scale in zip(('visual_logits', 'audio_logits'), (seen, heard), scales):
     want = scale * unit(pair[0]) @ unit(pair[1]).T
@@ -137,39 +137,41 @@ def test_deep_prompts_lie_beside_the_towers_and_both_read_them():
 
   @jax.jit
   @jax.grad
-  def moved(params):
-    outputs = prompted.apply(variables | {'params': params}, batch())
+  def moved(params, given):
+    outputs = prompted.apply(variables | {'params': params}, given)
     return jnp.square(outputs['visual_logits']).sum()
 
-  assert all(np.abs(x).max() > 0 for x in tree.flatten(moved(variables['params'])['deep']).values())
+  deep_ones = tree.flatten(moved(variables['params'], batch())['deep'])
+  assert all(np.abs(x).max() > 0 for x in deep_ones.values())
 
 
 # Prompts.
 
 
 def embedded(rows=2, length=9):
-  return jnp.asarray(np.random.default_rng(1).normal(size=(rows, length, 3)), jnp.float32)
+  return np.random.default_rng(1).normal(size=(rows, length, 3)).astype(np.float32)
 
 
 def prompts(x, lengths, **fields):
   module = Prompts(**fields)
   params = {'context': np.arange(100, 112, dtype=np.float32).reshape(4, 3)}
-  return np.asarray(module.apply({'params': params}, x, lengths)), params['context']
+  out = jax.jit(module.apply, static_argnums=2)({'params': params}, x, lengths)
+  return np.asarray(out), params['context']
 
 
 def test_learned_words_take_the_place_of_the_written_ones_or_are_added_to_them():
   x = embedded()
   out, context = prompts(x, (2, 1))
   np.testing.assert_array_equal(out[:, 1:5], np.broadcast_to(context, (2, 4, 3)))
-  np.testing.assert_array_equal(out[:, [0, 5, 6, 7, 8]], x[:, np.array([0, 5, 6, 7, 8])])
+  np.testing.assert_array_equal(out[:, [0, 5, 6, 7, 8]], x[:, [0, 5, 6, 7, 8]])
   added, _ = prompts(x, (2, 1), start='words')
   np.testing.assert_allclose(added[:, 1:5], x[:, 1:5] + context)
 
 
 def test_prompts_that_start_from_words_change_nothing_at_first():
   x, module = embedded(), Prompts(start='words')
-  params = module.init(jax.random.key(0), x, (2, 1))
-  np.testing.assert_array_equal(module.apply(params, x, (2, 1)), x)
+  out, _ = jax.jit(module.init_with_output, static_argnums=2)(jax.random.key(0), x, (2, 1))
+  np.testing.assert_array_equal(out, x)
 
 
 @pytest.mark.parametrize(
@@ -184,85 +186,98 @@ def test_a_name_may_stand_within_or_before_the_learned_words(name_at, want):
 
 # Scores.
 
-V, A = jnp.array([30.0, 20.0, -3.0]), jnp.array([4.0, -4.0, 5.0])
+V, A = np.float32([30.0, 20.0, -3.0]), np.float32([4.0, -4.0, 5.0])
+merged = jax.jit(merge, static_argnums=2)
 
 
 def test_the_released_merge_weighs_each_score_by_itself():
-  np.testing.assert_allclose(merge(V, A, 'released'), V * V / (V + A) + A * A / (V + A), rtol=1e-6)
-  assert not np.isfinite(merge(V[:1], -V[:1], 'released')).any()
+  np.testing.assert_allclose(merged(V, A, 'released'), V * V / (V + A) + A * A / (V + A), rtol=1e-6)
+  assert not np.isfinite(merged(V[:1], -V[:1], 'released')).any()
 
 
 def test_a_better_sound_lowers_the_released_score_and_raises_the_fixed_one():
-  slope = lambda how: jax.vmap(jax.grad(lambda a, v: merge(v, a, how)))(A[:2], V[:2])
-  assert (slope('released') < 0).all() and (slope('fixed') == 0.5).all()
+  slope = lambda how: jax.jit(jax.vmap(jax.grad(lambda a, v: merge(v, a, how))))(A[:2], V[:2])
+  released, fixed = np.asarray(slope('released')), np.asarray(slope('fixed'))
+  assert (released < 0).all() and (fixed == 0.5).all()
 
 
 def test_the_fixed_merge_lies_between_both():
-  fixed = np.asarray(merge(V, A, 'fixed'))
+  fixed = np.asarray(merged(V, A, 'fixed'))
   assert ((np.minimum(V, A) <= fixed) & (fixed <= np.maximum(V, A))).all()
   with pytest.raises(ValueError, match="merged by 'other'; choose"):
-    merge(V, A, 'other')
+    merged(V, A, 'other')
 
 
 def test_prompts_that_follow_a_picture_are_those_of_its_own_words():
   """CoCoOp: what a picture reads is what fixed prompts with the moved words read."""
   follows = model(prompts=functools.partial(Prompts, 2, name_at='middle', follows=True), share=0.0)
+  fixed = model(prompts=functools.partial(Prompts, 2, 'middle'))
   values = filled.variables(follows, batch(), train=False)
-  assert 'visual' not in follows.apply(values, method='read')
-  seen = jnp.asarray(np.random.default_rng(0).normal(size=(2, 3, 6)), jnp.float32)
-  found = follows.apply(values, seen, method='prompted')
+  assert 'visual' not in jax.eval_shape(functools.partial(follows.apply, method='read'), values)
+  seen = np.random.default_rng(0).normal(size=(2, 3, 6)).astype(np.float32)
+
+  @jax.jit
+  def run(values, seen):
+    net = values['params']['prompt']
+    hidden = jax.nn.relu(seen[1, 2] @ net['down']['kernel'] + net['down']['bias'])
+    moved = net['context'] + hidden @ net['up']['kernel'] + net['up']['bias']
+    params = values['params'] | {'prompt': {'context': moved}}
+    found = follows.apply(values, seen, method='prompted')
+    return found, fixed.apply(values | {'params': params}, method='prompted')
+
+  found, alone = run(values, seen)
   assert found.shape == (2, 3, 2, 6)
-  net, fixed = values['params']['prompt'], model(prompts=functools.partial(Prompts, 2, 'middle'))
-  hidden = jax.nn.relu(seen[1, 2] @ net['down']['kernel'] + net['down']['bias'])
-  moved = net['context'] + hidden @ net['up']['kernel'] + net['up']['bias']
-  params = values['params'] | {'prompt': {'context': moved}}
-  alone = fixed.apply(values | {'params': params}, method='prompted')
   np.testing.assert_allclose(found[1, 2], alone, rtol=1e-4, atol=1e-5)
 
 
 def test_scores_of_prompts_that_follow_are_cosines_with_what_each_second_reads():
   follows = model(prompts=functools.partial(Prompts, 2, follows=True), share=0.0)
   values = filled.variables(follows, batch(), train=False)
-  clip_ = follows.apply(values, **batch(), method='perceive')
-  read = follows.apply(values, clip_['visual'] / norm(clip_['visual']), method='prompted')
-  cosines = jnp.sum((clip_['visual'] / norm(clip_['visual']))[:, :, None] * read / norm(read), -1)
-  scale = jnp.exp(values['params']['clip']['logit_scale'])
-  got = follows.apply(values, batch())['visual_logits']
-  np.testing.assert_allclose(got, scale * cosines, rtol=1e-3, atol=1e-4)
+
+  @jax.jit
+  def run(values, batch):
+    seen = follows.apply(values, **batch, method='perceive')['visual']
+    read = follows.apply(values, unit(seen), method='prompted')
+    cosines = jnp.sum(unit(seen)[:, :, None] * unit(read), -1)
+    scale = jnp.exp(values['params']['clip']['logit_scale'])
+    return follows.apply(values, batch)['visual_logits'], scale * cosines
+
+  got, want = run(values, batch())
+  np.testing.assert_allclose(got, want, rtol=1e-3, atol=1e-4)
 
 
-def norm(x):
-  return jnp.linalg.norm(x, axis=-1, keepdims=True)
+def unit(x):
+  return x / jnp.linalg.norm(x, axis=-1, keepdims=True)
 
 
 def test_a_feature_adapter_blends():
   x = embedded()
   module = FeatureAdapter(0.25, 3)
   variables = filled.variables(module, x)
-  params = variables['params']
+  params = jax.device_get(variables['params'])
   made = np.maximum(np.maximum(x @ params['down']['kernel'], 0) @ params['up']['kernel'], 0)
   np.testing.assert_allclose(
-    module.apply(variables, x), 0.25 * made + 0.75 * np.asarray(x), rtol=1e-5, atol=1e-6
+    jax.jit(module.apply)(variables, x), 0.25 * made + 0.75 * x, rtol=1e-5, atol=1e-6
   )
 
 
 def test_the_factor_of_the_contrast_does_not_learn_and_that_of_the_scores_would(variables):
   rng, maps = np.random.default_rng(2), {'visual_map': 0, 'audio_map': 0}
   clip_, text = (
-    {k: jnp.asarray(rng.normal(size=(2, *n, 6)), jnp.float32) for k in ('visual', 'audio')}
+    {k: rng.normal(size=(2, *n, 6)).astype(np.float32) for k in ('visual', 'audio')}
     for n in ((T,), ())
   )
 
   @jax.jit
   @functools.partial(jax.grad, has_aux=True)
-  def slope(params, of):
+  def slope(params, of, clip_, text):
     run = functools.partial(model(dgsct()).apply, {'params': params}, method='compare')
     out = run(clip_ | maps, text)
     return sum(jnp.sum(jnp.square(out[name])) * of[name] for name in of), out
 
   of = lambda **given: {name: given.get(name, 0.0) for name in ('contrast', 'visual_logits')}
-  contrast, _ = slope(variables['params'], of(contrast=1.0))
-  scores, _ = slope(variables['params'], of(visual_logits=1.0))
+  slopes = lambda **given: jax.device_get(slope(variables['params'], of(**given), clip_, text))[0]
+  contrast, scores = slopes(contrast=1.0), slopes(visual_logits=1.0)
   assert contrast['clip']['logit_scale'] == 0 and contrast['contrast']['kernel'].any()
   assert scores['clip']['logit_scale'] != 0 and not scores['contrast']['kernel'].any()
 
@@ -272,6 +287,6 @@ def test_one_class_alone_can_be_asked_for(variables):
   read = jax.jit(
     lambda classes, v: model(dgsct(), classes).apply(v, method='read'), static_argnums=0
   )
-  alone, both = read(one, variables), read(CLASSES, variables)
+  alone, both = jax.device_get((read(one, variables), read(CLASSES, variables)))
   for name in ('visual', 'audio'):
     np.testing.assert_allclose(alone[name][0], both[name][0], rtol=1e-4, atol=1e-5)
