@@ -20,6 +20,11 @@ from dgsct_jax.data.clips import Clip
 from dgsct_jax.tasks import ma_avt, registry
 
 
+compiled_contrast = jax.jit(ma_avt.contrast)
+compiled_loss = jax.jit(ma_avt.loss, static_argnames=('classes', 'contrast_weight'))
+compiled_modulation = jax.jit(ma_avt.modulation)
+
+
 def unit(*shape: int, seed: int = 0) -> np.ndarray:
   x = np.random.default_rng(seed).normal(size=shape).astype(np.float32)
   return x / np.linalg.norm(x, axis=-1, keepdims=True)
@@ -27,7 +32,7 @@ def unit(*shape: int, seed: int = 0) -> np.ndarray:
 
 def contrast(visual, audio, weight=None) -> float:
   weight = np.ones(len(visual), np.float32) if weight is None else np.float32(weight)
-  return float(jax.jit(ma_avt.contrast)(visual, audio, weight))
+  return float(compiled_contrast(visual, audio, weight))
 
 
 def test_the_contrast_of_orthonormal_pairs_is_nearly_nothing():
@@ -61,13 +66,14 @@ def test_pairs_without_weight_are_as_if_they_were_not_there():
 
 def test_without_any_pair_loss_and_gradient_are_zero():
   visual, audio = unit(3, 2, 8), unit(3, 2, 8, seed=1)
-  loss, gradient = jax.value_and_grad(ma_avt.contrast)(visual, audio, jnp.zeros(3))
+  run = jax.jit(jax.value_and_grad(ma_avt.contrast))
+  loss, gradient = jax.device_get(run(visual, audio, np.zeros(3, np.float32)))
   assert loss == 0 and not gradient.any()
 
 
 def test_what_a_device_cannot_differentiate_makes_the_gradient_smaller_by_their_number():
   """The release on four devices: the others' features are constants, gradients are averaged."""
-  visual, audio, weight = unit(8, 2, 8), unit(8, 2, 8, seed=1), jnp.ones(8)
+  visual, audio, weight = unit(8, 2, 8), unit(8, 2, 8, seed=1), np.ones(8, np.float32)
 
   @jax.jit
   def both(visual, audio):
@@ -85,15 +91,15 @@ def test_what_a_device_cannot_differentiate_makes_the_gradient_smaller_by_their_
   np.testing.assert_allclose(averaged, 0.25 * total, atol=1e-6)
 
 
-def outputs(b: int, t: int, classes: int = 3) -> dict[str, jax.Array]:
+def outputs(b: int, t: int, classes: int = 3) -> dict[str, np.ndarray]:
   rng = np.random.default_rng(0)
-  normal = lambda *shape: jnp.asarray(rng.normal(size=shape), jnp.float32)
+  normal = lambda *shape: rng.normal(size=shape).astype(np.float32)
   return {
     'logits': normal(b, t, classes),
     'unimodal_logits': normal(b, t, 2, classes),
     'background_logits': normal(b, t),
-    'visual_features': jnp.asarray(unit(b, t, 2, 4)),
-    'audio_features': jnp.asarray(unit(b, t, 2, 4, seed=1)),
+    'visual_features': unit(b, t, 2, 4),
+    'audio_features': unit(b, t, 2, 4, seed=1),
   }
 
 
@@ -102,35 +108,41 @@ VALID = np.float32([1, 1, 1])
 
 
 def parts(outputs, label=LABEL, valid=VALID, **fields) -> dict[str, float]:
-  total, found = ma_avt.loss(outputs, {'label': label, 'valid': valid}, 3, **fields)
+  total, found = jax.device_get(
+    compiled_loss(outputs, {'label': label, 'valid': valid}, 3, **fields)
+  )
   assert total == pytest.approx(float(sum(found.values())), rel=1e-6)
   return {name: float(x) for name, x in found.items()}
 
 
 def test_the_parts_of_the_loss_are_means_over_those_they_concern():
   found, out = parts(outputs(3, 2)), outputs(3, 2)
-  log = jax.nn.log_softmax(out['logits'])
+  log = log_softmax(out['logits'])
   wanted = -np.mean([log[0, 0, 0], log[1, 0, 2], log[1, 1, 1]])
   assert found['class'] == pytest.approx(wanted, rel=1e-5)
   target = np.float32(LABEL == 3)
-  p = jax.nn.sigmoid(out['background_logits'])
+  p = 1 / (1 + np.exp(-out['background_logits']))
   wanted = -np.mean(target * np.log(p) + (1 - target) * np.log(1 - p))
   assert found['background'] == pytest.approx(wanted, rel=1e-5)
-  flat = lambda name: np.asarray(out[name]).reshape(6, 2, 4)[[0, 2, 3]]
+  flat = lambda name: out[name].reshape(6, 2, 4)[[0, 2, 3]]
   wanted = contrast(flat('visual_features'), flat('audio_features'))
   assert found['contrast'] == pytest.approx(wanted, rel=1e-5)
+
+
+def log_softmax(x: np.ndarray) -> np.ndarray:
+  return x - np.log(np.exp(x).sum(-1, keepdims=True))
 
 
 def test_of_several_visual_vectors_the_nearest_counts():
   several, audio = unit(6, 2, 5, 4), unit(6, 2, 4, seed=1)
   logits = np.einsum('mknp,jkp->kmjn', several, audio).max(-1) / ma_avt.TEMPERATURE
-  ways = (jax.nn.log_softmax(x, -1) for x in (logits, logits.swapaxes(1, 2)))
+  ways = (log_softmax(x) for x in (logits, logits.swapaxes(1, 2)))
   wanted = -np.mean([np.diagonal(x, axis1=1, axis2=2) for x in ways])
   one = np.ones(6, np.float32)
-  assert float(ma_avt.contrast(several, audio, one)) == pytest.approx(wanted, rel=1e-5)
+  assert contrast(several, audio, one) == pytest.approx(wanted, rel=1e-5)
   same = np.repeat(several[:, :, :1], 3, 2)
-  wanted = float(ma_avt.contrast(several[:, :, 0], audio, one))
-  assert float(ma_avt.contrast(same, audio, one)) == pytest.approx(wanted, rel=1e-6)
+  wanted = contrast(several[:, :, 0], audio, one)
+  assert contrast(same, audio, one) == pytest.approx(wanted, rel=1e-6)
 
 
 def test_clips_that_fill_up_a_batch_do_not_count():
@@ -167,42 +179,49 @@ def test_metrics_count_what_they_say():
   assert set(ma_avt.metrics({'logits': logits}, {'label': label}, 3)) == {'accuracy'}
 
 
+def modulation(*given) -> np.ndarray:
+  return np.asarray(compiled_modulation(*given))
+
+
 def test_the_stronger_stream_is_slowed_down():
   strong, weak = np.float32([4, 0, 0]), np.float32([0, 0, 0])
   logits = np.stack([strong, weak])[None, None]
   label, valid = np.int32([[0]]), np.ones(1, np.float32)
   ratio = np.exp(4) / (np.exp(4) + 2) * 3
-  visual, audio = ma_avt.modulation(logits, label, valid)
+  visual, audio = modulation(logits, label, valid)
   assert visual == pytest.approx(1 - np.tanh(0.1 * ratio), rel=1e-5) and audio == 1
-  visual, audio = ma_avt.modulation(logits[:, :, ::-1], label, valid)
+  visual, audio = modulation(logits[:, :, ::-1], label, valid)
   assert audio == pytest.approx(1 - np.tanh(0.1 * ratio), rel=1e-5) and visual == 1
 
 
 def test_background_and_filling_have_no_say_in_who_is_stronger():
   logits = np.random.default_rng(0).normal(size=(2, 2, 2, 3)).astype(np.float32)
   label = np.int32([[1, 3], [0, 2]])
-  found = ma_avt.modulation(logits, label, np.float32([1, 0]))
-  alone = ma_avt.modulation(logits[:1, :1], label[:1, :1], np.ones(1, np.float32))
+  found = modulation(logits, label, np.float32([1, 0]))
+  alone = modulation(logits[:1, :1], label[:1, :1], np.ones(1, np.float32))
   np.testing.assert_allclose(found, alone, rtol=1e-6)
 
 
 def test_modulation_scales_what_belongs_to_one_stream():
-  ones = lambda: jnp.ones((400, 4))
+  ones = lambda: np.ones((400, 4), np.float32)
   gradients = {
     'visual_tokens': ones(),
     'audio_attn': {'qkv': {'kernel': ones()}},
     'shared_tokens': ones(),
-    'exchange_attn_0': {'audio': {'tokens': ones(), 'gate': jnp.ones(1)}},
+    'exchange_attn_0': {'audio': {'tokens': ones(), 'gate': np.ones(1, np.float32)}},
     'vit': {'cls_token': ones()},
   }
-  scale = lambda noise: ma_avt.modulate(gradients, jnp.array([0.5, 0.25]), jax.random.key(0), noise)
+  run = jax.jit(ma_avt.modulate, static_argnames='noise')
+  scale = lambda noise: jax.device_get(
+    run(gradients, np.float32([0.5, 0.25]), jax.random.key(0), noise=noise)
+  )
   found = scale(False)
   assert (found['visual_tokens'] == 0.5).all()
   assert (found['audio_attn']['qkv']['kernel'] == 0.25).all()
   assert (found['exchange_attn_0']['audio']['tokens'] == 0.25).all()
   assert found['exchange_attn_0']['audio']['gate'] == 1
   assert (found['shared_tokens'] == 1).all() and (found['vit']['cls_token'] == 1).all()
-  gradients['visual_tokens'] = jax.random.normal(jax.random.key(1), (400, 4))
+  gradients['visual_tokens'] = np.random.default_rng(1).normal(size=(400, 4)).astype(np.float32)
   noisy = scale(True)['visual_tokens'] - 0.5 * gradients['visual_tokens']
   assert noisy.std() == pytest.approx(float(gradients['visual_tokens'].std()), rel=0.1)
 
@@ -380,8 +399,12 @@ def test_modulation_is_a_field_and_touches_what_is_of_one_stream_alone():
   found, _ = task('tiny', **{'loss.modulation': 0.5, 'loss.modulation_noise': False})
   out = outputs(1, 2)
   batch = {'label': LABEL[:1], 'valid': VALID[:1]}
-  strong = out | {'unimodal_logits': jnp.zeros((1, 2, 2, 3)).at[..., 0, 0].set(9.0)}
-  gradients = {name: jnp.ones(2) for name in ('visual_tokens', 'audio_tokens', 'shared_tokens')}
-  changed = found.modulate(gradients, strong, batch, jax.random.key(0))
+  strong = out | {'unimodal_logits': np.zeros((1, 2, 2, 3), np.float32)}
+  strong['unimodal_logits'][..., 0, 0] = 9
+  gradients = {
+    name: np.ones(2, np.float32) for name in ('visual_tokens', 'audio_tokens', 'shared_tokens')
+  }
+  run = jax.jit(found.modulate)
+  changed = jax.device_get(run(gradients, strong, batch, jax.random.key(0)))
   assert (changed['visual_tokens'] < 0.2).all()
   assert (changed['audio_tokens'] == 1).all() and (changed['shared_tokens'] == 1).all()
