@@ -25,7 +25,7 @@ def build(
     epoch_steps: batches of one epoch.
   """
   rate = schedule(config, epoch_steps)
-  parts = [optax.clip_by_global_norm(config.clip_norm)] if config.clip_norm else []
+  parts = [clip(config.clip_norm)] if config.clip_norm else []
   parts += [_rule(config), scale_by_path(config.lr_by_path)]
   # The rate comes after the accumulation, so that it counts batches; between updates it scales 0.
   tx = optax.chain(
@@ -35,6 +35,19 @@ def build(
   return tx, rate
 
 
+def clip(limit: float) -> optax.GradientTransformation:
+  """What optax.clip_by_global_norm does, with a `norm` that compiles faster."""
+
+  def update(
+    gradients: tree.Tree, state: optax.EmptyState, params: Any = None
+  ) -> tuple[tree.Tree, optax.EmptyState]:
+    del params
+    size = norm(gradients)
+    return jax.tree.map(lambda g: jnp.where(size < limit, g, g / size * limit), gradients), state
+
+  return optax.GradientTransformation(lambda params: optax.EmptyState(), update)
+
+
 def norm(gradients: tree.Tree) -> Float[Array, '']:
   """The Euclidean norm of all leaves together.
 
@@ -42,9 +55,12 @@ def norm(gradients: tree.Tree) -> Float[Array, '']:
   XLA a fifth of the time to compile a step.
   """
   leaves = jax.tree.leaves(gradients)
-  large = [leaf for leaf in leaves if leaf.size > SMALL]
-  small = [leaf.ravel() for leaf in leaves if leaf.size <= SMALL]
-  return optax.tree.norm([*large, jnp.concatenate(small)] if small else large)
+  squares = [jnp.sum(leaf * leaf) for leaf in leaves if leaf.size > SMALL]
+  if small := [leaf.ravel() for leaf in leaves if leaf.size <= SMALL]:
+    whole = jnp.concatenate(small)
+    # A product: XLA takes the sum of joined values apart again.
+    squares.append(jnp.vdot(whole, whole, precision=jax.lax.Precision.HIGHEST))
+  return jnp.sqrt(sum(squares, jnp.float32(0)))
 
 
 def schedule(config: ml_collections.ConfigDict, epoch_steps: int) -> Schedule:

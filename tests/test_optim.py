@@ -199,6 +199,15 @@ def test_the_norm_is_that_of_all_leaves_together(sizes):
   np.testing.assert_allclose(jax.jit(optim.norm)(gradients), wanted, rtol=1e-5)
 
 
+@pytest.mark.parametrize('limit', [0.1, 1.9, 100.0])
+def test_clipping_is_that_of_optax(limit):
+  ours, theirs = (
+    tx.update(gradient(1), tx.init(PARAMS))[0]
+    for tx in (optim.clip(limit), optax.clip_by_global_norm(limit))
+  )
+  jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-6), ours, theirs)
+
+
 def test_a_small_leaf_is_never_split():
   """Else `norm` would gather it."""
   assert optim.SMALL * 4 <= sharding.SPLIT_BYTES
