@@ -19,7 +19,6 @@ from dgsct_jax.data.background import Mismatch
 from dgsct_jax.data.clips import Clip
 from dgsct_jax.tasks import ma_avt, registry
 
-
 compiled_contrast = jax.jit(ma_avt.contrast)
 compiled_loss = jax.jit(ma_avt.loss, static_argnames=('classes', 'contrast_weight'))
 compiled_modulation = jax.jit(ma_avt.modulation)
