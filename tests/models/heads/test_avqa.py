@@ -2,7 +2,6 @@ import functools
 import re
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -41,15 +40,19 @@ def variables():
 
 
 @functools.partial(jax.jit, static_argnames=('train', 'adapt'))
-def run(variables, batch, train=False, adapt=False):
+def compiled(variables, batch, train=False, adapt=False):
   return model(adapt_negatives=adapt).apply(variables, batch, train, rngs=RNGS)
+
+
+def run(*args):
+  return jax.device_get(compiled(*args))
 
 
 def test_evaluation_neither_needs_nor_sees_frames_of_other_clips(variables):
   clips = batch()
   with_negatives = run(variables, clips)
   del clips['negative']
-  assert jax.tree.map(jnp.shape, run(variables, clips)) == jax.tree.map(jnp.shape, with_negatives)
+  assert jax.tree.map(np.shape, run(variables, clips)) == jax.tree.map(np.shape, with_negatives)
   assert with_negatives['match_logits'].shape == (B, 1, T, 2)
   products = lambda batch, train: str(
     jax.make_jaxpr(functools.partial(model().apply, train=train, rngs=RNGS))(variables, batch)
@@ -118,32 +121,33 @@ def test_the_order_of_seconds_is_seen_in_the_attention_alone(variables):
 
 
 def test_padding_is_read_like_a_word():
-  net, question = QuestionEncoder(WORDS), jnp.array([[[1, 2, 0, 0], [1, 2, 0, 0]]])
+  net, question = QuestionEncoder(WORDS), np.int32([[[1, 2, 0, 0], [1, 2, 0, 0]]])
   variables = filled.variables(net, question, width=8)
-  short = net.apply(variables, question[..., :2], 8)
-  long = net.apply(variables, question, 8)
+  read = jax.jit(functools.partial(net.apply, width=8))
+  short, long = jax.device_get([read(variables, x) for x in (question[..., :2], question)])
   assert not np.allclose(short, long, atol=1e-4)
   np.testing.assert_allclose(long[0, 0], long[0, 1], rtol=1e-5, atol=1e-6)
 
 
 def test_where_a_sound_is_looked_for_depends_on_the_direction_of_features_alone():
   rng = np.random.default_rng(1)
-  audio = jnp.float32(rng.normal(size=(1, 2, 4)))
-  pictures = jnp.float32(rng.normal(size=(1, 1, 2, 5, 6)))
+  audio = rng.normal(size=(1, 2, 4)).astype(np.float32)
+  pictures = rng.normal(size=(1, 1, 2, 5, 6)).astype(np.float32)
   net = Matching((8,))
   variables = filled.variables(net, audio, pictures)
   scale = rng.uniform(0.5, 2, (1, 1, 2, 5, 1)).astype(np.float32)
-  a, b = net.apply(variables, audio, pictures), net.apply(variables, audio, scale * pictures)
+  look = jax.jit(net.apply)
+  a, b = look(variables, audio, pictures), look(variables, audio, scale * pictures)
   np.testing.assert_allclose(a['looks'], b['looks'], atol=1e-6)
   assert not np.allclose(a['match_logits'], b['match_logits'], atol=1e-4)
 
 
 def test_pictures_without_any_feature_have_finite_gradients():
   net = Matching((8,))
-  zeros = jnp.zeros((1, 1, 4)), jnp.zeros((1, 1, 1, 5, 6))
+  zeros = np.zeros((1, 1, 4), np.float32), np.zeros((1, 1, 1, 5, 6), np.float32)
   variables = jax.tree.map(np.zeros_like, filled.variables(net, *zeros))
-  total = lambda variables: net.apply(variables, *zeros)['match_logits'].sum()
-  assert all(np.isfinite(g).all() for g in jax.tree.leaves(jax.grad(total)(variables)))
+  slope = jax.jit(jax.grad(lambda *args: net.apply(*args)['match_logits'].sum()))
+  assert all(np.isfinite(g).all() for g in jax.tree.leaves(slope(variables, *zeros)))
 
 
 def test_the_pre_stage_has_the_encoders_and_the_matching_of_the_main_model(variables):
