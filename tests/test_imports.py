@@ -53,6 +53,7 @@ ALLOWED = {
   | {'dgsct_jax.figures', 'dgsct_jax.page', 'dgsct_jax.tracks'},  # a command, not for workers
   'dgsct_jax.data.transforms': DATA | {'cv2'},
   'dgsct_jax.data.datasets': DATA | {'dgsct_jax.scenes.dataset'},
+  'dgsct_jax.data.records': DATA | {'apache_beam'},
   'dgsct_jax.data': DATA,
   'dgsct_jax.tokenizers': LEAVES | {'tokenizers', 'dgsct_jax.tokenizers'},
   'dgsct_jax.scenes.unimodal': TASKS | TASK | {'dgsct_jax.scenes.dataset'},

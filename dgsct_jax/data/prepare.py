@@ -42,9 +42,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     one.add_argument('--workers', type=int, default=os.cpu_count(), help='processes that read')
     one.add_argument('--skip_bad', action='store_true', help='leave out clips that cannot be used')
     one.add_argument('--beam_runner', help='Apache Beam runner, such as DirectRunner, to use')
+    one.add_argument('--beam_options', default='', help='what it is told: NAME=VALUE,NAME=VALUE')
   flags = vars(parser.parse_args(arguments))
   name, source, out = (flags.pop(key) for key in ('name', 'source', 'out'))
-  writing = {key: flags.pop(key) for key in ('workers', 'skip_bad', 'beam_runner')}
+  writing = {key: flags.pop(key) for key in ('workers', 'skip_bad', 'beam_runner', 'beam_options')}
   try:
     folder = records.write(recipe_of(name)(source, **flags), out, **writing)
   except (ValueError, OSError) as error:

@@ -86,6 +86,7 @@ def write(
   workers: int = 0,
   skip_bad: bool = False,
   beam_runner: str | None = None,
+  beam_options: str = '',
 ) -> Path:
   """Builds a data set in `out/<name>/<version>`, unless it exists, and returns that folder.
 
@@ -97,10 +98,11 @@ def write(
     workers: processes that read clips; with 0, this one does.
     skip_bad: leave out the clips that cannot be read; `skipped.json` in the folder lists them.
     beam_runner: name of an Apache Beam runner that reads and writes the files instead.
+    beam_options: what it is told, as 'name=value,name=value'.
 
   Raises:
     ValueError: clips cannot be read (all are listed), a split is empty, the folder holds something
-      else or is damaged, or Beam is not installed.
+      else or is damaged, or Beam is not installed or its runner cannot start.
     OSError: the disk is full; what was finished is kept.
   """
   if beam_runner and not importlib.util.find_spec('apache_beam'):
@@ -116,7 +118,7 @@ def write(
   if not _is_built(folder, fingerprint, rule):
     with lock.held(folder.parent / f'.{recipe.version}.lock', f'builds {folder}'):
       if not _is_built(folder, fingerprint, rule):  # by the process that held the lock
-        _build(recipe, folder, fingerprint, workers, skip_bad, beam_runner)
+        _build(recipe, folder, fingerprint, workers, skip_bad, beam_runner, beam_options)
   return folder
 
 
@@ -157,6 +159,7 @@ def _build(
   workers: int,
   skip_bad: bool,
   beam_runner: str | None,
+  beam_options: str,
 ) -> None:
   kept = folder.parent / f'unfinished-{recipe.version}-{fingerprint[:12]}'
   built = kept / recipe.name / recipe.version
@@ -171,9 +174,20 @@ def _build(
     pool = concurrent.futures.ProcessPoolExecutor(workers, spawn)
   quiet = contextlib.redirect_stdout(io.StringIO())  # TFDS prints about a download
   with tempfile.TemporaryDirectory() as downloads, pool or contextlib.nullcontext(), quiet:
-    config = tfds.download.DownloadConfig(beam_runner=beam_runner)
+    config = tfds.download.DownloadConfig()
+    if beam_runner:
+      config.beam_runner, config.beam_options = beam_runner, _beam_options(beam_options)
     builder = _Builder(recipe, kept, fingerprint, skip_bad, pool)
-    builder.download_and_prepare(download_dir=downloads, download_config=config)
+    try:
+      builder.download_and_prepare(download_dir=downloads, download_config=config)
+    except (RuntimeError, NotImplementedError) as error:
+      if not beam_runner:
+        raise
+      raise ValueError(
+        f'--beam_runner={beam_runner} failed: {error}\nDirectRunner needs neither a network nor'
+        ' Docker, as do --workers=N without Beam; others are told where they run by'
+        ' --beam_options=NAME=VALUE,...'
+      ) from error
   whole.seal(built)
   built.rename(folder)
   for done in [
@@ -181,6 +195,13 @@ def _build(
     *folder.parent.glob(f'incomplete.*_{recipe.version}'),  # of early versions
   ]:
     shutil.rmtree(done)
+
+
+def _beam_options(text: str) -> Any:
+  """What Beam is told: 'a=b,c' as --a=b --c. Otherwise it would read the flags of our command."""
+  from apache_beam.options import pipeline_options  # an extra
+
+  return pipeline_options.PipelineOptions([f'--{part}' for part in text.split(',') if part])
 
 
 def load(directory: str | os.PathLike, name: str, split: str) -> 'Records':

@@ -243,16 +243,30 @@ def test_processes_build_the_same_as_one(tmp_path):
   assert not multiprocessing.active_children()
 
 
-def test_an_apache_beam_runner_builds_the_same(tmp_path, small_shards):
+@pytest.mark.parametrize(
+  'options', ['', 'direct_num_workers=2,direct_running_mode=multi_threading']
+)
+def test_an_apache_beam_runner_builds_the_same(tmp_path, small_shards, options, monkeypatch):
   pytest.importorskip('apache_beam', reason='install the extra [beam]')
+  monkeypatch.setattr(sys, 'argv', ['prepare', '--runner=nothing', '--workers=2'])  # not Beam's
   recipe = make(tmp_path, [Entry(f't{i}') for i in range(10)])
   for runner in (None, 'DirectRunner'):
-    records.write(recipe, tmp_path / str(runner), beam_runner=runner)
+    out = tmp_path / str(runner)
+    records.write(recipe, out, beam_runner=runner, beam_options=options)
   one, two = (records.load(tmp_path / str(n), 'toy', 'train') for n in (None, 'DirectRunner'))
   assert [one[i]['id'] for i in range(10)] == [two[i]['id'] for i in range(10)]
   faulty = make(tmp_path, [Entry('t0', 'has no sound'), Entry('t1')])
   with pytest.raises(ValueError, match='t0: has no sound'):
-    records.write(faulty, tmp_path / 'bad', beam_runner='DirectRunner')
+    records.write(faulty, tmp_path / 'bad', beam_runner='DirectRunner', beam_options=options)
+
+
+@pytest.mark.parametrize(
+  'runner, why', [('PortableRunner', 'failed: .*DirectRunner needs'), ('x', 'Unexpected .* x')]
+)
+def test_a_beam_runner_that_cannot_start_is_refused_with_one_that_can(tmp_path, runner, why):
+  pytest.importorskip('apache_beam', reason='install the extra [beam]')
+  with pytest.raises(ValueError, match=f'(?s){why}'):
+    records.write(make(tmp_path, [Entry('t0')]), tmp_path / 'out', beam_runner=runner)
 
 
 def test_other_clips_do_not_overwrite_a_built_set(tmp_path):
