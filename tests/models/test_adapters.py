@@ -16,8 +16,8 @@ B, N, M, D, E = 2, 9, 4, 8, 12
 SMALL = dict(reduction=2, tokens=3)
 
 
-def normal(*shape: int, seed: int = 0) -> jax.Array:
-  return jnp.asarray(np.random.default_rng(seed).normal(size=shape), jnp.float32)
+def normal(*shape: int, seed: int = 0) -> np.ndarray:
+  return np.random.default_rng(seed).normal(size=shape).astype(np.float32)
 
 
 X, Y = normal(B, N, D), normal(B, M, E, seed=1)
@@ -27,22 +27,26 @@ def adapter(**fields) -> DGSCTAdapter:
   return DGSCTAdapter(**SMALL | fields)
 
 
-def shapes(x: jax.Array = X, y: jax.Array = Y, **fields) -> dict[str, tuple[int, ...]]:
+def shapes(x: np.ndarray = X, y: np.ndarray = Y, **fields) -> dict[str, tuple[int, ...]]:
   values = filled.variables(adapter(**fields), x, y, train=False)
   return {path: leaf.shape for path, leaf in tree.flatten(values).items()}
 
 
+@functools.partial(jax.jit, static_argnums=(0, 4))
+def compiled(model: DGSCTAdapter, values: tree.Tree, x: jax.Array, y: jax.Array, train: bool):
+  return model.apply(values, x, y, train, mutable='batch_stats')
+
+
 def run(
-  model: DGSCTAdapter, values: tree.Tree, x: jax.Array = X, y: jax.Array = Y, train: bool = False
+  model: DGSCTAdapter, values: tree.Tree, x: np.ndarray = X, y: np.ndarray = Y
 ) -> tuple[np.ndarray, np.ndarray]:
   """The residual and the pooling map."""
-  apply = jax.jit(lambda values, x, y: model.apply(values, x, y, train, mutable='batch_stats')[0])
-  return jax.tree.map(np.asarray, apply(values, x, y))
+  return jax.device_get(compiled(model, values, x, y, False)[0])
 
 
 def inside(
-  model: DGSCTAdapter, values: tree.Tree, x: jax.Array = X, y: jax.Array = Y
-) -> dict[str, jax.Array]:
+  model: DGSCTAdapter, values: tree.Tree, x: np.ndarray = X, y: np.ndarray = Y
+) -> dict[str, np.ndarray]:
   """What the adapter's methods return on the way."""
   apply = functools.partial(
     model.apply,
@@ -50,14 +54,14 @@ def inside(
     mutable='intermediates',
     capture_intermediates=lambda module, method: module.name is None,
   )
-  found = jax.jit(apply)(values, x, y)[1]['intermediates']
+  found = jax.device_get(jax.jit(apply)(values, x, y)[1]['intermediates'])
   return {method: returned for method, (returned,) in found.items()}
 
 
 @pytest.fixture(scope='session')
 def released() -> tuple[tree.Tree, np.ndarray, np.ndarray]:
   """Values of all variables, residual and map of the AVE adapter."""
-  values = filled.variables(adapter(), X, Y, train=False)
+  values = jax.device_get(filled.variables(adapter(), X, Y, train=False))
   return values, *run(adapter(), values)
 
 
@@ -87,7 +91,7 @@ def test_the_adapter_computes_the_formulas_of_the_release(released):
     parts = np.split(x, 2, -1)
     return np.concatenate([part @ kernel for part, kernel in zip(parts, p[name]['kernel'])], -1)
 
-  for x, y, found, found_map in zip(np.asarray(X), np.asarray(Y), residual, pooling):
+  for x, y, found, found_map in zip(X, Y, residual, pooling):
     c = p['token_map']['kernel'].T @ y + p['token_map']['bias'][:, None]
     c = linear('channel_map', c)
     t = p['tokens'] + softmax(p['tokens'] @ c.T, 1) @ c
@@ -113,7 +117,7 @@ def test_the_pooling_map_is_nearly_uniform(released):
 
 @pytest.mark.parametrize('x, y', [(X, Y), (Y, X), (normal(B, M, E), normal(B, N, E))])
 def test_the_cheap_order_of_the_maps_equals_the_plain_one(x, y):
-  values = filled.variables(adapter(), x, y, train=False)
+  values = jax.device_get(filled.variables(adapter(), x, y, train=False))
   found = inside(adapter(), values, x, y)['bring']
   tokens, channels = values['params']['token_map'], values['params']['channel_map']
   mapped = np.einsum('bme,mn->bne', y, tokens['kernel']) + tokens['bias'][:, None]
@@ -146,10 +150,12 @@ def test_a_zero_token_gate_leaves_the_latent_tokens_without_effect(released):
 
 def test_new_adapters_start_with_zero_gates_and_tokens_between_zero_and_one():
   keep = lambda path: path.endswith(('gate', '/tokens'))
-  start = lambda model: lazy.init(model, jax.random.key(0), X, Y, keep=keep, train=False)['params']
+  start = lambda model: jax.device_get(
+    lazy.init(model, jax.random.key(0), X, Y, keep=keep, train=False)['params']
+  )
   params = start(adapter())
   assert params['gate'] == params['tokens_gate'] == 0
-  tokens = np.asarray(params['tokens'])
+  tokens = params['tokens']
   assert 0 <= tokens.min() < 0.3 and 0.7 < tokens.max() < 1
   assert not start(adapter(token_init='zeros'))['tokens'].any()
 
@@ -171,7 +177,7 @@ def test_a_gate_before_the_norm_has_a_sign_but_no_size():
     values['params']['gate'] = np.full(1, gate, np.float32)
     return run(model, values)[0]
 
-  bias = values['params']['norm_post']['bias']
+  bias = np.asarray(values['params']['norm_post']['bias'])
   np.testing.assert_allclose(at(500.0), at(50.0), atol=1e-4)
   np.testing.assert_allclose(at(-50.0) - bias, bias - at(50.0), atol=1e-4)
   np.testing.assert_array_equal(at(0.0), np.broadcast_to(bias, (B, N, D)))
@@ -315,13 +321,14 @@ def test_unmodulated_adapters_have_neither_channel_nor_spatial_gate():
 @pytest.mark.parametrize('gamma', [0.0, 0.5])
 def test_the_modulation_is_the_stated_formula(formula, gamma):
   model = adapter(formula=formula, gamma=gamma)
-  values = filled.variables(model, X, Y, train=False)
+  values = jax.device_get(filled.variables(model, X, Y, train=False))
   found = inside(model, values)
+  sigmoid = lambda x: 1 / (1 + np.exp(-x))
   time = 0
   if gamma:
     gate = values['params']['temporal_gate']
-    time = jax.nn.sigmoid(found['bring'].mean(1) @ gate['kernel'] + gate['bias'])[:, None]
-  gates = 0.3 * found['channel_gate'] + 0.05 * jax.nn.sigmoid(found['spatial_logits'])
+    time = sigmoid(found['bring'].mean(1) @ gate['kernel'] + gate['bias'])[:, None]
+  gates = 0.3 * found['channel_gate'] + 0.05 * sigmoid(found['spatial_logits'])
   expected = gates + gamma * time + 1 - 0.3
   if formula == 'paper':
     expected = (gates + 1) * (gamma * time + 1)
@@ -334,17 +341,18 @@ def test_the_modulation_is_the_stated_formula(formula, gamma):
 @pytest.mark.parametrize('m, n', [(4, 8), (9, 8), (8, 9)])
 def test_resizing_needs_square_token_grids(m, n):
   with pytest.raises(ValueError, match=f'needs square token grids; got {m} and {n} tokens'):
-    adapters.resize_grid(normal(1, m, 3), n)
+    jax.eval_shape(lambda x: adapters.resize_grid(x, n), normal(1, m, 3))
 
 
 @pytest.mark.parametrize('old, new', [(8, 6), (6, 8), (4, 4)])
 def test_resizing_is_torchs_bicubic_without_antialiasing(old, new):
   torch = pytest.importorskip('torch')
   x = normal(2, old * old, 3)
-  image = torch.tensor(np.asarray(x)).reshape(2, old, old, 3).permute(0, 3, 1, 2)
+  image = torch.tensor(x).reshape(2, old, old, 3).permute(0, 3, 1, 2)
   expected = torch.nn.functional.interpolate(image, size=(new, new), mode='bicubic')
   expected = expected.permute(0, 2, 3, 1).reshape(2, new * new, 3)
-  np.testing.assert_allclose(adapters.resize_grid(x, new * new), expected, atol=1e-5)
+  found = jax.jit(adapters.resize_grid, static_argnums=1)(x, new * new)
+  np.testing.assert_allclose(found, expected, atol=1e-5)
 
 
 # Training.
@@ -354,18 +362,19 @@ def test_tokens_from_zeros_stay_equal_and_those_from_noise_do_not():
   model = adapter(batch_norm=False)
   params = filled.variables(model, X, Y, train=False)['params']
 
-  def loss(params):
-    residual, pooling = model.apply({'params': params}, X, Y, True)
+  def loss(params, x, y):
+    residual, pooling = model.apply({'params': params}, x, y, True)
     return jnp.sum(residual * normal(B, N, D, seed=2)) + jnp.sum(pooling * normal(B, 1, N))
 
   @jax.jit
-  def step(params):
-    return jax.tree.map(lambda x, gradient: x - 0.01 * gradient, params, jax.grad(loss)(params))
+  def step(params, *inputs):
+    gradients = jax.grad(loss)(params, *inputs)
+    return jax.tree.map(lambda x, gradient: x - 0.01 * gradient, params, gradients)
 
   def learn(tokens):
     learned = params | {'tokens': tokens}
     for _ in range(10):
-      learned = step(learned)
+      learned = step(learned, X, Y)
     return np.asarray(learned['tokens'])
 
   from_zeros, from_noise = learn(np.zeros((3, D), np.float32)), learn(params['tokens'])
@@ -376,8 +385,7 @@ def test_tokens_from_zeros_stay_equal_and_those_from_noise_do_not():
 
 def test_training_normalises_by_the_batch_and_moves_statistics(released):
   values, residual, _ = released
-  apply = jax.jit(lambda values: adapter().apply(values, X, Y, True, mutable='batch_stats'))
-  (trained, _), moved = apply(values)
+  (trained, _), moved = jax.device_get(compiled(adapter(), values, X, Y, True))
   assert np.abs(trained - residual).max() > 1e-3
   before, after = tree.flatten(values['batch_stats']), tree.flatten(moved['batch_stats'])
   assert before.keys() == after.keys() and len(before) == 4
@@ -422,7 +430,8 @@ def test_the_audio_side_may_have_an_adapter_of_its_own():
 
 
 def test_no_exchange_gives_zeros_and_uniform_maps():
-  (dv, da), (v_map, a_map) = adapters.NoExchange().apply({}, X, Y, False)
+  apply = jax.jit(functools.partial(adapters.NoExchange().apply, train=False))
+  (dv, da), (v_map, a_map) = jax.device_get(apply({}, X, Y))
   assert dv.shape == X.shape and not dv.any() and da.shape == Y.shape and not da.any()
   np.testing.assert_allclose(v_map, np.full((B, 1, N), 1 / N), rtol=1e-6)
   np.testing.assert_allclose(a_map @ Y, Y.mean(1, keepdims=True), atol=1e-6)
