@@ -3,7 +3,6 @@
 import functools
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -37,8 +36,19 @@ def noise(*shape: int, seed: int = 0) -> np.ndarray:
   return np.random.default_rng(seed).uniform(-1, 1, shape).astype(np.float32)
 
 
+@functools.partial(jax.jit, static_argnums=(0, 1), static_argnames='train')
+def compiled(model: LogMel, method: str, variables: dict, x: jax.Array, **train: bool):
+  rngs = {'augment': KEY}
+  return model.apply(variables, x, **train, rngs=rngs, mutable='batch_stats', method=method)
+
+
+def apply(model: LogMel, method: str, x: np.ndarray, **train: bool) -> tuple:
+  """What a method returns, and the statistics after it."""
+  return jax.device_get(compiled(model, method, variables(model), x, **train))
+
+
 def log_mel(model: LogMel, wave: np.ndarray) -> np.ndarray:
-  return np.asarray(model.apply(variables(model), jnp.asarray(wave), method=LogMel.log_mel))
+  return apply(model, 'log_mel', wave)[0]
 
 
 def test_filters_of_no_frequencies_are_refused():
@@ -56,7 +66,7 @@ def tones() -> np.ndarray:
 
 def test_variables_above_are_the_initial_ones():
   model = LogMel(**SMALL)
-  initial = model.init(KEY, jnp.ones((1, 320)), False)
+  initial = jax.jit(functools.partial(model.init, train=False))(KEY, np.ones((1, 320), np.float32))
   jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-6), initial, variables(model))
 
 
@@ -105,8 +115,7 @@ def test_a_tiled_wave_gives_the_log_mel_of_the_plainly_tiled_one():
 
 def test_the_power_is_that_of_a_fourier_transform_under_a_periodic_hann_window():
   wave = noise(1, 320)
-  model = LogMel(**SMALL)
-  power, order = model.apply(variables(model), jnp.asarray(wave), method=LogMel.power)
+  (power, order), _ = apply(LogMel(**SMALL), 'power', wave)
   frames = np.lib.stride_tricks.sliding_window_view(np.pad(wave[0], 64, mode='reflect'), 128)[::32]
   hann = np.sin(np.pi * np.arange(128) / 128) ** 2
   np.testing.assert_allclose(power[0, order], np.abs(np.fft.rfft(frames * hann)) ** 2, atol=1e-3)
@@ -146,9 +155,8 @@ def test_the_time_axis_is_stretched_by_torchs_cubic():
   )
 
 
-def image(model: LogMel, x: np.ndarray, train: bool = False, key: jax.Array = KEY) -> np.ndarray:
-  x, rngs = jnp.asarray(x), {'augment': key}
-  return np.asarray(model.apply(variables(model), x, train, rngs=rngs, method=LogMel.image))
+def image(model: LogMel, x: np.ndarray, train: bool = False) -> np.ndarray:
+  return apply(model, 'image', x, train=train)[0]
 
 
 def test_chunks_of_time_are_stacked_over_each_other():
@@ -185,7 +193,7 @@ def test_long_spectrograms_are_cut_anywhere_in_training_each_row_for_itself():
 @pytest.fixture(scope='module')
 def masked() -> np.ndarray:
   """Where SpecAugment hid something, of 400 rows."""
-  hidden = np.asarray(jax.jit(mel.spec_augment)(KEY, jnp.ones((400, 100, 64))))
+  hidden = np.asarray(jax.jit(mel.spec_augment)(KEY, np.ones((400, 100, 64), np.float32)))
   assert set(np.unique(hidden)) == {0, 1}
   return hidden == 0
 
@@ -207,7 +215,8 @@ def test_spec_augment_hides_no_more_than_two_stripes_of_their_widths(masked):
 
 
 def test_spec_augment_hides_stripes_of_time_up_to_63_frames():
-  alone = jax.jit(lambda key, x: mel.spec_augment(key, x, count=1))(KEY, jnp.ones((800, 300, 16)))
+  once = jax.jit(functools.partial(mel.spec_augment, count=1))
+  alone = once(KEY, np.ones((800, 300, 16), np.float32))
   widths = (np.asarray(alone) == 0).all(2).sum(1)
   assert widths.min() == 0 and widths.max() == 63
   assert widths.mean() == pytest.approx(31.5, abs=2)
@@ -219,15 +228,8 @@ def test_rows_are_masked_independently(masked):
 
 def normalise(x: np.ndarray, train: bool, **fields) -> tuple[np.ndarray, dict]:
   model = LogMel(**SMALL | dict(batch_stats=False, spec_augment=False) | fields)
-  y, moved = model.apply(
-    variables(model),
-    jnp.asarray(x),
-    train,
-    rngs={'augment': KEY},
-    mutable='batch_stats',
-    method=LogMel.normalise,
-  )
-  return np.asarray(y), moved['batch_stats']['bn0']
+  y, moved = apply(model, 'normalise', x, train=train)
+  return y, moved['batch_stats']['bn0']
 
 
 def test_spec_augment_acts_in_training_only():
