@@ -1,7 +1,8 @@
 """MA-AVT: what meets and what does not, tokens, positions, folding, sizes."""
 
+import functools
+
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -14,8 +15,8 @@ from tests.models import filled
 B, T, CLASSES = 2, 2, 3
 
 
-def normal(*shape: int, seed: int = 0) -> jax.Array:
-  return jnp.asarray(np.random.default_rng(seed).normal(size=shape), jnp.float32)
+def normal(*shape: int, seed: int = 0) -> np.ndarray:
+  return np.random.default_rng(seed).normal(size=shape).astype(np.float32)
 
 
 BATCH = {'video': normal(B, T, 16, 16, 3), 'wave': normal(B, T, 16, 16, seed=1)}
@@ -34,12 +35,13 @@ def values() -> dict:
 
 @pytest.fixture(scope='module')
 def run():
-  return jax.jit(model().apply)
+  apply = jax.jit(model().apply)
+  return lambda *args: jax.device_get(apply(*args))
 
 
 @pytest.fixture(scope='module')
 def outputs(values, run) -> dict:
-  return jax.device_get(run(values, BATCH))
+  return run(values, BATCH)
 
 
 def test_outputs_lead_with_clips_and_segments(outputs):
@@ -82,10 +84,10 @@ def test_segments_do_not_meet(outputs, values, run):
 
 
 def test_folded_it_is_the_same_model(outputs, values):
-  folded = {'params': ma_avt.fold(values['params'])}
+  folded = {'params': jax.jit(ma_avt.fold)(values['params'])}
   small = model(lsa=False, contrast='none')
   shapes = jax.eval_shape(small.init, jax.random.key(0), BATCH)
-  assert jax.tree.map(jnp.shape, folded) == jax.tree.map(jnp.shape, shapes)
+  assert jax.tree.map(np.shape, folded) == jax.tree.map(np.shape, shapes)
   found = jax.jit(small.apply)(folded, BATCH)
   assert set(outputs) - set(found) == {'visual_features', 'audio_features'}
   for name, x in found.items():
@@ -99,8 +101,8 @@ def position(positions: str) -> np.ndarray:
   table = values['params']['vit']['pos_embed']
   zeros = jax.tree.map(np.zeros_like, values)
   zeros['params']['vit']['pos_embed'] = table
-  embed = lambda values: whole.apply(values, jnp.zeros((1, 16, 16, 3)), method=MAAVT.embed)
-  return table, np.asarray(embed(zeros)[0])
+  embed = jax.jit(functools.partial(whole.apply, method=MAAVT.embed))
+  return np.asarray(table), np.asarray(embed(zeros, np.zeros((1, 16, 16, 3), np.float32)))[0]
 
 
 def test_positions_are_those_of_the_patches_or_as_released_blends_of_two():
@@ -114,32 +116,37 @@ def test_positions_are_those_of_the_patches_or_as_released_blends_of_two():
 
 def test_as_released_streams_are_judged_by_each_others_weights():
   visual, audio = normal(2, 4), normal(2, 4, seed=1)
-  values = filled.variables(ma_avt.PairClassifier(3), visual, audio)
-  own, other = (ma_avt.PairClassifier(3, swapped) for swapped in (False, True))
+  values = jax.device_get(filled.variables(ma_avt.PairClassifier(3), visual, audio))
+  own, other = (jax.jit(ma_avt.PairClassifier(3, swapped).apply) for swapped in (False, True))
   kernel, bias = values['params']['kernel'], values['params']['bias']
-  logits, unimodal = other.apply(values, visual, audio)
-  np.testing.assert_allclose(logits, own.apply(values, visual, audio)[0])
+  logits, unimodal = jax.device_get(other(values, visual, audio))
+  np.testing.assert_allclose(logits, own(values, visual, audio)[0])
   np.testing.assert_allclose(unimodal[:, 0], visual @ kernel[4:] + bias / 2, atol=1e-6)
   np.testing.assert_allclose(unimodal[:, 1], audio @ kernel[:4] + bias / 2, atol=1e-6)
 
 
 def test_what_is_compared_is_of_the_tokens_it_names():
   x = normal(3, 9, 4)  # a class token, four patches, a background token, one prompt, two shared
-  weights = jnp.asarray([[0, 0.1, 0.2, 0.3, 0.4]] * 3)
+  weights = np.float32([[0, 0.1, 0.2, 0.3, 0.4]] * 3)
   expected = {
     'class': x[:, 0],
     'patches': x[:, 1:5].mean(1),
-    'attention': jnp.einsum('mp,mpd->md', weights[:, 1:], x[:, 1:5]),
+    'attention': np.einsum('mp,mpd->md', weights[:, 1:], x[:, 1:5]),
     'shared': x[:, 7:].mean(1),
     'nearest': x[:, :5],
   }
   assert expected.keys() == set(ma_avt.COMPARED)
-  for compared, found in expected.items():
-    np.testing.assert_allclose(ma_avt.gather(x, compared, lambda: weights, 5, 2), found, atol=1e-6)
+
+  @jax.jit
+  def gather(x, weights):
+    return {name: ma_avt.gather(x, name, lambda: weights, 5, 2) for name in expected}
+
+  for compared, found in gather(x, weights).items():
+    np.testing.assert_allclose(found, expected[compared], atol=1e-6)
 
 
 def test_all_patches_of_a_frame_are_compared_with_the_class_token_of_a_sound(values):
-  near = jax.jit(model(compared='nearest').apply)(values, BATCH)
+  near = jax.device_get(jax.jit(model(compared='nearest').apply)(values, BATCH))
   token = jax.jit(model(compared='class').apply)(values, BATCH)
   np.testing.assert_allclose(near['audio_features'], token['audio_features'], atol=1e-6)
   patches = near['visual_map'].shape[-1] - 1
@@ -147,15 +154,14 @@ def test_all_patches_of_a_frame_are_compared_with_the_class_token_of_a_sound(val
   np.testing.assert_allclose(np.linalg.norm(near['visual_features'], axis=-1), 1, rtol=1e-5)
 
 
-def test_other_features_need_no_shared_prompts(values):
+def test_other_features_need_no_shared_prompts(outputs, values):
   """And change nothing but the contrast."""
-  outputs = jax.jit(model().apply)(values, BATCH)
   for compared in ('class', 'patches', 'attention'):
     other = jax.jit(model(compared=compared).apply)(values, BATCH)
     np.testing.assert_allclose(other['logits'], outputs['logits'], atol=1e-5)
     assert np.abs(other['visual_features'] - outputs['visual_features']).max() > 1e-3
   jax.eval_shape(
-    lambda: model(compared='class', shared_prompts=0).init_with_output(jax.random.key(0), BATCH)
+    model(compared='class', shared_prompts=0).init_with_output, jax.random.key(0), BATCH
   )
 
 
@@ -163,9 +169,7 @@ def test_other_features_need_no_shared_prompts(values):
   'contrast, projections', [('none', 0), ('final', 1), ('blocks_shared', 1), ('blocks', 2)]
 )
 def test_contrasts_differ_in_projections_and_in_blocks(contrast, projections):
-  shapes = jax.eval_shape(
-    lambda: model(contrast=contrast).init_with_output(jax.random.key(0), BATCH)
-  )
+  shapes = jax.eval_shape(model(contrast=contrast).init_with_output, jax.random.key(0), BATCH)
   found = {name for name in shapes[1]['params'] if name.startswith('visual_proj')}
   assert len(found) == projections
   blocks = {'none': None, 'final': 1}.get(contrast, 2)
@@ -190,8 +194,8 @@ def test_what_is_trained_has_the_published_size(classes, count):
 
 def base(classes: int, **fields) -> dict[str, jax.ShapeDtypeStruct]:
   whole = MAAVT(vit.build('base_patch16_224'), lambda picture: picture, classes, **fields)
-  picture = jax.ShapeDtypeStruct((1, 1, 224, 224), jnp.float32)
-  video = jax.ShapeDtypeStruct((1, 1, 224, 224, 3), jnp.float32)
+  picture = jax.ShapeDtypeStruct((1, 1, 224, 224), np.float32)
+  video = jax.ShapeDtypeStruct((1, 1, 224, 224, 3), np.float32)
   batch = {'video': video, 'wave': picture}
   return tree.flatten(jax.eval_shape(whole.init, jax.random.key(0), batch)['params'])
 
