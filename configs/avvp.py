@@ -164,4 +164,6 @@ def tiny(config):
   config.data.clips = {'train': 4, 'val': 2, 'test': 3}
   config.data.batch = 2
   common.shrink(config, tokens=2, reduction=2, width=8, stages=1)
-  config.model.head.update(width=16, joint_depth=1, heads=2, gate_width=8)
+  config.model.head.update(
+    width=16, audio_depth=1, visual_depth=1, joint_depth=1, heads=2, gate_width=8
+  )
