@@ -185,7 +185,7 @@ def _build(
         raise
       raise ValueError(
         f'--beam_runner={beam_runner} failed: {error}\nDirectRunner needs neither a network nor'
-        ' Docker, as do --workers=N without Beam; others are told where they run by'
+        ' Docker, nor does --workers=N without Beam; others are told where they run by'
         ' --beam_options=NAME=VALUE,...'
       ) from error
   whole.seal(built)
