@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from scipy.special import expit, softmax
 
 from dgsct_jax import tree
 from dgsct_jax.models import adapters, lazy
@@ -73,11 +74,7 @@ def test_the_adapter_computes_the_formulas_of_the_release(released):
   values, residual, pooling = released
   p = values['params']
   linear = lambda name, x: x @ p[name]['kernel'] + p[name].get('bias', 0)
-  relu, sigmoid = lambda x: np.maximum(x, 0), lambda x: 1 / (1 + np.exp(-x))
-
-  def softmax(x, axis):
-    x = np.exp(x - x.max(axis, keepdims=True))
-    return x / x.sum(axis, keepdims=True)
+  relu = lambda x: np.maximum(x, 0)
 
   def layer_norm(name, x):
     x = (x - x.mean(-1, keepdims=True)) / np.sqrt(x.var(-1, keepdims=True) + 1e-5)
@@ -98,11 +95,11 @@ def test_the_adapter_computes_the_formulas_of_the_release(released):
     z = x + p['tokens_gate'] * (softmax(x @ t.T, 1) @ t)
     g = c.mean(0)
     q = (relu(linear('channel_guide', g)) * relu(linear('channel_own', z))).mean(0)
-    channel = sigmoid(linear('channel_out', relu(linear('channel_bottleneck', q))))
+    channel = expit(linear('channel_out', relu(linear('channel_bottleneck', q))))
     u = z * (1 + channel)
     s = linear('spatial_out', relu(linear('spatial_own', u)) * relu(linear('spatial_guide', g)))
     np.testing.assert_allclose(found_map, softmax(np.tanh(s), 0).T, atol=1e-5)
-    h = layer_norm('norm_before', z * (0.3 * channel + 0.05 * sigmoid(s) + 1 - 0.3))
+    h = layer_norm('norm_before', z * (0.3 * channel + 0.05 * expit(s) + 1 - 0.3))
     h = batch_norm('bn_up', grouped('up', relu(batch_norm('bn_down', grouped('down', h)))))
     np.testing.assert_allclose(found, p['gate'] * layer_norm('norm_post', h), atol=1e-4)
 
@@ -323,12 +320,11 @@ def test_the_modulation_is_the_stated_formula(formula, gamma):
   model = adapter(formula=formula, gamma=gamma)
   values = jax.device_get(filled.variables(model, X, Y, train=False))
   found = inside(model, values)
-  sigmoid = lambda x: 1 / (1 + np.exp(-x))
   time = 0
   if gamma:
     gate = values['params']['temporal_gate']
-    time = sigmoid(found['bring'].mean(1) @ gate['kernel'] + gate['bias'])[:, None]
-  gates = 0.3 * found['channel_gate'] + 0.05 * sigmoid(found['spatial_logits'])
+    time = expit(found['bring'].mean(1) @ gate['kernel'] + gate['bias'])[:, None]
+  gates = 0.3 * found['channel_gate'] + 0.05 * expit(found['spatial_logits'])
   expected = gates + gamma * time + 1 - 0.3
   if formula == 'paper':
     expected = (gates + 1) * (gamma * time + 1)

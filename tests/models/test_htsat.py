@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from scipy.special import expit, softmax
 
 from dgsct_jax import tree
 from dgsct_jax.models import htsat, mel
@@ -15,10 +16,6 @@ from tests.models import filled, tiny
 
 def normal(*shape: int) -> np.ndarray:
   return np.random.default_rng(0).normal(size=shape).astype(np.float32)
-
-
-def sigmoid(x: np.ndarray) -> np.ndarray:
-  return 1 / (1 + np.exp(-x))
 
 
 def waves(b: int = 2, samples: int = 32 * 63) -> np.ndarray:
@@ -116,8 +113,7 @@ def test_attention_equals_its_formula():
         for j, (other_row, other_column) in enumerate(place):
           offset = (row - other_row + 1) * 5 + column - other_column + 2
           logits[i, j] += p['relative_position_bias_table'][offset, head]
-      weights = np.exp(logits - logits.max(-1, keepdims=True))
-      out[w, :, at] = weights / weights.sum(-1, keepdims=True) @ v[:, at]
+      out[w, :, at] = softmax(logits, -1) @ v[:, at]
   expected = out @ p['proj']['kernel'] + p['proj']['bias']
   np.testing.assert_allclose(ours[0], expected, atol=1e-5)
 
@@ -227,8 +223,8 @@ def test_tags_of_long_sounds_are_mean_probabilities_of_crops():
   tag_crop = jax.jit(functools.partial(model.apply, method=crop))
   crops = jax.device_get([tag_crop(values, wave, start) for start in (0, 24, 48)])
   for name, logits in found.items():
-    mean = sum(sigmoid(crop[name]) for crop in crops) / 3
-    np.testing.assert_allclose(sigmoid(np.asarray(logits)), mean, atol=1e-5)
+    mean = sum(expit(crop[name]) for crop in crops) / 3
+    np.testing.assert_allclose(expit(np.asarray(logits)), mean, atol=1e-5)
 
 
 def test_a_tiled_wave_gives_the_tokens_of_the_plainly_tiled_one(variables):

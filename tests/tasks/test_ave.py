@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from scipy.special import expit
 
 from configs import ave as config
 from dgsct_jax import models, tree
@@ -64,18 +65,14 @@ def binary(p: np.ndarray, label: np.ndarray) -> np.ndarray:
   return -np.where(label, np.log(p), np.log(1 - p))
 
 
-def sigmoid(x: np.ndarray) -> np.ndarray:
-  return 1 / (1 + np.exp(-x))
-
-
 @pytest.mark.parametrize('gate_loss', ['logits', 'probability'])
 def test_the_loss_is_the_sum_of_the_four_released_ones(gate_loss):
   outputs, batch = clips()
   label = batch['label']
   event = np.where(label < CLASSES, label, 0).max(1)
-  gate = sigmoid(outputs['gate']) if gate_loss == 'logits' else outputs['gate']
+  gate = expit(outputs['gate']) if gate_loss == 'logits' else outputs['gate']
   expected = {
-    'event': binary(sigmoid(outputs['event_logits']), label < CLASSES).mean(),
+    'event': binary(expit(outputs['event_logits']), label < CLASSES).mean(),
     'gate': binary(gate, label < CLASSES).mean(),
     'class': cross_entropy(outputs['logits'], event).mean(),
     'activation': cross_entropy(outputs['activation_logits'], event).mean(),
@@ -194,7 +191,7 @@ def test_confidence_is_that_of_an_event_and_of_its_class():
   assert [f['likeliest'] for f in found] == ['dog', 'dog', 'horse', 'horse']
   np.testing.assert_allclose(
     [f['confidence'] for f in found],
-    [0.5 * sigmoid(2), 0.5 * sigmoid(-1), 0.8 * sigmoid(0.1), 0.8 * sigmoid(9)],
+    [0.5 * expit(2), 0.5 * expit(-1), 0.8 * expit(0.1), 0.8 * expit(9)],
   )
 
 
@@ -238,7 +235,7 @@ def test_a_file_is_told_second_by_second_up_to_its_end():
   ]  # fmt: skip
   assert all(len(track[1]) == 3 for track in view.tracks)
   np.testing.assert_array_equal(view.tracks[-1].labels, [0, 3, 1])
-  np.testing.assert_allclose(view.tracks[4].values, sigmoid(np.array([1.0, -1.0, 2.0])))
+  np.testing.assert_allclose(view.tracks[4].values, expit(np.array([1.0, -1.0, 2.0])))
   assert view.overlay is view.tracks[1] and view.title == 'a.mp4'
 
 

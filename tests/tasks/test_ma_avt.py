@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import tensorflow_datasets as tfds
 from PIL import Image
+from scipy.special import expit, log_softmax
 
 from configs.composed import TINY_VISUAL
 from configs.ma_avt import IMAGENET, get_config
@@ -116,11 +117,11 @@ def parts(outputs, label=LABEL, valid=VALID, **fields) -> dict[str, float]:
 
 def test_the_parts_of_the_loss_are_means_over_those_they_concern():
   found, out = parts(outputs(3, 2)), outputs(3, 2)
-  log = log_softmax(out['logits'])
+  log = log_softmax(out['logits'], -1)
   wanted = -np.mean([log[0, 0, 0], log[1, 0, 2], log[1, 1, 1]])
   assert found['class'] == pytest.approx(wanted, rel=1e-5)
   target = np.float32(LABEL == 3)
-  p = 1 / (1 + np.exp(-out['background_logits']))
+  p = expit(out['background_logits'])
   wanted = -np.mean(target * np.log(p) + (1 - target) * np.log(1 - p))
   assert found['background'] == pytest.approx(wanted, rel=1e-5)
   flat = lambda name: out[name].reshape(6, 2, 4)[[0, 2, 3]]
@@ -128,14 +129,10 @@ def test_the_parts_of_the_loss_are_means_over_those_they_concern():
   assert found['contrast'] == pytest.approx(wanted, rel=1e-5)
 
 
-def log_softmax(x: np.ndarray) -> np.ndarray:
-  return x - np.log(np.exp(x).sum(-1, keepdims=True))
-
-
 def test_of_several_visual_vectors_the_nearest_counts():
   several, audio = unit(6, 2, 5, 4), unit(6, 2, 4, seed=1)
   logits = np.einsum('mknp,jkp->kmjn', several, audio).max(-1) / ma_avt.TEMPERATURE
-  ways = (log_softmax(x) for x in (logits, logits.swapaxes(1, 2)))
+  ways = (log_softmax(x, -1) for x in (logits, logits.swapaxes(1, 2)))
   wanted = -np.mean([np.diagonal(x, axis1=1, axis2=2) for x in ways])
   one = np.ones(6, np.float32)
   assert contrast(several, audio, one) == pytest.approx(wanted, rel=1e-5)
