@@ -1,10 +1,12 @@
 """Several processes as one run: they meet, agree on what they do, and notice when one is lost.
 
 jax leaves both to the end of a time limit and then aborts. So the processes meet at the address of
-its coordinator before jax listens there, and keep the connections, which end with a process.
+its coordinator before jax listens there, and keep the connections, which end with a process. The
+coordinator has a process of its own, or the others would abort with process 0.
 """
 
 import contextlib
+import errno
 import hashlib
 import json
 import os
@@ -21,6 +23,8 @@ from typing import Any, NoReturn, TextIO
 
 import jax
 from jax._src.clusters import ClusterEnv  # what jax.distributed finds by itself has no other name
+
+from dgsct_jax import coordinator
 
 START = 300.0  # seconds in which all processes must have come
 GRACE = 5.0  # seconds in which the others may still come once something is wrong
@@ -159,7 +163,8 @@ def joined(facts: dict[str, Any], debug: bool = False) -> Iterator[None]:
   links = _receive(address, count, facts) if process == 0 else _call(address, process, facts)
   hosts = _hosts = Hosts(process, count, links)
   try:
-    jax.distributed.initialize(address, count, process, devices)
+    with coordinator.apart():
+      jax.distributed.initialize(address, count, process, devices)
     yield
     hosts.leave()
   except BaseException as error:
@@ -221,7 +226,7 @@ def _receive(address: str, count: int, facts: dict[str, Any]) -> list[Link]:
   both = socket.has_dualstack_ipv6()
   family = socket.AF_INET6 if both else socket.AF_INET
   try:
-    server = socket.create_server(('', port), family=family, dualstack_ipv6=both)
+    server = _listen(port, family, both)
   except OSError as error:
     raise ValueError(
       f'--multihost: process 0 cannot listen on the port of JAX_COORDINATOR_ADDRESS={address}'
@@ -268,6 +273,18 @@ def _receive(address: str, count: int, facts: dict[str, Any]) -> list[Link]:
       link.close()
     raise ValueError(said)
   return links
+
+
+def _listen(port: int, family: socket.AddressFamily, both: bool) -> socket.socket:
+  """Listens on a port, which the coordinator of a run that was killed may still hold for a while."""
+  deadline = time.monotonic() + coordinator.LINGER + 1
+  while True:
+    try:
+      return socket.create_server(('', port), family=family, dualstack_ipv6=both)
+    except OSError as error:
+      if error.errno != errno.EADDRINUSE or time.monotonic() > deadline:
+        raise
+      time.sleep(0.2)
 
 
 def _call(address: str, process: int, facts: dict[str, Any]) -> list[Link]:

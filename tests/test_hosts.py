@@ -10,7 +10,7 @@ from concurrent import futures
 
 import pytest
 
-from dgsct_jax import hosts
+from dgsct_jax import coordinator, hosts
 from tests import processes
 from tests.test_main import CONFIG, ROOT, TOY
 
@@ -39,10 +39,10 @@ def environment(port, count, process):
   }
 
 
-def command(tmp_path, *flags, count=2, code='', run='run'):
+def command(tmp_path, *flags, count=2, code='', run='run', port=0):
   """Runs the command in so many processes: [(exit status, output, time of its end)]."""
   (tmp_path / 'tiny.py').write_text(CONFIG)
-  port = processes.free_port()
+  port = port or processes.free_port()
   arguments = [f'--config={tmp_path}/tiny.py', f'--workdir={tmp_path}/{run}', '--multihost']
   started = [
     subprocess.Popen(
@@ -78,22 +78,16 @@ def unbroken(tmp_path_factory):
   return results(folder / 'run')
 
 
-# jax aborts by itself as soon as the process of its coordinator is gone, and may be faster than we.
-RACE = pytest.mark.xfail(strict=False, reason='jax may abort first, with its stack of C++')
-
-
 @pytest.mark.parametrize(
   'count, lost',
-  [
-    (2, 1),
-    pytest.param(2, 0, marks=[pytest.mark.slow, RACE]),
-    pytest.param(4, 2, marks=pytest.mark.slow),
-  ],
+  [(2, 1), pytest.param(2, 0, marks=pytest.mark.slow), pytest.param(4, 2, marks=pytest.mark.slow)],
 )
 def test_when_one_is_killed_the_others_say_so_and_end_and_the_command_goes_on(
   unbroken, tmp_path, count, lost
 ):
-  ends = command(tmp_path, count=count, code=AT_STEP.format(step=5, process=lost, what=KILLED))
+  port = processes.free_port()
+  code = AT_STEP.format(step=5, process=lost, what=KILLED)
+  ends = command(tmp_path, count=count, code=code, port=port)
   status, _, killed = ends.pop(lost)
   assert status == -signal.SIGKILL
   for status, said, end in ends:
@@ -102,7 +96,7 @@ def test_when_one_is_killed_the_others_say_so_and_end_and_the_command_goes_on(
     assert len(errors) == 1 and f'process {lost} of {count} (' in errors[0], said
     assert 'was lost' in errors[0] and 'Start the same command on all' in errors[0]
     assert 'Traceback' not in said and 'stack trace' not in said, said
-  for status, said, _ in command(tmp_path, count=count):
+  for status, said, _ in command(tmp_path, count=count, port=port):
     assert status == 0, said
   if count == 2:
     assert results(tmp_path / 'run') == unbroken
@@ -198,6 +192,7 @@ def test_a_port_in_use_is_told_by_process_0_and_by_those_who_call_there(monkeypa
   monkeypatch.setattr(hosts, 'GRACE', 0.5)
   with socket.create_server(('localhost', 0)) as taken:
     address = f'localhost:{taken.getsockname()[1]}'
+    monkeypatch.setattr(coordinator, 'LINGER', -1.0)
     with pytest.raises(ValueError, match=f'cannot listen on the port .*{address} .*in use'):
       hosts._receive(address, 2, {})
     with pytest.raises(ValueError, match='something else answers.*the port is free'):
