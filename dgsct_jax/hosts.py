@@ -276,7 +276,7 @@ def _receive(address: str, count: int, facts: dict[str, Any]) -> list[Link]:
 
 
 def _listen(port: int, family: socket.AddressFamily, both: bool) -> socket.socket:
-  """Listens on a port, which the coordinator of a run that was killed may still hold for a while."""
+  """Listens on a port; the coordinator of a run that was killed may still hold it for a while."""
   deadline = time.monotonic() + coordinator.LINGER + 1
   while True:
     try:
