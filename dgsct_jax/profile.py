@@ -11,6 +11,7 @@ the time of the step.
 
 import argparse
 import collections
+import re
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -108,13 +109,23 @@ def owners(program: hlo.Program) -> dict[str, str]:
 
 def part(owner: str) -> str:
   """The part of the model that a module belongs to: the backbones, all exchanges, or its top."""
-  top, _, rest = owner.partition('/')
+  top, below, *_ = *modules(owner), '', ''
   if not top or top == 'step_keys':
     return NOWHERE
-  if top != 'encoder' or not rest:
-    return top
-  below = rest.partition('/')[0].partition('.')[0]
+  if top != 'encoder' or not below:
+    return re.sub(r'_\d+$', '', top)
   return 'encoder/exchange' if below.startswith('exchange') else f'encoder/{below}'
+
+
+def modules(owner: str) -> list[str]:
+  """The modules of a path, without the model itself (`Class`) and methods (`name/name.method`)."""
+  found: list[str] = []
+  for part in owner.split('/'):
+    name, _, method = part.partition('.')
+    model, again = not found and name[:1].isupper(), method and found[-1:] == [name]
+    if name.isidentifier() and not (model or again):  # an einsum's formula is none
+      found.append(name)
+  return found
 
 
 def shares(trace: Trace, owner: Mapping[str, str]) -> dict[str, float]:

@@ -1,9 +1,15 @@
 """Where time goes: what lies within what counts once, and every operation belongs to a part."""
 
+import collections
+import re
+
+import jax
 import pytest
 
-from dgsct_jax import hlo, profile
+from dgsct_jax import hlo, profile, sharding, state
 from dgsct_jax.profile import Event, Trace
+from dgsct_jax.tasks import registry
+from tests import test_configs
 
 PROGRAM = """HloModule jit_train_step, num_partitions=1
 
@@ -49,6 +55,12 @@ def test_the_mark_of_an_end_takes_no_time():
     ('encoder/visual.stem/patch_embed', 'encoder/visual'),
     ('encoder/exchange_attn_11/visual', 'encoder/exchange'),
     ('encoder/exchange_side', 'encoder/exchange'),
+    ('encoder/encoder.streams/visual/stages_0/blocks_1.attend', 'encoder/visual'),
+    ('encoder/encoder.streams/exchange_mlp_0/exchange_mlp_0.both/audio', 'encoder/exchange'),
+    ('Matching.perceive/encoder/encoder.streams/audio.stem/mel', 'encoder/audio'),
+    ('AVE/localize', 'localize'),
+    ('blocks_11/attn', 'blocks'),
+    ('yh,xw,', profile.NOWHERE),
     ('encoder', 'encoder'),
     ('parse/joint_groups', 'parse'),
     ('step_keys', profile.NOWHERE),
@@ -57,6 +69,26 @@ def test_the_mark_of_an_end_takes_no_time():
 )
 def test_every_module_belongs_to_a_part(owner, part):
   assert profile.part(owner) == part
+
+
+@pytest.mark.parametrize('name, head', [('ave', 'localize'), ('few_shot', 'contrast')])
+def test_the_parts_of_a_model_are_found_by_the_names_that_it_gives_its_operations(
+  name, head, tmp_path
+):
+  config = test_configs.small(name, tmp_path)
+  task, mesh = registry.build(config), sharding.make_mesh(config.mesh)
+  variables = state.abstract(state.layout(task.model, task.inputs.spec, config, mesh))
+  clips = sharding.abstract_batch(task.inputs.spec, 1, mesh)
+  traced = jax.jit(lambda variables, clips: task.model.apply(variables, clips, False))
+  text = traced.lower(variables.joined, clips).as_text(debug_info=True)
+  operations = [
+    hlo.Operation('dot.1', 'f32[]', 'dot', (), f'op_name="{path}"')
+    for path in re.findall(r'loc\("([^"]*)"\(', text)
+  ]
+  found = collections.Counter(profile.part(operation.owner) for operation in operations)
+  for part in ('encoder/visual', 'encoder/audio', 'encoder/exchange', head):
+    assert found[part]
+  assert found['encoder'] < 10  # what it does by itself
 
 
 def test_shares_and_operations_are_told_with_their_modules():
