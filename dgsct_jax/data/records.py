@@ -102,9 +102,13 @@ def write(
 
   Raises:
     ValueError: clips cannot be read (all are listed), a split is empty, the folder holds something
-      else or is damaged, or Beam is not installed or its runner cannot start.
+      else or is damaged, or Beam is not installed, not named, or its runner cannot start.
     OSError: the disk is full; what was finished is kept.
   """
+  if beam_options and not beam_runner:
+    raise ValueError(
+      f'--beam_options={beam_options} is for a runner of Apache Beam: name it by --beam_runner.'
+    )
   if beam_runner and not importlib.util.find_spec('apache_beam'):
     raise ValueError(
       f"--beam_runner={beam_runner} needs Apache Beam: pip install 'dgsct_jax[beam]'."

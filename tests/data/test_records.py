@@ -234,6 +234,13 @@ def test_beam_without_beam_names_the_extra(tmp_path, monkeypatch):
     records.write(make(tmp_path, [Entry('t0')]), tmp_path / 'out', beam_runner='x')
 
 
+def test_options_without_a_runner_are_refused(tmp_path):
+  with pytest.raises(ValueError, match='--beam_options=direct_num_workers=2 .* --beam_runner'):
+    records.write(
+      make(tmp_path, [Entry('t0')]), tmp_path / 'out', beam_options='direct_num_workers=2'
+    )
+
+
 def test_processes_build_the_same_as_one(tmp_path):
   recipe = make(tmp_path, [Entry(f't{i}') for i in range(6)])
   for workers in (0, 2):
@@ -252,7 +259,7 @@ def test_an_apache_beam_runner_builds_the_same(tmp_path, small_shards, options, 
   recipe = make(tmp_path, [Entry(f't{i}') for i in range(10)])
   for runner in (None, 'DirectRunner'):
     out = tmp_path / str(runner)
-    records.write(recipe, out, beam_runner=runner, beam_options=options)
+    records.write(recipe, out, beam_runner=runner, beam_options=options if runner else '')
   one, two = (records.load(tmp_path / str(n), 'toy', 'train') for n in (None, 'DirectRunner'))
   assert [one[i]['id'] for i in range(10)] == [two[i]['id'] for i in range(10)]
   faulty = make(tmp_path, [Entry('t0', 'has no sound'), Entry('t1')])
