@@ -1,13 +1,15 @@
 """Two builds of this package compared in one run: compiling, step, forward, memory, quickstart.
 
 python -m benchmarks.compare_builds OLD NEW --config=configs/ave.py:tiny [--clips=1] [--repeats=5]
-    [--phases=step,forward] [--quickstart]
+    [--phases=step,forward] [--quickstart] [--start]
 
 OLD and NEW are checkouts, such as that of `git worktree add ../old f8ef625`. Each is run by the
 Python of its own .venv, if it has one, else by this one. A phase is compiled by each build, read
 back from its compile cache by a second process of each, and then run by these two alternately: one
 waits while the other runs. Prints a Markdown table of seconds (medians), bytes and their ratios.
-With --quickstart, the shipped quickstart is trained by both, from start to end, once.
+With --quickstart, the shipped quickstart is trained by both, from start to end, once. With --start,
+both train it on a few clips and then are asked, alternately and from a new process each time, to
+score it and to predict a clip of ten seconds.
 
 Clips and weights are random. The builds need `benchmarks/step_time.py`, as all since f8ef625 have.
 """
@@ -25,6 +27,7 @@ from pathlib import Path
 
 from absl import app, flags
 
+from benchmarks import predict_speed
 from dgsct_jax.writer import gb
 
 CONFIG = flags.DEFINE_string('config', 'configs/ave.py:tiny', 'Config, in both builds.')
@@ -32,8 +35,10 @@ CLIPS = flags.DEFINE_integer('clips', 1, 'Clips in a batch.')
 REPEATS = flags.DEFINE_integer('repeats', 5, 'Timed runs of each build.', lower_bound=1)
 PHASES = flags.DEFINE_list('phases', ['step', 'forward'], 'What to compile and time.')
 QUICKSTART = flags.DEFINE_bool('quickstart', False, 'Train configs/quickstart.py with both, too.')
+START = flags.DEFINE_bool('start', False, 'Time the start of scoring and of predict, too.')
 
 WORKER = Path(__file__).with_name('build_worker.py')
+FEW = ('--config.data.clips.train=64', '--config.data.clips.val=8', '--config.data.clips.test=8')
 HEAD = '| phase | what | old | new | new : old |\n| --- | --- | --- | --- | --- |'
 
 
@@ -93,6 +98,9 @@ def main(argv: list[str]) -> None:
   if QUICKSTART.value:
     seconds = {name: quickstart(root) for name, root in roots.items()}
     print(row('quickstart', 'start to end', seconds, 's'))
+  if START.value:
+    for line in starts(roots):
+      print(line, flush=True)
 
 
 def compare(roots: Mapping[str, Path], phase: str) -> Iterator[str]:
@@ -122,18 +130,40 @@ def compare(roots: Mapping[str, Path], phase: str) -> Iterator[str]:
 def quickstart(root: Path) -> float:
   """Seconds of a whole run of the shipped quickstart, with nothing compiled before."""
   with tempfile.TemporaryDirectory() as folder:
-    since = time.monotonic()
-    subprocess.run(
-      [
-        *(python(root), '-P', '-m', 'dgsct_jax.main', '--config=configs/quickstart.py'),
-        f'--workdir={folder}/run',
-      ],
-      cwd=root,
-      env=environment(root, Path(folder, 'compiled')),
-      stdout=subprocess.DEVNULL,
-      check=True,
-    )
-    return time.monotonic() - since
+    return call(root, Path(folder), 'main', '--config=configs/quickstart.py')
+
+
+def starts(roots: Mapping[str, Path]) -> Iterator[str]:
+  """The lines of what a trained run is asked for, from a new process and with all compiled."""
+  with tempfile.TemporaryDirectory() as folder:
+    clip = Path(folder, 'clip.mp4')
+    predict_speed.make(clip, 10)
+    folders = {name: Path(folder, name) for name in roots}
+    training = 'main', '--config=configs/quickstart.py', *FEW
+    asked = {'scoring': (*training, '--mode=evaluate'), 'predict': ('predict', str(clip))}
+    for name, root in roots.items():
+      call(root, folders[name], *training, '--config.optim.epochs=1')
+    for what, command in asked.items():
+      seconds: dict[str, list[float]] = {name: [] for name in roots}
+      for _ in range(REPEATS.value + 1):  # the first one compiles
+        for name, root in roots.items():
+          seconds[name].append(call(root, folders[name], *command))
+      medians = {name: statistics.median(found[1:]) for name, found in seconds.items()}
+      yield row(what, f'start to end, median of {REPEATS.value}', medians, 's')
+
+
+def call(root: Path, folder: Path, module: str, *arguments: str) -> float:
+  """Seconds of a command of a build on the run in a folder, where what it compiles is kept."""
+  folder.mkdir(exist_ok=True)
+  since = time.monotonic()
+  subprocess.run(
+    [*(python(root), '-P', '-m', f'dgsct_jax.{module}'), *(f'--workdir={folder}/run', *arguments)],
+    cwd=root,
+    env=environment(root, folder / 'compiled'),
+    stdout=subprocess.DEVNULL,
+    check=True,
+  )
+  return time.monotonic() - since
 
 
 def environment(root: Path, cache: Path) -> dict[str, str]:

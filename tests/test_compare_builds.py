@@ -72,3 +72,25 @@ def test_a_build_that_fails_is_told(tmp_path):
   (new / 'benchmarks/step_time.py').write_text('raise SystemExit("no such config")')
   done = compare(old, new, '--phases=step', '--repeats=1')
   assert done.returncode and 'no such config' in done.stderr and 'ended' in done.stderr
+
+
+def test_what_a_run_is_asked_for_starts_in_a_new_process_of_each_build(tmp_path):
+  for name, seconds in {'old': 0.6, 'new': 0.2}.items():
+    package = build(tmp_path / name, 0) / 'dgsct_jax'
+    package.mkdir()
+    (package / '__init__.py').touch()
+    for module in ('main', 'predict'):
+      what = (
+        f'import sys, time; time.sleep({seconds}); open("asked", "a").write(f"{{sys.argv[2:]}}")'
+      )
+      (package / f'{module}.py').write_text(what)
+  done = compare(tmp_path / 'old', tmp_path / 'new', '--phases=', '--start', '--repeats=1')
+  assert done.returncode == 0, done.stderr
+  cells = {
+    line.split(' | ')[0]: line.strip('| ').split(' | ')[2:] for line in done.stdout.splitlines()
+  }
+  for what in ('| scoring', '| predict'):
+    assert float(cells[what][2]) < 0.8
+  asked = (tmp_path / 'new/asked').read_text()
+  assert asked.count('--config=configs/quickstart.py') == 3  # it is trained, and scored twice
+  assert asked.count('--mode=evaluate') == asked.count('clip.mp4') == 2
