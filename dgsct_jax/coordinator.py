@@ -20,7 +20,7 @@ LINGER = 5.0  # seconds for which it outlives a process 0 that has not said good
 class Coordinator:
   """Stands for jax's service in process 0; takes its arguments.
 
-  Raises RuntimeError if it cannot be started.
+  Raises OSError if it cannot be started.
   """
 
   def __init__(self, *arguments: Any, **options: Any):
@@ -35,7 +35,7 @@ class Coordinator:
     assert self.process.stdin and self.process.stdout
     if not self.process.stdout.readline():
       self.process.communicate()
-      raise RuntimeError(f'the coordinator at {arguments[0]} has not started; see above')
+      raise OSError(f'The coordinator of jax at {arguments[0]} has not started; see above.')
 
   def shutdown(self) -> None:
     """Ends it; for when all have left."""

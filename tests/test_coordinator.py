@@ -43,6 +43,6 @@ def test_it_outlives_its_process_for_a_while_and_then_gives_the_port_back(addres
 
 
 def test_what_it_says_when_it_cannot_start_is_seen(capfd):
-  with pytest.raises(RuntimeError, match='localhost:nowhere has not started'):
+  with pytest.raises(OSError, match='localhost:nowhere has not started'):
     Coordinator('localhost:nowhere', 1)
   assert 'localhost:nowhere' in capfd.readouterr().err
