@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from scipy.special import expit
 
 from benchmarks import parsing_rules
 from configs import avvp as avvp_config
@@ -65,10 +66,6 @@ def reduce(found, mask):
   return avvp.summarize(means)
 
 
-def sigmoid(x):
-  return 1 / (1 + np.exp(-np.asarray(x, np.float64)))
-
-
 def binary(p, target):
   return -target * np.log(p) - (1 - target) * np.log(1 - p)
 
@@ -81,10 +78,10 @@ def test_the_loss_is_the_sum_of_the_five_released_ones():
   label = batch['label']
   tokens = lambda x: (np.log(np.exp(x).sum(-1)) - x[:, np.arange(C), np.arange(C)]).mean()
   expected = {
-    'joint': binary(sigmoid(outputs['logits']), label).mean(),
-    'audio': binary(sigmoid(outputs['audio_logits']), label).mean(),
+    'joint': binary(expit(outputs['logits']), label).mean(),
+    'audio': binary(expit(outputs['audio_logits']), label).mean(),
     'audio_tokens': tokens(outputs['audio_token_logits']),
-    'visual': binary(sigmoid(outputs['visual_logits']), 0.9 * label + 0.05).mean(),
+    'visual': binary(expit(outputs['visual_logits']), 0.9 * label + 0.05).mean(),
     'visual_tokens': tokens(outputs['visual_token_logits']),
   }
   total, parts = loss(outputs, batch)
@@ -103,9 +100,9 @@ def test_pseudo_labels_of_seconds_stand_for_the_label_of_their_stream():
   found = loss(outputs, batch | more, pseudo_weight=2.0)[1]
   heard = more['pseudo_audio']
   expected = {
-    'audio': binary(sigmoid(outputs['audio_logits']), heard.max(1)).mean(),
+    'audio': binary(expit(outputs['audio_logits']), heard.max(1)).mean(),
     'audio_pooled': binary(outputs['audio_pooled'], heard.max(1)).mean(),
-    'audio_pseudo': 2 * binary(sigmoid(outputs['audio_second_logits']), heard).mean(),
+    'audio_pseudo': 2 * binary(expit(outputs['audio_second_logits']), heard).mean(),
   }
   assert {name: found[name] for name in expected} == pytest.approx(expected, rel=1e-5)
   assert found['joint'] == without['joint'] and found['audio'] != without['audio']

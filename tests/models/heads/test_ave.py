@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import linen as nn
+from scipy.special import expit
 
 from dgsct_jax.models.dual import DualEncoder, Encoded
 from dgsct_jax.models.heads import ave
@@ -70,7 +71,7 @@ def test_the_weak_localizer_scores_seconds_by_event_and_class():
     'logits': (2, 4),
     'clip_logits': (2, 4),
   }
-  event = 1 / (1 + np.exp(-found['event_logits']))
+  event = expit(found['event_logits'])
   scores = event[:, :, None] * found['logits'][:, None]
   np.testing.assert_allclose(found['clip_logits'], scores.max(1), atol=1e-5)
 

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from scipy.special import expit
 
 from dgsct_jax import tree
 from dgsct_jax.convert import avvp as names
@@ -197,7 +198,7 @@ def test_outputs_of_clips_and_seconds_lead_with_the_clip():
 @pytest.mark.parametrize('stream', ['audio', 'visual'])
 def test_released_seconds_stay_within_a_narrow_factor_of_their_clip(stream):
   found = run()
-  clip = 1 / (1 + np.exp(-found[f'{stream}_logits']))
+  clip = expit(found[f'{stream}_logits'])
   factor = found[f'{stream}_probability'] / clip[:, None]
   low, high = 1 + 1 / (1 + (T - 1) * np.e), 1 + np.e / (np.e + T - 1)
   assert low <= factor.min() and factor.max() <= high
@@ -206,7 +207,7 @@ def test_released_seconds_stay_within_a_narrow_factor_of_their_clip(stream):
 
 def test_in_hard_assignment_a_second_has_the_probability_of_its_clip_or_none():
   found = run(assign='hard', other_assign='soft')
-  clip = 1 / (1 + np.exp(-found['audio_logits'][:, None]))
+  clip = expit(found['audio_logits'][:, None])
   share = found['audio_probability'] / clip
   np.testing.assert_allclose(share, share.round(), atol=1e-5)
   np.testing.assert_allclose(share.sum(-1), 1, atol=1e-5)
@@ -216,9 +217,7 @@ def test_own_seconds_are_probabilities_and_their_clip_lies_between_them():
   found = run(seconds='own')
   for stream in ('audio', 'visual'):
     probability, pooled = found[f'{stream}_probability'], found[f'{stream}_pooled']
-    np.testing.assert_allclose(
-      probability, 1 / (1 + np.exp(-found[f'{stream}_second_logits'])), atol=1e-6
-    )
+    np.testing.assert_allclose(probability, expit(found[f'{stream}_second_logits']), atol=1e-6)
     assert (probability.min(1) <= pooled).all() and (pooled <= probability.max(1)).all()
 
 
