@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Bool, Float, Int
 
+from dgsct_jax.models.drop import Dropout
 from dgsct_jax.models.htsat import HTSAT
 from dgsct_jax.models.layers import Dense, LayerNorm, Mlp
 from dgsct_jax.models.transformer import SelfAttention
@@ -30,11 +31,11 @@ class RobertaLayer(nn.Module):
     self, x: Float[Array, 'b n d'], mask: Bool[Array, 'b 1 n'], train: bool
   ) -> Float[Array, 'b n d']:
     """New tokens; those that `mask` refuses are not looked at."""
-    drop = nn.Dropout(self.dropout, deterministic=not train)
+    drop = Dropout(self.dropout)
     attend = SelfAttention(self.heads, self.dropout, self.dtype, name='attn')
-    x = LayerNorm(dtype=self.dtype, name='norm1')(x + drop(attend(x, train, mask)))
+    x = LayerNorm(dtype=self.dtype, name='norm1')(x + drop(attend(x, train, mask), train))
     mlp = Mlp(self.mlp_ratio, self.dtype, name='mlp')
-    return LayerNorm(dtype=self.dtype, name='norm2')(x + drop(mlp(x)))
+    return LayerNorm(dtype=self.dtype, name='norm2')(x + drop(mlp(x), train))
 
 
 class Roberta(nn.Module):
@@ -71,7 +72,7 @@ class Roberta(nn.Module):
     kind = self.param('token_type', init, (1, self.width)).astype(self.dtype)
     x = embed(self.vocabulary, 'words')(ids) + embed(self.positions, 'positions')(place) + kind
     x = LayerNorm(dtype=self.dtype, name='norm')(x)
-    x = nn.Dropout(self.dropout, deterministic=not train)(x)
+    x = Dropout(self.dropout)(x, train)
     for i in range(self.depth):
       layer = RobertaLayer(self.heads, self.mlp_ratio, self.dropout, self.dtype, name=f'layers_{i}')
       x = layer(x, real[:, None], train)

@@ -13,7 +13,8 @@ from flax import linen as nn
 from jaxtyping import Array, Bool, Float, Int
 
 from dgsct_jax.models import variants
-from dgsct_jax.models.layers import Dense, DropPath, LayerNorm, Stage, gelu, run_stages
+from dgsct_jax.models.drop import DropPath
+from dgsct_jax.models.layers import Dense, LayerNorm, Stage, gelu, run_stages
 from dgsct_jax.models.maple import DeepPrompts
 from dgsct_jax.models.transformer import SelfAttention, causal
 

@@ -14,9 +14,9 @@ from flax import linen as nn
 from jaxtyping import Array, Float, Int
 
 from dgsct_jax.models import variants, windows
+from dgsct_jax.models.drop import DropPath
 from dgsct_jax.models.layers import (
   Dense,
-  DropPath,
   LayerNorm,
   Mlp,
   PatchEmbed,

@@ -92,21 +92,6 @@ class BatchNorm(nn.Module):
     return ((x.astype(jnp.float32) - mean) * factor + bias).astype(self.dtype)
 
 
-class DropPath(nn.Module):
-  """Drops a residual branch for whole rows of the batch (stochastic depth)."""
-
-  rate: float = 0.0
-
-  def __call__(self, x: Float[Array, 'b ...'], train: bool) -> Float[Array, 'b ...']:
-    """Rows that stay are divided by the probability to stay; without `train` all stay as is."""
-    if not train or not self.rate:
-      return x
-    keep = 1 - self.rate
-    shape = x.shape[:1] + (1,) * (x.ndim - 1)
-    kept = jax.random.bernoulli(self.make_rng('drop_path'), keep, shape)
-    return jnp.where(kept, x / keep, 0)
-
-
 class Mlp(nn.Module):
   """Linear, exact GELU, linear."""
 

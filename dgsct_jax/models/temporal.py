@@ -1,6 +1,5 @@
 """Recurrent and attention layers over the segments of a clip, as torch computes them."""
 
-import functools
 import math
 
 import jax
@@ -9,6 +8,7 @@ from einops import rearrange
 from flax import linen as nn
 from jaxtyping import Array, Float
 
+from dgsct_jax.models.drop import Dropout
 from dgsct_jax.models.layers import Dense, LayerNorm, check_divides, fan_in_uniform
 
 
@@ -90,7 +90,7 @@ class Attention(nn.Module):
     check_divides(q.shape[-1], self.heads, 'heads')
     q, k, v = (rearrange(x, 'b t (k c) -> b k t c', k=self.heads) for x in (q, k, v))
     weights = nn.softmax(jnp.einsum('bkqc,bknc->bkqn', q / math.sqrt(d // self.heads), k))
-    kept = nn.Dropout(self.dropout, deterministic=not train)(weights)
+    kept = Dropout(self.dropout)(weights, train)
     x = rearrange(jnp.einsum('bkqn,bknc->bkqc', kept, v), 'b k t c -> b t (k c)')
     init = self.kernel_init or fan_in_uniform(d)
     return nn.Dense(d, kernel_init=init, name='out_proj')(x), weights
@@ -123,11 +123,11 @@ class TransformerLayer(nn.Module):
     self, x: Float[Array, 'b t d'], memory: Float[Array, 'b s d'], train: bool
   ) -> Float[Array, 'b t d']:
     """The segments x after attending to the memory."""
-    drop = functools.partial(nn.Dropout, self.dropout, deterministic=not train)
+    drop = Dropout(self.dropout)
     attended = Attention(dropout=self.dropout, name='attn')(x, memory, train)
-    x = LayerNorm(name='norm1')(x + drop()(attended))
-    hidden = drop()(nn.relu(Dense(self.hidden, name='linear1')(x)))
-    return LayerNorm(name='norm2')(x + drop()(Dense(x.shape[-1], name='linear2')(hidden)))
+    x = LayerNorm(name='norm1')(x + drop(attended, train))
+    hidden = drop(nn.relu(Dense(self.hidden, name='linear1')(x)), train)
+    return LayerNorm(name='norm2')(x + drop(Dense(x.shape[-1], name='linear2')(hidden), train))
 
 
 class TemporalEncoder(nn.Module):
@@ -182,13 +182,13 @@ class TemporalAttention(nn.Module):
     self.visual_decoder = TemporalDecoder(self.width)
     self.audio_decoder = TemporalDecoder(self.width)
     self.visual_gate, self.audio_gate = Dense(1), Dense(1)
-    self.drop = nn.Dropout(self.dropout)
+    self.drop = Dropout(self.dropout)
 
   def __call__(
     self, visual: Float[Array, 'b t d'], audio: Float[Array, 'b t e'], train: bool
   ) -> tuple[Float[Array, 'b t f'], Float[Array, 'b t f'], Float[Array, 'b t']]:
     """The visual and audio features, and the product of the two gates."""
-    visual = self.drop(nn.relu(self.visual_fc(visual)), deterministic=not train)
+    visual = self.drop(nn.relu(self.visual_fc(visual)), train)
     visual, audio = self.visual_rnn(visual), self.audio_rnn(self.audio_fc(audio))
     visual_memory = self.visual_encoder(visual, train)
     audio_memory = self.audio_encoder(audio, train)

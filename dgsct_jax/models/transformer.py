@@ -8,6 +8,7 @@ from einops import rearrange
 from flax import linen as nn
 from jaxtyping import Array, Bool, Float
 
+from dgsct_jax.models.drop import Dropout
 from dgsct_jax.models.layers import Dense, check_divides
 
 
@@ -34,7 +35,7 @@ class SelfAttention(nn.Module):
     if mask is not None:
       logits = jnp.where(mask[:, None], logits, jnp.finfo(jnp.float32).min)
     weights = nn.softmax(logits).astype(self.dtype)
-    weights = nn.Dropout(self.dropout, deterministic=not train)(weights)
+    weights = Dropout(self.dropout)(weights, train)
     x = rearrange(jnp.einsum('bkqn,bknc->bkqc', weights, v), 'b k n c -> b n (k c)')
     return Dense(d, dtype=self.dtype, name='out_proj')(x)
 

@@ -12,7 +12,8 @@ from jaxtyping import Array, Float, Float32
 
 from dgsct_jax.cubic import cubic_matrix
 from dgsct_jax.models import layers, variants
-from dgsct_jax.models.layers import Dense, DropPath, Mlp, check_divides, fan_in_uniform, run_stages
+from dgsct_jax.models.drop import DropPath
+from dgsct_jax.models.layers import Dense, Mlp, check_divides, fan_in_uniform, run_stages
 
 LayerNorm = functools.partial(layers.LayerNorm, epsilon=1e-6)
 AUGREG = (0.5, 0.5, 0.5), (0.5, 0.5, 0.5)

@@ -95,24 +95,6 @@ def test_gelu_is_the_exact_one():
   )
 
 
-def test_drop_path_drops_whole_rows_and_keeps_the_expectation():
-  drop = layers.DropPath(0.4)
-  x = 1 + abs(normal(4000, 2, 3))
-  run = jax.jit(functools.partial(drop.apply, train=True, rngs={'drop_path': KEY}))
-  y = np.asarray(run({}, x))
-  kept = (y != 0).reshape(4000, -1)
-  assert (kept.all(1) == kept.any(1)).all()
-  assert kept.any(1).mean() == pytest.approx(0.6, abs=0.04)
-  np.testing.assert_allclose(y[kept.any(1)], x[kept.any(1)] / 0.6, rtol=1e-6)
-  np.testing.assert_allclose(y.mean(), x.mean(), rtol=0.05)
-
-
-def test_drop_path_needs_no_randomness_in_evaluation_or_at_rate_zero():
-  x = jnp.ones((3, 2))
-  assert layers.DropPath(0.5).apply({}, x, False) is x
-  assert layers.DropPath(0.0).apply({}, x, True) is x
-
-
 @pytest.mark.parametrize('norm_first', [True, False])
 def test_patch_merging_joins_neighbours_column_before_row(norm_first):
   h, w, d = 4, 6, 3

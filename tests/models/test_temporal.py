@@ -202,7 +202,7 @@ def test_dropout_follows_the_visual_layer_and_acts_four_times_per_transformer_la
   def draws(train):
     with jax.disable_jit():  # so that the program is written out
       program = jax.make_jaxpr(lambda: relate(gates(), train=train))()
-    return str(program).count('random_bits')
+    return str(program).count('random_unwrap')
 
   assert draws(False) == 0
   assert draws(True) == 1 + 4 * 6

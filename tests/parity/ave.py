@@ -13,6 +13,7 @@ from flax import linen as nn
 from configs import ave as ave_config
 from dgsct_jax import tree
 from dgsct_jax.convert import dgsct, htsat, table
+from dgsct_jax.models.drop import Dropout
 from dgsct_jax.models.heads.ave import Localizer
 from dgsct_jax.models.temporal import TemporalAttention
 from dgsct_jax.tasks import ave as ave_task
@@ -178,7 +179,7 @@ def adam(step, trainable, frozen, stats, clips, steps: int = 4) -> np.ndarray:
 
 
 def no_dropout(call, args, kwargs, context) -> Any:
-  return args[0] if isinstance(context.module, nn.Dropout) else call(*args, **kwargs)
+  return args[0] if isinstance(context.module, Dropout) else call(*args, **kwargs)
 
 
 class Head(nn.Module):

@@ -7,6 +7,7 @@ from einops import rearrange, repeat
 from flax import linen as nn
 from jaxtyping import Array, Float, Int
 
+from dgsct_jax.models.drop import Dropout
 from dgsct_jax.models.dual import DualEncoder
 from dgsct_jax.models.layers import Dense, LayerNorm, unit
 from dgsct_jax.models.temporal import LSTM, Attention
@@ -74,11 +75,11 @@ class Recall(nn.Module):
     self, question: Float[Array, 'b q d'], memory: Float[Array, 'b t d'], train: bool
   ) -> tuple[Float[Array, 'b q d'], Float[Array, 'b q t']]:
     """What each question reads of the memory, and its attention over the seconds."""
-    drop = nn.Dropout(self.dropout, deterministic=not train)
+    drop = Dropout(self.dropout)
     # As released: there is no residual from the question.
     x, weights = Attention(dropout=self.dropout, name='attn').attend(question, memory, train)
-    hidden = drop(nn.relu(Dense(x.shape[-1], name='linear1')(x)))
-    x = LayerNorm(name='norm')(x + drop(Dense(x.shape[-1], name='linear2')(hidden)))
+    hidden = drop(nn.relu(Dense(x.shape[-1], name='linear1')(x)), train)
+    x = LayerNorm(name='norm')(x + drop(Dense(x.shape[-1], name='linear2')(hidden), train))
     return x, weights.mean(1)
 
 

@@ -9,6 +9,7 @@ from einops import rearrange
 from flax import linen as nn
 from jaxtyping import Array, Float
 
+from dgsct_jax.models.drop import Dropout
 from dgsct_jax.models.dual import DualEncoder
 from dgsct_jax.models.heads.avs_decoder import Decoder
 from dgsct_jax.models.layers import BatchNorm, Dense, LayerNorm, fan_in_uniform
@@ -31,7 +32,7 @@ class StageGate(nn.Module):
     d, e = visual.shape[-1], audio.shape[-1]
     # As released: only the picture has a layer before its LSTM.
     visual = nn.relu(Dense(d, name='visual_fc')(visual))
-    visual = nn.Dropout(self.dropout, deterministic=not train)(visual)
+    visual = Dropout(self.dropout)(visual, train)
     visual, audio = BiLSTM(d, name='visual_rnn')(visual), BiLSTM(e, name='audio_rnn')(audio)
     visual = TemporalEncoder(d, name='visual_encoder')(visual, train)
     audio = TemporalEncoder(d, name='audio_encoder')(audio, train)

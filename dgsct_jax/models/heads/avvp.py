@@ -10,8 +10,9 @@ from einops import rearrange, repeat
 from flax import linen as nn
 from jaxtyping import Array, Float
 
+from dgsct_jax.models.drop import DropPath
 from dgsct_jax.models.dual import DualEncoder, pool_segments
-from dgsct_jax.models.layers import Dense, DropPath, LayerNorm, gelu
+from dgsct_jax.models.layers import Dense, LayerNorm, gelu
 from dgsct_jax.models.temporal import Attention, BiLSTM, TemporalEncoder
 
 Outputs = dict[str, Float[Array, '...']]
