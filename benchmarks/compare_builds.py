@@ -27,7 +27,7 @@ from pathlib import Path
 
 from absl import app, flags
 
-from benchmarks import predict_speed
+from benchmarks import video
 from dgsct_jax.writer import gb
 
 CONFIG = flags.DEFINE_string('config', 'configs/ave.py:tiny', 'Config, in both builds.')
@@ -137,7 +137,7 @@ def starts(roots: Mapping[str, Path]) -> Iterator[str]:
   """The lines of what a trained run is asked for, from a new process and with all compiled."""
   with tempfile.TemporaryDirectory() as folder:
     clip = Path(folder, 'clip.mp4')
-    predict_speed.make(clip, 10)
+    video.make(clip, 10)
     folders = {name: Path(folder, name) for name in roots}
     training = 'main', '--config=configs/quickstart.py', *FEW
     asked = {'scoring': (*training, '--mode=evaluate'), 'predict': ('predict', str(clip))}
