@@ -223,10 +223,8 @@ def _receive(address: str, count: int, facts: dict[str, Any]) -> list[Link]:
   """Process 0 waits for the others and compares their facts with its own."""
   port, faults, deadline = int(address.rpartition(':')[2]), [], time.monotonic() + START
   links: list[Link] = []
-  both = socket.has_dualstack_ipv6()
-  family = socket.AF_INET6 if both else socket.AF_INET
   try:
-    server = _listen(port, family, both)
+    server = _listen(port)
   except OSError as error:
     raise ValueError(
       f'--multihost: process 0 cannot listen on the port of JAX_COORDINATOR_ADDRESS={address}'
@@ -275,8 +273,10 @@ def _receive(address: str, count: int, facts: dict[str, Any]) -> list[Link]:
   return links
 
 
-def _listen(port: int, family: socket.AddressFamily, both: bool) -> socket.socket:
+def _listen(port: int) -> socket.socket:
   """Listens on a port; the coordinator of a run that was killed may still hold it for a while."""
+  both = socket.has_dualstack_ipv6()
+  family = socket.AF_INET6 if both else socket.AF_INET
   deadline = time.monotonic() + coordinator.LINGER + 1
   while True:
     try:

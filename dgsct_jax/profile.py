@@ -120,8 +120,8 @@ def part(owner: str) -> str:
 def modules(owner: str) -> list[str]:
   """The modules of a path, without the model itself (`Class`) and methods (`name/name.method`)."""
   found: list[str] = []
-  for part in owner.split('/'):
-    name, _, method = part.partition('.')
+  for scope in owner.split('/'):
+    name, _, method = scope.partition('.')
     model, again = not found and name[:1].isupper(), method and found[-1:] == [name]
     if name.isidentifier() and not (model or again):  # an einsum's formula is none
       found.append(name)
