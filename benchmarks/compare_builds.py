@@ -167,8 +167,14 @@ def call(root: Path, folder: Path, module: str, *arguments: str) -> float:
 
 
 def environment(root: Path, cache: Path) -> dict[str, str]:
-  """That of a process which imports this build and keeps what it compiles in `cache`."""
-  return os.environ | {'PYTHONPATH': str(root), 'JAX_COMPILATION_CACHE_DIR': str(cache)}
+  """That of a process which imports this build and keeps what it compiles in `cache`.
+
+  It has large pages (benchmarks/__init__.py) if the commands of this build ask for them.
+  """
+  given = dict(os.environ)
+  if not (root / 'dgsct_jax/large_pages.py').is_file():
+    given.pop('GLIBC_TUNABLES', None)
+  return given | {'PYTHONPATH': str(root), 'JAX_COMPILATION_CACHE_DIR': str(cache)}
 
 
 def python(root: Path) -> str:

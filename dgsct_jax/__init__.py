@@ -1,0 +1,5 @@
+"""Adapters for frozen image and audio encoders, in JAX."""
+
+from dgsct_jax import large_pages
+
+large_pages.start_again()

@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
@@ -36,11 +37,13 @@ def build(root: Path, seconds: float) -> Path:
   return root
 
 
-def compare(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
+def compare(
+  *arguments: str | Path, env: Mapping[str, str] = os.environ
+) -> subprocess.CompletedProcess[str]:
   return subprocess.run(
     [sys.executable, '-m', 'benchmarks.compare_builds', *map(str, arguments)],
     cwd=ROOT,
-    env=os.environ | {'JAX_PLATFORMS': 'cpu'},
+    env={**env, 'JAX_PLATFORMS': 'cpu'},
     capture_output=True,
     text=True,
   )
@@ -94,3 +97,15 @@ def test_what_a_run_is_asked_for_starts_in_a_new_process_of_each_build(tmp_path)
   asked = (tmp_path / 'new/asked').read_text()
   assert asked.count('--config=configs/quickstart.py') == 3  # it is trained, and scored twice
   assert asked.count('--mode=evaluate') == asked.count('clip.mp4') == 2
+
+
+def test_a_build_has_large_pages_if_its_commands_ask_for_them(tmp_path):
+  tell = "raise SystemExit('has ' + os.environ.get('GLIBC_TUNABLES', 'none'))"
+  old, new = build(tmp_path / 'old', 0), build(tmp_path / 'new', 0)
+  for root in (old, new):
+    (root / 'benchmarks/step_time.py').write_text(f'import os\n{tell}')
+  (new / 'dgsct_jax').mkdir()
+  (new / 'dgsct_jax/large_pages.py').touch()
+  chosen = os.environ | {'GLIBC_TUNABLES': 'glibc.malloc.hugetlb=1'}
+  assert 'has none' in compare(old, new, '--phases=step', env=chosen).stderr
+  assert 'has glibc.malloc.hugetlb=1' in compare(new, old, '--phases=step', env=chosen).stderr

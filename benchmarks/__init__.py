@@ -1,0 +1,5 @@
+"""Measurements: `python -m benchmarks.NAME`, which have their memory as the commands have it."""
+
+from dgsct_jax import large_pages
+
+large_pages.start_again()
