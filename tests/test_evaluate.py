@@ -207,7 +207,7 @@ def test_records_of_hosts_are_put_in_the_order_of_the_data(monkeypatch):
 def test_two_processes_compose_clips_once_and_write_one_file_of_predictions(tmp_path):
   changes = {'data.dir': str(tmp_path / 'data'), 'data.clips.test': 5, 'mesh': (1, -1)}
   run = tmp_path / 'run'
-  both = processes.train('tests.tiny:quickstart', run, hosts=2, variant='none', **changes)
+  both = processes.train('tests.tiny:lavish', run, hosts=2, **changes)
   assert [process.returncode for process in both] == [0, 0], both[1].stderr[-3000:]
   said = ''.join(process.stderr for process in both)
   for split, count in {'train': 6, 'val': 2, 'test': 5}.items():

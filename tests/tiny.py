@@ -86,6 +86,15 @@ def quickstart(variant: str = '', **changes: Any) -> tuple[Task, Any]:
   return registry.build(config), config
 
 
+def lavish(**changes: Any) -> tuple[Task, Any]:
+  """As `quickstart`, with LAVISH's encoder and head alone, which are sooner compiled."""
+  config = ave_config.get_config('scenes,lavish,none')
+  composed.make_tiny(config)
+  config.model.head.width = 16
+  config.update_from_flattened_dict(changes)
+  return registry.build(config), config
+
+
 def ave_run(workdir: Path) -> Path:
   """The folder of a run of configs/ave.py:tiny that sees a truck in everything."""
   config = ave_config.get_config('tiny')
