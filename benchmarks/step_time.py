@@ -10,6 +10,7 @@ Run one phase alone to measure its memory.
 
 import importlib.util
 import json
+import os
 import resource
 import statistics
 import time
@@ -52,6 +53,8 @@ PEAKS = {
 def main(argv: list[str]) -> None:
   """Measures the task of `--config`."""
   del argv
+  if TORCH.value:  # which needs memory of the same card; JAX takes most of it at once otherwise
+    os.environ.setdefault('XLA_PYTHON_CLIENT_PREALLOCATE', 'false')
   measure(CONFIG.value, registry.build(CONFIG.value))
 
 

@@ -3,8 +3,7 @@
 python -m benchmarks.step_time --config=configs/ave.py --torch_module=benchmarks/torch_dgsct.py:ave
 
 Or `:ave_bf16`, under autocast, or `:ave_compiled`, with torch.compile besides. It runs on a CUDA
-device where there is one; set XLA_PYTHON_CLIENT_PREALLOCATE=false there, or JAX leaves it a quarter
-of the memory.
+device where there is one.
 
 It computes what the released code does, under the names of the released state dict
 (tests/test_torch_dgsct.py), but was written from a description of both. It is faster than the
