@@ -139,15 +139,18 @@ def starts(roots: Mapping[str, Path]) -> Iterator[str]:
     clip = Path(folder, 'clip.mp4')
     video.make(clip, 10)
     folders = {name: Path(folder, name) for name in roots}
+    few = {name: (*training(folder), *FEW) for name, folder in folders.items()}
     for name, root in roots.items():
-      call(root, folders[name], *training(folders[name]), *FEW, '--config.optim.epochs=1')
-    for what in ('scoring', 'predict'):
+      call(root, folders[name], *few[name], '--config.optim.epochs=1')
+    asked: dict[str, dict[str, tuple[str, ...]]] = {
+      'scoring': {name: (*command, '--mode=evaluate') for name, command in few.items()},
+      'predict': dict.fromkeys(roots, ('predict', str(clip))),
+    }
+    for what, commands in asked.items():
       seconds: dict[str, list[float]] = {name: [] for name in roots}
       for _ in range(REPEATS.value + 1):  # the first one compiles
         for name, root in roots.items():
-          scoring = *training(folders[name]), *FEW, '--mode=evaluate'
-          command = scoring if what == 'scoring' else ('predict', str(clip))
-          seconds[name].append(call(root, folders[name], *command))
+          seconds[name].append(call(root, folders[name], *commands[name]))
       medians = {name: statistics.median(found[1:]) for name, found in seconds.items()}
       yield row(what, f'start to end, median of {REPEATS.value}', medians, 's')
 

@@ -1,4 +1,4 @@
-"""The frozen backbones of torch_dgsct.py.
+"""The frozen backbones of torch_dgsct.py; masks, positions and mel filters are those of dgsct_jax.
 
 Letters of shapes are those of dgsct_jax/models/__init__.py.
 """
@@ -11,8 +11,10 @@ from typing import Any, NamedTuple, cast
 import numpy as np
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor, nn
+
+from dgsct_jax.models import mel, windows
 
 Tokens = Float[Tensor, 'b n d']
 Windows = Float[Tensor, 'b w p d']  # w windows of p tokens
@@ -37,29 +39,6 @@ def from_windows(x: Windows, side: int, window: int) -> Tokens:
   k = side // window
   grid = x.unflatten(2, (window, window)).unflatten(1, (k, k))
   return grid.transpose(2, 3).flatten(1, 4)
-
-
-def shift_mask(side: int, window: int, shift: int) -> Float[Tensor, 'w p p']:
-  """−100 between tokens that only the cyclic shift made neighbours, 0 elsewhere."""
-  at = torch.arange(side)
-  region = (at >= side - window).float() + (at >= side - shift).float()
-  regions = to_windows((3 * region[:, None] + region).view(1, -1, 1), side, window)[0]
-  return -100.0 * (regions != regions.mT)
-
-
-def relative_index(window: int) -> Int[Tensor, 'p p']:
-  """The row, in a table of offsets, of that from each key to each query."""
-  at = torch.arange(window)
-  places = torch.cartesian_prod(at, at)
-  rows, columns = (places[:, None] - places + window - 1).unbind(-1)
-  return rows * (2 * window - 1) + columns
-
-
-def log_offsets(window: int) -> Float[Tensor, 'offsets 2']:
-  """Swin V2's table of log-spaced offsets (row, column)."""
-  offset = 8 * torch.arange(1 - window, window).float() / max(window - 1, 1)
-  offset = offset.sign() * torch.log2(offset.abs() + 1) / 3
-  return torch.cartesian_prod(offset, offset)
 
 
 class WindowAttention(nn.Module):
@@ -92,15 +71,18 @@ class WindowAttention(nn.Module):
   @torch.no_grad()
   def fix(self) -> None:
     """Computes what depends on the frozen weights alone."""
+    window = self.window, self.window
     if self.v2:
-      table = 16 * torch.sigmoid(self.cpb_mlp(log_offsets(self.window).to(self.q_bias)))
+      offsets = torch.from_numpy(windows.log_offsets(window)).to(self.q_bias)
+      table = 16 * torch.sigmoid(self.cpb_mlp(offsets))
       qkv_bias = torch.cat([self.q_bias, torch.zeros_like(self.q_bias), self.v_bias])
       scale = self.logit_scale.clamp(max=math.log(100)).exp()
       scale = scale if self.mask is None else scale.repeat(len(self.mask), 1, 1)
       self.register_buffer('scale', scale, persistent=False)
     else:
       table, qkv_bias = self.relative_position_bias_table, self.qkv.bias
-    bias = table[relative_index(self.window).to(table.device)].permute(2, 0, 1)
+    index = torch.from_numpy(windows.relative_index(window)).to(table.device)
+    bias = table[index].permute(2, 0, 1)
     bias = bias if self.mask is None else (bias + self.mask[:, None]).flatten(0, 1)
     self.register_buffer('bias', bias.contiguous(), persistent=False)
     self.register_buffer('qkv_bias', qkv_bias.detach(), persistent=False)
@@ -129,7 +111,10 @@ class Block(nn.Module):
     # A grid no larger than the window is one window and does not shift.
     self.side, self.window, self.shift = side, min(side, window), shift if side > window else 0
     self.v2 = v2
-    mask = shift_mask(side, window, shift) if self.shift else None
+    mask = None
+    if self.shift:
+      sizes = (side, side), (window, window), (shift, shift)
+      mask = torch.as_tensor(np.asarray(windows.shift_mask(*sizes)))
     self.attn = WindowAttention(v2, width, heads, self.window, mask)
     self.norm1, self.norm2 = nn.LayerNorm(width), nn.LayerNorm(width)
     fc1, fc2 = nn.Linear(width, 4 * width), nn.Linear(4 * width, width)
@@ -248,7 +233,9 @@ class HTSAT(Backbone):
   def __init__(self, sizes: Sizes):
     super().__init__(False, 1, sizes)
     self.image = sizes.image
-    self.register_buffer('filters', torch.tensor(mel_filters()), persistent=False)
+    self.register_buffer(
+      'filters', torch.as_tensor(mel.mel_filters(RATE, N_FFT, MEL_BINS, *HERTZ)), persistent=False
+    )
     self.register_buffer('hann', torch.hann_window(N_FFT), persistent=False)
     self.bn0 = nn.BatchNorm1d(MEL_BINS)
 
@@ -280,20 +267,3 @@ def log_mel(
   decibels = 10 * torch.log10((power.mT @ filters).clamp(min=1e-10))
   first, middle, last = decibels.split([period, period, period + 1], 1)
   return torch.cat([first, middle.repeat(1, TILE - 2, 1), last], 1)
-
-
-def mel_filters() -> Float[np.ndarray, 'bins mel']:
-  """Triangular filters of unit area on Slaney's mel scale.
-
-  It is linear to 1 kHz (15 mels) and then logarithmic (27 mels per factor 6.4).
-  """
-
-  def mels(hz: float) -> float:
-    return hz * 3 / 200 if hz < 1000 else 15 + 27 * math.log(hz / 1000, 6.4)
-
-  corners = np.linspace(mels(HERTZ[0]), mels(HERTZ[1]), MEL_BINS + 2)
-  corners = np.where(corners < 15, corners * 200 / 3, 1000 * 6.4 ** ((corners - 15) / 27))
-  left, centre, right = corners[:-2], corners[1:-1], corners[2:]
-  hz = np.linspace(0, RATE / 2, N_FFT // 2 + 1)[:, None]
-  triangles = np.minimum((hz - left) / (centre - left), (right - hz) / (right - centre))
-  return (triangles.clip(0) * 2 / (right - left)).astype(np.float32)

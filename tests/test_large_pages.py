@@ -57,6 +57,7 @@ def told(tmp_path):
       text=True,
       cwd=tmp_path,
     )
+    assert done.returncode == 0, done.stderr
     return json.loads(done.stdout) if done.stdout.startswith('[') else None
 
   return start

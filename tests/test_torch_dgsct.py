@@ -9,7 +9,7 @@ import pytest
 
 from configs import ave as ave_config
 from dgsct_jax import models
-from tests.parity import golden
+from tests.parity import backbones, golden
 
 torch = pytest.importorskip('torch')
 
@@ -24,25 +24,17 @@ UNUSED = (
 COUNTERS = r'.*\.num_batches_tracked'  # of batch norms: no golden case lists them
 
 
-def sizes(settings, *names):
-  return torch_backbones.Sizes(*(settings[name] for name in names))
-
-
 def build(settings):
   """A model of the sizes of a golden case."""
-  return torch_dgsct.AVE(
-    sizes(settings['visual'], 'img_size', 'embed_dim', 'depths', 'num_heads', 'window_size'),
-    sizes(settings['audio'], 'spec_size', 'dim', 'depths', 'heads', 'window'),
-    functools.partial(
-      torch_dgsct.Adapter,
-      tokens=settings['num_tokens'],
-      reduction=settings['reduction'],
-      groups=settings['groups'],
-      alpha=settings['channel_gate'],
-      beta=settings['spatial_gate'],
-    ),
-    gamma=settings['temporal_gamma'],
+  names = torch_backbones.Sizes._fields
+  visual = backbones.swin_fields(settings['visual'])
+  audio = backbones.htsat_fields(settings['audio'])
+  audio['image'] = audio['size']
+  visual, audio = (
+    torch_backbones.Sizes(*(fields[name] for name in names)) for fields in (visual, audio)
   )
+  adapter = functools.partial(torch_dgsct.Adapter, **backbones.adapter_fields(settings))
+  return torch_dgsct.AVE(visual, audio, adapter, gamma=settings['temporal_gamma'])
 
 
 def load(name, dtype=torch.float32):

@@ -78,20 +78,20 @@ def noise(config_name: str = 'ave', variant: str = 'tiny', **changes: Any) -> tu
 def quickstart(variant: str = '', **changes: Any) -> tuple[Task, Any]:
   """(task, config) of configs/quickstart.py with tiny random encoders and few, short clips."""
   config = quickstart_config.get_config(variant)
-  composed.make_tiny(config)
   if config.model.adapter.name != 'none':
     config.model.adapter.update(tokens=2, reduction=2)
-  config.model.head.width = 16
-  config.update_from_flattened_dict(changes)
-  return registry.build(config), config
+  return _made_tiny(config, changes)
 
 
 def lavish(**changes: Any) -> tuple[Task, Any]:
   """As `quickstart`, with LAVISH's encoder and head alone, which are sooner compiled."""
-  config = ave_config.get_config('scenes,lavish,none')
+  return _made_tiny(ave_config.get_config('scenes,lavish,none'), changes)
+
+
+def _made_tiny(config: Any, changes: Mapping[str, Any]) -> tuple[Task, Any]:
   composed.make_tiny(config)
   config.model.head.width = 16
-  config.update_from_flattened_dict(changes)
+  config.update_from_flattened_dict(dict(changes))
   return registry.build(config), config
 
 
