@@ -75,11 +75,10 @@ def noise(config_name: str = 'ave', variant: str = 'tiny', **changes: Any) -> tu
   return dataclasses.replace(task, data=lambda split: Dataset(OfSpec(task.inputs.spec))), config
 
 
-def quickstart(variant: str = '', **changes: Any) -> tuple[Task, Any]:
+def quickstart(**changes: Any) -> tuple[Task, Any]:
   """(task, config) of configs/quickstart.py with tiny random encoders and few, short clips."""
-  config = quickstart_config.get_config(variant)
-  if config.model.adapter.name != 'none':
-    config.model.adapter.update(tokens=2, reduction=2)
+  config = quickstart_config.get_config()
+  config.model.adapter.update(tokens=2, reduction=2)
   return _made_tiny(config, changes)
 
 
