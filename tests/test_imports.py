@@ -17,7 +17,17 @@ MEDIA = {'PIL', 'av', 'soundfile', 'soxr'}
 NETS = LEAVES | {'jax', 'flax', 'dgsct_jax.cubic'}
 BASICS = NETS | {
   f'dgsct_jax.models.{name}'
-  for name in ('conv', 'drop', 'layers', 'windows', 'mel', 'pure', 'transformer', 'variants')
+  for name in (
+    'conv',
+    'drop',
+    'layers',
+    'windows',
+    'mel',
+    'products',
+    'pure',
+    'transformer',
+    'variants',
+  )
 }
 TREES = LEAVES | {'jax', 'flax', 'optax', 'ml_collections', 'dgsct_jax.tree', 'dgsct_jax.sharding'}
 DATA = (
@@ -61,11 +71,13 @@ ALLOWED = {
   'dgsct_jax.tracks': LEAVES,
   'dgsct_jax.models.cached': BASICS | {'dgsct_jax.models.adapters', 'dgsct_jax.models.dual'},
   'dgsct_jax.models.drop': NETS,
-  'dgsct_jax.models.layers': NETS,
+  'dgsct_jax.models.products': NETS,
+  'dgsct_jax.models.layers': NETS | {'dgsct_jax.models.products'},
   'dgsct_jax.models.conv': NETS | {'dgsct_jax.models.layers'},
   'dgsct_jax.models.windows': NETS,
   'dgsct_jax.models.mel': NETS | {'dgsct_jax.models.layers'},
-  'dgsct_jax.models.transformer': NETS | {'dgsct_jax.models.drop', 'dgsct_jax.models.layers'},
+  'dgsct_jax.models.transformer': NETS
+  | {'dgsct_jax.models.drop', 'dgsct_jax.models.layers', 'dgsct_jax.models.products'},
   'dgsct_jax.models.clip': BASICS | {'dgsct_jax.models.maple'},
   'dgsct_jax.models.clap': BASICS | {'dgsct_jax.models.htsat'},
   'dgsct_jax.models.lazy': NETS,

@@ -14,6 +14,7 @@ from jaxtyping import Array, Float
 from dgsct_jax.cubic import cubic_matrix
 from dgsct_jax.models import pure
 from dgsct_jax.models.layers import BatchNorm, Dense, LayerNorm, check_divides, fan_in_uniform
+from dgsct_jax.models.products import match, matmul
 
 Delta = Float[Array, 'b n d']
 PoolingMap = Float[Array, 'b 1 n']
@@ -32,7 +33,8 @@ class TokenMap(nn.Module):
     init = fan_in_uniform(y.shape[1])
     kernel = self.param('kernel', init, (y.shape[1], self.tokens))
     bias = self.param('bias', init, (self.tokens,))
-    return jnp.einsum('bme,mn->bne', y, kernel.astype(self.dtype)), bias.astype(self.dtype)
+    mapped = matmul(y.swapaxes(1, 2), jnp.asarray(kernel, self.dtype)).swapaxes(1, 2)
+    return mapped, bias.astype(self.dtype)
 
 
 class GroupedDense(nn.Module):
@@ -206,7 +208,8 @@ def map_both(
 
 def attend(query: Float[Array, '*b q d'], tokens: Float[Array, 'b n d']) -> Float[Array, 'b q d']:
   """What queries read of tokens, by plain products: one head, no projections, no scale."""
-  return softmax(query @ tokens.swapaxes(-1, -2)) @ tokens
+  query = jnp.broadcast_to(query, (*tokens.shape[:1], *query.shape[-2:]))
+  return matmul(softmax(match(query, tokens)), tokens)
 
 
 def squeeze(

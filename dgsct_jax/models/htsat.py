@@ -26,6 +26,7 @@ from dgsct_jax.models.layers import (
   run_stages,
 )
 from dgsct_jax.models.mel import LogMel, Settings
+from dgsct_jax.models.products import match, matmul
 
 
 class WindowAttention(nn.Module):
@@ -48,12 +49,12 @@ class WindowAttention(nn.Module):
     qkv = Dense(3 * d, dtype=self.dtype, name='qkv')(x)
     check_divides(qkv.shape[-1] // 3, self.heads, 'heads')
     q, k, v = rearrange(qkv, 'b w n (three k c) -> three b w k n c', three=3, k=self.heads)
-    logits = jnp.einsum('bwkqc,bwknc->bwkqn', q * (d // self.heads) ** -0.5, k).astype(jnp.float32)
+    logits = match(q * (d // self.heads) ** -0.5, k).astype(jnp.float32)
     logits += jnp.moveaxis(table[windows.relative_index(self.window)], -1, 0)
     if mask is not None:
       logits += mask[:, None]
     weights = nn.softmax(logits).astype(self.dtype)
-    x = rearrange(jnp.einsum('bwkqn,bwknc->bwkqc', weights, v), 'b w k n c -> b w n (k c)')
+    x = rearrange(matmul(weights, v), 'b w k n c -> b w n (k c)')
     return Dense(d, dtype=self.dtype, name='proj')(x)
 
 

@@ -11,6 +11,8 @@ from einops import rearrange
 from flax import linen as nn
 from jaxtyping import Array, Float
 
+from dgsct_jax.models.products import matmul
+
 # The fast variance E[x²] − E[x]² loses half the digits of a large mean.
 LayerNorm = functools.partial(nn.LayerNorm, epsilon=1e-5, use_fast_variance=False)
 gelu = functools.partial(nn.gelu, approximate=False)
@@ -46,7 +48,7 @@ class Dense(nn.Module):
     """Maps the last axis from `i` channels to `features`, in `dtype`."""
     init = fan_in_uniform(x.shape[-1])
     kernel = self.param('kernel', init, (x.shape[-1], self.features))
-    x = x.astype(self.dtype) @ kernel.astype(self.dtype)
+    x = matmul(x.astype(self.dtype), jnp.asarray(kernel, self.dtype))
     if self.use_bias:
       x += self.param('bias', init, (self.features,)).astype(self.dtype)
     return x

@@ -18,6 +18,7 @@ from jaxtyping import Array, Float
 from dgsct_jax.models.adapters import Delta, PoolingMap, softmax
 from dgsct_jax.models.dual import Encoded
 from dgsct_jax.models.layers import Dense, LayerNorm, Mlp
+from dgsct_jax.models.products import match, matmul
 
 Tokens = Float[Array, 'b k w']
 
@@ -35,8 +36,8 @@ class Read(nn.Module):
     dense = lambda features, name: Dense(features, dtype=self.dtype, name=name)
     y = norm('norm_from')(y)
     query, key = dense(w, 'query')(norm('norm_to')(x)), dense(w, 'key')(y)
-    weights = softmax(query * w**-0.5 @ key.swapaxes(-1, -2))
-    x = x + dense(w, 'out')(weights @ dense(w, 'value')(y))
+    weights = softmax(match(query * w**-0.5, key))
+    x = x + dense(w, 'out')(matmul(weights, dense(w, 'value')(y)))
     return x + Mlp(2.0, self.dtype, name='mlp')(norm('norm_mlp')(x))
 
 

@@ -25,6 +25,7 @@ from dgsct_jax.models.layers import (
   run_stages,
   unit,
 )
+from dgsct_jax.models.products import match, matmul
 
 
 class CosineAttention(nn.Module):
@@ -49,12 +50,12 @@ class CosineAttention(nn.Module):
     check_divides(qkv.shape[-1] // 3, self.heads, 'heads')
     q, k, v = rearrange(qkv, 'b w n (three k c) -> three b w k n c', three=3, k=self.heads)
     scale = jnp.exp(jnp.minimum(scale, math.log(100)))[:, None, None].astype(self.dtype)
-    logits = jnp.einsum('bwkqc,bwknc->bwkqn', unit(q) * scale, unit(k)).astype(jnp.float32)
+    logits = match(unit(q) * scale, unit(k)).astype(jnp.float32)
     logits += self.position_bias()
     if mask is not None:
       logits += mask[:, None]
     weights = nn.softmax(logits).astype(self.dtype)
-    x = rearrange(jnp.einsum('bwkqn,bwknc->bwkqc', weights, v), 'b w k n c -> b w n (k c)')
+    x = rearrange(matmul(weights, v), 'b w k n c -> b w n (k c)')
     return Dense(d, dtype=self.dtype, name='proj')(x)
 
   def position_bias(self) -> Float[Array, 'k n n']:

@@ -10,6 +10,7 @@ from jaxtyping import Array, Bool, Float
 
 from dgsct_jax.models.drop import Dropout
 from dgsct_jax.models.layers import Dense, check_divides
+from dgsct_jax.models.products import match, matmul
 
 
 class SelfAttention(nn.Module):
@@ -31,12 +32,12 @@ class SelfAttention(nn.Module):
     qkv = Dense(3 * d, dtype=self.dtype, name='in_proj')(x)
     check_divides(qkv.shape[-1] // 3, self.heads, 'heads')
     q, k, v = rearrange(qkv, 'b n (three k c) -> three b k n c', three=3, k=self.heads)
-    logits = jnp.einsum('bkqc,bknc->bkqn', q * (d // self.heads) ** -0.5, k).astype(jnp.float32)
+    logits = match(q * (d // self.heads) ** -0.5, k).astype(jnp.float32)
     if mask is not None:
       logits = jnp.where(mask[:, None], logits, jnp.finfo(jnp.float32).min)
     weights = nn.softmax(logits).astype(self.dtype)
     weights = Dropout(self.dropout)(weights, train)
-    x = rearrange(jnp.einsum('bkqn,bknc->bkqc', weights, v), 'b k n c -> b n (k c)')
+    x = rearrange(matmul(weights, v), 'b k n c -> b n (k c)')
     return Dense(d, dtype=self.dtype, name='out_proj')(x)
 
 

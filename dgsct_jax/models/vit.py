@@ -14,6 +14,7 @@ from dgsct_jax.cubic import cubic_matrix
 from dgsct_jax.models import layers, variants
 from dgsct_jax.models.drop import DropPath
 from dgsct_jax.models.layers import Dense, Mlp, check_divides, fan_in_uniform, run_stages
+from dgsct_jax.models.products import match, matmul
 
 LayerNorm = functools.partial(layers.LayerNorm, epsilon=1e-6)
 AUGREG = (0.5, 0.5, 0.5), (0.5, 0.5, 0.5)
@@ -35,7 +36,7 @@ class SelfAttention(nn.Module):
     """New tokens."""
     q, k, v = self.project(x)
     weights = nn.softmax(self.match(q, k)).astype(self.dtype)
-    return self.proj(rearrange(jnp.einsum('bkqn,bknc->bkqc', weights, v), 'b k n c -> b n (k c)'))
+    return self.proj(rearrange(matmul(weights, v), 'b k n c -> b n (k c)'))
 
   def logits(
     self, query: Float[Array, 'b q d'], x: Float[Array, 'b n d']
@@ -53,7 +54,7 @@ class SelfAttention(nn.Module):
   ) -> Float32[Array, 'b k q n']:
     """Scaled products of queries and keys."""
     scale = (self.width // self.heads) ** -0.5
-    return jnp.einsum('bkqc,bknc->bkqn', q * scale, k).astype(jnp.float32)
+    return match(q * scale, k).astype(jnp.float32)
 
 
 class ViTBlock(nn.Module):

@@ -1,0 +1,80 @@
+import re
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from dgsct_jax.models.products import match, matmul
+
+# Every kind of product of the models: the function, the same by einsum, and two shapes.
+PRODUCTS = [
+  pytest.param(matmul, '...k,kn->...n', (2, 3, 5, 64), (64, 4), id='a linear layer'),
+  pytest.param(matmul, 'bwmk,bwkn->bwmn', (2, 3, 5, 64), (2, 3, 64, 4), id='what attention reads'),
+  pytest.param(
+    match, 'bwmk,bwnk->bwmn', (2, 3, 5, 64), (2, 3, 7, 64), id='what attention compares'
+  ),
+  pytest.param(match, '...k,nk->...n', (2, 3, 64), (5, 64), id='common rows'),
+]
+
+
+def draw(*shapes, dtype):
+  rng = np.random.default_rng(0)
+  return [jnp.asarray(rng.normal(1, 1, shape), dtype) for shape in shapes]
+
+
+def with_gradients(product, x, y, g):
+  found, back = jax.vjp(product, x, y)
+  return found, *back(g)
+
+
+@pytest.mark.parametrize('product, subscripts, of_x, of_y', PRODUCTS)
+def test_float32_is_as_by_einsum(product, subscripts, of_x, of_y):
+  x, y = draw(of_x, of_y, dtype='float32')
+  (g,) = draw(product(x, y).shape, dtype='float32')
+  with jax.default_matmul_precision('highest'):
+    found = with_gradients(product, x, y, g)
+    expected = with_gradients(lambda x, y: jnp.einsum(subscripts, x, y), x, y, g)
+  for one, other in zip(found, expected, strict=True):
+    np.testing.assert_allclose(one, other, rtol=1e-5)
+
+
+@pytest.mark.parametrize('product, subscripts, of_x, of_y', PRODUCTS)
+def test_bfloat16_is_rounded_once(product, subscripts, of_x, of_y):
+  """Also in both gradients: half a unit in the last of 8 places, beside float32's own rounding."""
+  x, y = draw(of_x, of_y, dtype='bfloat16')
+  (g,) = draw(product(x, y).shape, dtype='bfloat16')
+  found = with_gradients(product, x, y, g)
+  with jax.enable_x64(True):
+    exact = [jnp.asarray(np.asarray(value, np.float64)) for value in (x, y, g)]
+    expected = with_gradients(lambda x, y: jnp.einsum(subscripts, x, y), *exact)
+  for one, other in zip(found, expected, strict=True):
+    assert one.dtype == jnp.bfloat16
+    np.testing.assert_allclose(np.asarray(one, np.float64), other, rtol=2**-8, atol=1e-4)
+
+
+@pytest.mark.parametrize('product, subscripts, of_x, of_y', PRODUCTS)
+def test_a_cpu_is_asked_for_sums_in_float32(product, subscripts, of_x, of_y):
+  """Of the product and of the gradient that goes on to the layers below."""
+  x, y = draw(of_x, of_y, dtype='bfloat16')
+  loss = lambda x: jnp.square(product(x, y)).sum()
+  program = jax.jit(jax.grad(loss)).lower(x).as_text()
+  dots = [line for line in program.splitlines() if 'dot_general' in line]
+  assert len(dots) == 2
+  for line in dots:
+    assert re.findall(r'tensor<[^>]*?(bf16|f32)>', line) == ['bf16', 'bf16', 'f32'], line
+
+
+@pytest.mark.parametrize('clips', [1, 2])
+def test_a_product_whose_result_is_transposed_runs(clips):
+  """XLA's own way fails as it runs: findings/jax_cpu_bfloat16_product_unimplemented.sh."""
+  x, y = draw((clips, 16, 8), (16, 24), dtype='bfloat16')
+  mapped = jax.jit(lambda x, y: matmul(x.swapaxes(1, 2), y).swapaxes(1, 2))
+  exact = np.einsum('bme,mn->bne', np.asarray(x, float), np.asarray(y, float))
+  np.testing.assert_allclose(np.asarray(mapped(x, y), float), exact, rtol=2**-8, atol=1e-4)
+
+
+def test_a_sum_of_many_ones_is_right():
+  """In bfloat16 it would stop at 256."""
+  ones = jnp.ones((1, 1000), jnp.bfloat16)
+  assert matmul(ones, ones.T).item() == match(ones, ones).item() == 1000
