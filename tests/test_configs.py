@@ -24,7 +24,7 @@ from dgsct_jax.data import records
 from dgsct_jax.data.datasets import ave
 from dgsct_jax.tasks import registry
 from dgsct_jax.tasks.task import check_fields
-from tests import tiny
+from tests import processes, tiny
 from tests.data.datasets import test_ave
 
 ROOT = Path(__file__).parents[1]
@@ -266,6 +266,37 @@ def test_two_steps_on_the_data_of_a_config_are_finite(read, name):
 def test_another_system_takes_two_steps_in_a_task(name, system, tmp_path):
   losses = two_steps(small(name, tmp_path, system))
   assert all(np.isfinite(losses)) and losses[0] != losses[1]
+
+
+# Of every task one config, and the other adapters; of few-shot learning both encoders.
+IN_BFLOAT16 = [
+  ('ave', 'tiny'),
+  ('ave', 'tiny,lavish'),
+  ('ave', 'tiny,side'),
+  ('avqa', 'tiny'),
+  ('avqa_grounding', 'tiny'),
+  ('avvp', 'tiny'),
+  ('avs_s4', 'tiny'),
+  ('few_shot', 'tiny'),
+  ('ma_avt', 'tiny'),
+]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('name, variant', IN_BFLOAT16, ids=[f'{n}-{v}' for n, v in IN_BFLOAT16])
+def test_a_step_in_bfloat16_is_finite(name, variant):
+  """Of one clip, whose axis XLA leaves out; see `dgsct_jax/models/products.py`."""
+  values = processes.one_step(
+    'tests.tiny:noise',
+    devices=1,
+    rule='sgd',
+    config_name=name,
+    variant=variant,
+    **{'model.dtype': 'bfloat16', 'frozen_dtype': 'bfloat16', 'data.batch': 1},
+  )
+  assert values
+  for path, value in values.items():
+    assert np.isfinite(value).all(), path
 
 
 @pytest.mark.parametrize('name', NAMES)
