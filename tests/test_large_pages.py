@@ -16,7 +16,7 @@ MADVISE = 'always [madvise] never\n'
 TELL = """
 import json, os
 def execve(path, arguments, environment):
-  print(json.dumps([path, arguments, environment['GLIBC_TUNABLES']]))
+  print(json.dumps([path, arguments, environment['GLIBC_TUNABLES']]), flush=True)
   os._exit(0)
 os.execve = execve
 """
