@@ -28,8 +28,7 @@ def match(x: Float[Array, '... m k'], y: Float[Array, '... n k']) -> Float[Array
 
 
 def _product(axis: Axis, x: Array, y: Array) -> Array:
-  in_bfloat16 = x.dtype == jnp.bfloat16 and jax.default_backend() == 'cpu'
-  return _rounded(axis, x, y) if in_bfloat16 else _plain(axis, x, y)
+  return _low(axis, x, y) if x.dtype == jnp.bfloat16 else _plain(axis, x, y)
 
 
 def _plain(axis: Axis, x: Array, y: Array, dtype: jnp.dtype | None = None) -> Array:
@@ -39,23 +38,30 @@ def _plain(axis: Axis, x: Array, y: Array, dtype: jnp.dtype | None = None) -> Ar
   return jax.lax.dot_general(x, y, axes, preferred_element_type=dtype)
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
 def _rounded(axis: Axis, x: Array, y: Array) -> Array:
+  """The same, added up in float32."""
   # XLA might swap the arrays to save a transposition afterwards, and cannot run what it gets
   # (`findings/jax_cpu_bfloat16_product_unimplemented.sh`). The barrier keeps it from that.
   total = _plain(axis, x, y, jnp.dtype('float32'))
   return jax.lax.optimization_barrier(total).astype(x.dtype)
 
 
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _low(axis: Axis, x: Array, y: Array) -> Array:
+  # By what it is compiled for, which is not always where it is traced: see `dgsct_jax.plan`.
+  cpu, default = (functools.partial(kind, axis) for kind in (_rounded, _plain))
+  return jax.lax.platform_dependent(x, y, cpu=cpu, default=default)
+
+
 def _forward(axis: Axis, x: Array, y: Array) -> tuple[Array, tuple[Array, Array]]:
-  return _rounded(axis, x, y), (x, y)
+  return _low(axis, x, y), (x, y)
 
 
 def _backward(axis: Axis, factors: tuple[Array, Array], g: Array) -> tuple[Array, Array]:
   x, y = factors
   other: Axis = -1 if axis == -2 else -2
   (of_y,) = jax.linear_transpose(functools.partial(_plain, axis, x), y)(g)
-  return _rounded(other, g, y), of_y
+  return _low(other, g, y), of_y
 
 
-_rounded.defvjp(_forward, _backward)
+_low.defvjp(_forward, _backward)

@@ -65,6 +65,18 @@ def test_a_cpu_is_asked_for_sums_in_float32(product, subscripts, of_x, of_y):
     assert re.findall(r'tensor<[^>]*?(bf16|f32)>', line) == ['bf16', 'bf16', 'f32'], line
 
 
+@pytest.mark.parametrize('platform', ['tpu', 'cuda'])
+def test_a_program_for_another_device_is_the_plain_one(platform):
+  """Also where it is compiled on a CPU, as `dgsct_jax.plan` does."""
+  x, y = draw((2, 8), (8, 4), dtype='bfloat16')
+  loss = lambda x: jnp.square(matmul(x, y)).sum()
+  program = jax.jit(jax.grad(loss)).trace(x).lower(lowering_platforms=(platform,)).as_text()
+  dots = [line for line in program.splitlines() if 'dot_general' in line]
+  assert len(dots) == 2 and 'optimization_barrier' not in program
+  for line in dots:
+    assert re.findall(r'tensor<[^>]*?(bf16|f32)>', line) == ['bf16'] * 3, line
+
+
 @pytest.mark.parametrize('clips', [1, 2])
 def test_a_product_whose_result_is_transposed_runs(clips):
   """XLA's own way fails as it runs: findings/jax_cpu_bfloat16_product_unimplemented.sh."""
