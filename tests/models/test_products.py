@@ -28,6 +28,12 @@ def with_gradients(product, x, y, g):
   return found, *back(g)
 
 
+def types(program):
+  """Of both arrays and the result, for each product of a lowered program."""
+  lines = [line for line in program.splitlines() if 'dot_general' in line]
+  return [re.findall(r'tensor<[^>]*?(bf16|f32)>', line) for line in lines]
+
+
 @pytest.mark.parametrize('product, subscripts, of_x, of_y', PRODUCTS)
 def test_float32_is_as_by_einsum(product, subscripts, of_x, of_y):
   x, y = draw(of_x, of_y, dtype='float32')
@@ -59,10 +65,7 @@ def test_a_cpu_is_asked_for_sums_in_float32(product, subscripts, of_x, of_y):
   x, y = draw(of_x, of_y, dtype='bfloat16')
   loss = lambda x: jnp.square(product(x, y)).sum()
   program = jax.jit(jax.grad(loss)).lower(x).as_text()
-  dots = [line for line in program.splitlines() if 'dot_general' in line]
-  assert len(dots) == 2
-  for line in dots:
-    assert re.findall(r'tensor<[^>]*?(bf16|f32)>', line) == ['bf16', 'bf16', 'f32'], line
+  assert types(program) == [['bf16', 'bf16', 'f32']] * 2
 
 
 @pytest.mark.parametrize('platform', ['tpu', 'cuda'])
@@ -71,10 +74,7 @@ def test_a_program_for_another_device_is_the_plain_one(platform):
   x, y = draw((2, 8), (8, 4), dtype='bfloat16')
   loss = lambda x: jnp.square(matmul(x, y)).sum()
   program = jax.jit(jax.grad(loss)).trace(x).lower(lowering_platforms=(platform,)).as_text()
-  dots = [line for line in program.splitlines() if 'dot_general' in line]
-  assert len(dots) == 2 and 'optimization_barrier' not in program
-  for line in dots:
-    assert re.findall(r'tensor<[^>]*?(bf16|f32)>', line) == ['bf16'] * 3, line
+  assert types(program) == [['bf16'] * 3] * 2 and 'optimization_barrier' not in program
 
 
 @pytest.mark.parametrize('clips', [1, 2])
