@@ -4,6 +4,8 @@ import gc
 import os
 from importlib import metadata
 
+from dgsct_jax import collector
+
 
 def pytest_addoption(parser):
   parser.addoption('--seed', type=int, default=0, help='of the inputs of fuzz tests')
@@ -11,9 +13,7 @@ def pytest_addoption(parser):
 
 
 def pytest_configure(config):
-  # Tracing makes millions of small objects that stay: with the default thresholds a third of the
-  # time of such tests goes into looking at them again.
-  gc.set_threshold(100_000, 20, 100)
+  gc.set_threshold(*collector.THRESHOLDS)
   # Most of the time of the suite goes into compiling programs that run for milliseconds. Without
   # LLVM's optimisations and the newer way of making kernels, which jaxlib 0.12 cannot do without,
   # that takes a third of the time. A flag that the user sets comes last and counts.

@@ -5,6 +5,7 @@ takes changes of a config by dotted name and returns (task, config).
 """
 
 import contextlib
+import gc
 import importlib
 import json
 import os
@@ -18,6 +19,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from dgsct_jax import collector
 
 ROOT = Path(__file__).parent.parent
 
@@ -169,4 +172,5 @@ def _train(task, config, job):
 
 
 if __name__ == '__main__':
+  gc.set_threshold(*collector.THRESHOLDS)
   _main(json.loads(sys.argv[1]))

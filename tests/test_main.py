@@ -22,9 +22,11 @@ def get_config(variant=''):
 """
 # The command with the toy as its task: the others need real models.
 TOY = """
+import gc
+from dgsct_jax import collector
+gc.set_threshold(*collector.THRESHOLDS)
 from absl import app
 from dgsct_jax import command_line, main
-from tests import toy
 from dgsct_jax.tasks import registry
 from tests import toy
 registry.TASKS['toy'] = lambda config: toy.task(config.model.width)

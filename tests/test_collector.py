@@ -1,0 +1,54 @@
+"""Commands have their own thresholds of garbage collection, and nobody else does."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from dgsct_jax import collector
+
+ROOT = Path(__file__).parents[1]
+# Python runs this at its start.
+TELL = """
+import atexit, gc, json
+before = gc.get_threshold()
+atexit.register(lambda: print(json.dumps([before, gc.get_threshold()]), flush=True))
+"""
+
+
+@pytest.fixture
+def thresholds(tmp_path):
+  """For the arguments of Python, the thresholds at its start and at its end."""
+  (tmp_path / 'sitecustomize.py').write_text(TELL)
+
+  def run(*arguments: str) -> list[tuple[int, ...]]:
+    done = subprocess.run(
+      [sys.executable, *arguments],
+      env=os.environ | {'PYTHONPATH': f'{tmp_path}{os.pathsep}{ROOT}'},
+      capture_output=True,
+      text=True,
+      cwd=tmp_path,
+    )
+    assert done.returncode == 0, done.stderr
+    return [tuple(x) for x in json.loads(done.stdout.splitlines()[-1])]
+
+  return run
+
+
+@pytest.mark.parametrize('module', ['dgsct_jax.data.prepare', 'benchmarks.noise'])
+def test_a_command_collects_seldom(thresholds, module):
+  help = ['--help'] if module.startswith('dgsct_jax') else []
+  before, after = thresholds('-m', module, *help)
+  assert before != after == collector.THRESHOLDS
+
+
+def test_who_only_imports_the_package_keeps_his_own(thresholds, tmp_path):
+  before, after = thresholds('-c', 'import dgsct_jax.tree')
+  assert before == after
+  tmp_path.joinpath('mine.py').write_text('import dgsct_jax.tree')
+  for arguments in ([str(tmp_path / 'mine.py')], ['-m', 'mine']):
+    before, after = thresholds(*arguments)
+    assert before == after
