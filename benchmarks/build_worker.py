@@ -5,6 +5,8 @@ python -P build_worker.py DESCRIPTOR [flags of step_time]
 Writes a line of JSON to the descriptor once the phase is compiled, and one for each line of stdin.
 """
 
+import contextlib
+import gc
 import json
 import os
 import resource
@@ -48,4 +50,8 @@ def serve(
 step_time.report = serve
 
 if __name__ == '__main__':
+  with contextlib.suppress(ImportError):  # of builds whose commands leave the collector as it is
+    from dgsct_jax import collector
+
+    gc.set_threshold(*collector.THRESHOLDS)
   app.run(step_time.main)

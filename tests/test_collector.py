@@ -40,8 +40,8 @@ def thresholds(tmp_path):
 
 @pytest.mark.parametrize('module', ['dgsct_jax.data.prepare', 'benchmarks.noise'])
 def test_a_command_collects_seldom(thresholds, module):
-  help = ['--help'] if module.startswith('dgsct_jax') else []
-  before, after = thresholds('-m', module, *help)
+  flags = ['--help'] if module.startswith('dgsct_jax') else []
+  before, after = thresholds('-m', module, *flags)
   assert before != after == collector.THRESHOLDS
 
 
