@@ -1,6 +1,5 @@
 """Measurements: `python -m benchmarks.NAME`, which have their memory as the commands have it."""
 
-from dgsct_jax import collector, large_pages
+from dgsct_jax import starting
 
-large_pages.start_again()
-collector.start()
+starting.prepare()

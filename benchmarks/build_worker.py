@@ -6,7 +6,6 @@ Writes a line of JSON to the descriptor once the phase is compiled, and one for 
 """
 
 import contextlib
-import gc
 import json
 import os
 import resource
@@ -51,7 +50,7 @@ step_time.report = serve
 
 if __name__ == '__main__':
   with contextlib.suppress(ImportError):  # of builds whose commands leave the collector as it is
-    from dgsct_jax import collector
+    from dgsct_jax.collector import relax
 
-    gc.set_threshold(*collector.THRESHOLDS)
+    relax()
   app.run(step_time.main)

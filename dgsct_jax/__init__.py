@@ -1,6 +1,5 @@
 """Adapters for frozen image and audio encoders, in JAX."""
 
-from dgsct_jax import collector, large_pages
+from dgsct_jax import starting
 
-large_pages.start_again()
-collector.start()
+starting.prepare()

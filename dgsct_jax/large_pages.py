@@ -16,13 +16,7 @@ ASK = 'glibc.malloc.hugetlb'  # of glibc 2.35 and later; others ignore it
 
 
 def start_again() -> None:
-  """Begins `python -m PACKAGE.MODULE` anew with large pages, in the same process.
-
-  Called where a package is imported, it does nothing for any other import, and nothing where there
-  is nothing to ask for.
-  """
-  if sys.argv[:1] != ['-m']:  # so it is while Python looks for the module that it is to run
-    return
+  """Begins the command anew with large pages, in the same process, if they are to be asked for."""
   if tunables := asked(os.environ, SETTING.read_text() if SETTING.exists() else ''):
     environment = os.environ | {'GLIBC_TUNABLES': tunables}
     os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], environment)

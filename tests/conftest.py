@@ -1,6 +1,5 @@
 """What XLA compiles in tests, here and in the processes that they start, is cheap and kept."""
 
-import gc
 import os
 from importlib import metadata
 
@@ -13,7 +12,7 @@ def pytest_addoption(parser):
 
 
 def pytest_configure(config):
-  gc.set_threshold(*collector.THRESHOLDS)
+  collector.relax()
   # Most of the time of the suite goes into compiling programs that run for milliseconds. Without
   # LLVM's optimisations and the newer way of making kernels, which jaxlib 0.12 cannot do without,
   # that takes a third of the time. A flag that the user sets comes last and counts.

@@ -5,7 +5,6 @@ takes changes of a config by dotted name and returns (task, config).
 """
 
 import contextlib
-import gc
 import importlib
 import json
 import os
@@ -73,6 +72,21 @@ def train(
     for host in range(hosts)
   ]
   return [finish(process, check=False) for process in processes]
+
+
+def with_site(folder: Path, site: str, *arguments: str) -> str:
+  """What Python prints with these arguments in a folder, if it runs `site` at its start."""
+  (folder / 'sitecustomize.py').write_text(site)
+  environment = {name: x for name, x in os.environ.items() if name != 'GLIBC_TUNABLES'}
+  done = subprocess.run(
+    [sys.executable, *arguments],
+    env=environment | {'PYTHONPATH': f'{folder}{os.pathsep}{ROOT}'},
+    capture_output=True,
+    text=True,
+    cwd=folder,
+  )
+  assert done.returncode == 0, done.stderr
+  return done.stdout
 
 
 def start(
@@ -172,5 +186,5 @@ def _train(task, config, job):
 
 
 if __name__ == '__main__':
-  gc.set_threshold(*collector.THRESHOLDS)
+  collector.relax()
   _main(json.loads(sys.argv[1]))

@@ -1,16 +1,12 @@
 """Commands have their own thresholds of garbage collection, and nobody else does."""
 
 import json
-import os
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 
 from dgsct_jax import collector
+from tests import processes
 
-ROOT = Path(__file__).parents[1]
 # Python runs this at its start.
 TELL = """
 import atexit, gc, json
@@ -22,18 +18,10 @@ atexit.register(lambda: print(json.dumps([before, gc.get_threshold()]), flush=Tr
 @pytest.fixture
 def thresholds(tmp_path):
   """For the arguments of Python, the thresholds at its start and at its end."""
-  (tmp_path / 'sitecustomize.py').write_text(TELL)
 
   def run(*arguments: str) -> list[tuple[int, ...]]:
-    done = subprocess.run(
-      [sys.executable, *arguments],
-      env=os.environ | {'PYTHONPATH': f'{tmp_path}{os.pathsep}{ROOT}'},
-      capture_output=True,
-      text=True,
-      cwd=tmp_path,
-    )
-    assert done.returncode == 0, done.stderr
-    return [tuple(x) for x in json.loads(done.stdout.splitlines()[-1])]
+    out = processes.with_site(tmp_path, TELL, *arguments)
+    return [tuple(x) for x in json.loads(out.splitlines()[-1])]
 
   return run
 

@@ -1,16 +1,13 @@
 """Commands ask for large pages where the kernel gives them to whom asks, and nobody else does."""
 
 import json
-import os
-import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
 from dgsct_jax import large_pages
+from tests import processes
 
-ROOT = Path(__file__).parents[1]
 MADVISE = 'always [madvise] never\n'
 # Python runs this at its start: it tells of a second start instead of making it.
 TELL = """
@@ -46,19 +43,10 @@ def test_it_is_asked_for_where_that_changes_something(given, setting, tunables):
 @pytest.fixture
 def told(tmp_path):
   """For the arguments of Python, the second start that it asks for, or None."""
-  (tmp_path / 'sitecustomize.py').write_text(TELL)
 
   def start(*arguments: str) -> list | None:
-    environment = {name: x for name, x in os.environ.items() if name != 'GLIBC_TUNABLES'}
-    done = subprocess.run(
-      [sys.executable, *arguments],
-      env=environment | {'PYTHONPATH': f'{tmp_path}{os.pathsep}{ROOT}'},
-      capture_output=True,
-      text=True,
-      cwd=tmp_path,
-    )
-    assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout) if done.stdout.startswith('[') else None
+    out = processes.with_site(tmp_path, TELL, *arguments)
+    return json.loads(out) if out.startswith('[') else None
 
   return start
 
