@@ -14,6 +14,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import time
 from pathlib import Path
 from typing import Any
 
@@ -72,6 +73,17 @@ def train(
     for host in range(hosts)
   ]
   return [finish(process, check=False) for process in processes]
+
+
+def signal_itself(number: int) -> None:
+  """Sends a signal to this process, and waits until jax has seen it.
+
+  Where there are several processes, jax looks for SIGTERM once a second, in which time the steps of
+  a toy are over.
+  """
+  os.kill(os.getpid(), number)
+  if number == signal.SIGTERM:
+    time.sleep(3)
 
 
 def with_site(folder: Path, site: str, *arguments: str) -> str:
@@ -174,7 +186,7 @@ def _train(task, config, job):
 
   def at_step(step, *args):
     if step == job['kill']:
-      os.kill(os.getpid(), job['signal'])
+      signal_itself(job['signal'])
     return progress(step, *args)
 
   writer.progress = at_step

@@ -16,8 +16,9 @@ from tests.test_main import CONFIG, ROOT, TOY
 
 # The same command, of which one process does something where a step is reported.
 AT_STEP = """
-import os, signal, time
+import os, signal
 from dgsct_jax import writer
+from tests import processes
 progress = writer.progress
 
 def at_step(step, *args):
@@ -27,7 +28,7 @@ def at_step(step, *args):
 
 writer.progress = at_step
 """
-KILLED = 'os.kill(os.getpid(), signal.SIGKILL)'
+KILLED = 'processes.signal_itself(signal.SIGKILL)'
 
 
 def environment(port, count, process):
@@ -104,7 +105,7 @@ def test_when_one_is_killed_the_others_say_so_and_end_and_the_command_goes_on(
 
 @pytest.mark.slow
 def test_sigterm_to_one_saves_all_with_the_status_that_is_asked_for(unbroken, tmp_path):
-  stop = AT_STEP.format(step=3, process=0, what='os.kill(os.getpid(), signal.SIGTERM)')
+  stop = AT_STEP.format(step=3, process=0, what='processes.signal_itself(signal.SIGTERM)')
   for status, said, _ in command(tmp_path, '--stopped_status=75', code=stop):
     assert status == 75 and 'Traceback' not in said, said
   for status, said, _ in command(tmp_path):
