@@ -13,6 +13,9 @@ def pytest_addoption(parser):
 
 def pytest_configure(config):
   collector.relax()
+  # Threads of OpenMP, as torch and scikit-learn have them, wait for each other by spinning, and so
+  # take the core of the other worker: a test of one second took half a minute beside another.
+  os.environ.setdefault('OMP_NUM_THREADS', '1')
   # Most of the time of the suite goes into compiling programs that run for milliseconds. Without
   # LLVM's optimisations and the newer way of making kernels, which jaxlib 0.12 cannot do without,
   # that takes a third of the time. A flag that the user sets comes last and counts.
