@@ -118,7 +118,7 @@ def layout(
 def _shapes(model: nn.Module, batch: Mapping[str, jax.ShapeDtypeStruct]) -> tree.Tree:
   """The shapes of the variables of a model."""
   try:
-    return jax.eval_shape(lambda b: model.init(jax.random.key(0), b, False), batch)
+    return lazy.shapes(model, batch, train=False)
   except (ArithmeticError, EinopsError, LookupError, TypeError) as error:
     raise ValueError(
       f'The sizes of config.model and config.data do not fit together: {error}'

@@ -89,6 +89,8 @@ def test_every_variant_builds_its_task(name, variant):
   assert config.task in registry.TASKS and task.primary and task.inputs.spec
   assert config.optim.accumulate == 1 or 'released' in variant
   optim.build(config.optim, 10)
+  again = registry.build(config).model  # equal, so that jax knows it again
+  assert again == task.model and hash(again) == hash(task.model)
 
 
 def test_documents_speak_of_variants():

@@ -1,6 +1,5 @@
 """Checkpoints of the released DG-SCT tasks: backbones, adapters and head in one state dict."""
 
-import functools
 import math
 from typing import Any
 
@@ -34,6 +33,7 @@ from dgsct_jax.models.adapters import DGSCTAdapter, Exchange
 from dgsct_jax.models.dual import DualEncoder
 from dgsct_jax.models.heads import ave
 from dgsct_jax.models.temporal import TemporalAttention
+from dgsct_jax.models.variants import Partial
 
 NEVER_READ = Drop('never read')
 TEMPLATE = Drop('template that PyTorch copies its layers from')
@@ -200,15 +200,15 @@ def model(state: State, **fields: Any) -> tuple[DualEncoder, int]:
   return DualEncoder(
     swin_v2.build('custom', image=image, window=image, **visual),
     htsat.build('audioset', size=spectrogram, **audio),
-    functools.partial(Exchange, adapter(state, 'vis', **fields), adapter(state, 'audio', **fields)),
+    Partial(Exchange, adapter(state, 'vis', **fields), adapter(state, 'audio', **fields)),
   ), image
 
 
-def adapter(state: State, stream: str, **fields: Any) -> functools.partial[DGSCTAdapter]:
+def adapter(state: State, stream: str, **fields: Any) -> Partial[DGSCTAdapter]:
   """Makes adapters of the sizes that the first one of a stream has, and with these fields."""
   first = below(state, f'{stream}_adapter_blocks_p1.0.')
   width = side(first, 96, ('fc.bias', 0, 1))
-  return functools.partial(
+  return Partial(
     DGSCTAdapter,
     reduction=width // side(first, width, ('down_sampler.weight', 0, 4)),
     groups=width // side(first, width, ('down_sampler.weight', 1, 4)),

@@ -15,6 +15,7 @@ from dgsct_jax.convert.table import (
   Plan,
   State,
   Table,
+  logits,
   targets,
   unwrap,
 )
@@ -60,13 +61,13 @@ TABLE: Table = (
 
 def plan(state: State, hint: str = '') -> Plan:
   """Recognises the network; `hint` is not needed."""
-  return _plan(state, TABLE, lambda net, x: net.classify(net(x)))
+  return _plan(state, TABLE, logits)
 
 
 def plan_features(state: State, hint: str = '') -> Plan:
   """The network without its classifier, as a backbone."""
   rows = (*TABLE[:-1], (TABLE[-1][0], None, UNUSED))
-  return _plan(state, rows, lambda net, x: net(x))
+  return _plan(state, rows, model.EfficientNetLite.__call__)
 
 
 def _plan(state: State, rows: Table, call: Callable[..., Any]) -> Plan:

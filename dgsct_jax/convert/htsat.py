@@ -190,5 +190,10 @@ def sizes(state: State) -> dict[str, Any]:
 def shapes(fields: dict[str, Any], tagging: bool = False) -> dict[str, tuple[int, ...]]:
   """Targets of an HTS-AT encoder, or of the whole tagger."""
   model = htsat.build('audioset', **fields)
-  method = htsat.HTSAT.tag if tagging else lambda model, wave: model.body(model.stem(wave))
+  method = htsat.HTSAT.tag if tagging else _encoded
   return targets(model, jax.ShapeDtypeStruct((1, 32000), np.float32), method=method)
+
+
+def _encoded(model: htsat.HTSAT, wave: Any) -> Any:
+  """The last tokens, without what is behind them."""
+  return model.body(model.stem(wave))

@@ -1,6 +1,5 @@
 """Checkpoints of the released LAVISH on AVE: one Swin V2, adapters and head in one state dict."""
 
-import functools
 from typing import Any
 
 import jax
@@ -15,6 +14,7 @@ from dgsct_jax.models.adapters import Exchange
 from dgsct_jax.models.dual import DualEncoder
 from dgsct_jax.models.heads.lavish import Classifier, Seconds
 from dgsct_jax.models.lavish import LavishAdapter
+from dgsct_jax.models.variants import Partial
 
 AVE: Table = (
   nest(swin_source.TABLE, 'swin.', 'encoder/visual/')
@@ -45,16 +45,16 @@ def ave_shapes(state: State) -> dict[str, tuple[int, ...]]:
   sizes = swin_source.sizes(below(state, 'swin.'))
   side = sizes['patch'] * 2 ** (len(sizes['depths']) - 1)  # no parameter depends on the picture
   swin = swin_v2.build('custom', image=side, **sizes)
-  exchange = functools.partial(Exchange, adapter(state, 'vis'), adapter(state, 'audio'))
+  exchange = Partial(Exchange, adapter(state, 'vis'), adapter(state, 'audio'))
   classify = Classifier(len(state['mlp_class_2.bias']), len(state['mlp_class.bias']))
   picture = jax.ShapeDtypeStruct((1, 1, side, side, 3), np.float32)
   encoder = DualEncoder(swin, swin, exchange, split_audio=True)
   return targets(Seconds(encoder, classify), {'video': picture, 'wave': picture})
 
 
-def adapter(state: State, stream: str) -> functools.partial[LavishAdapter]:
+def adapter(state: State, stream: str) -> Partial[LavishAdapter]:
   """Makes adapters of the sizes that the first one of a stream has."""
-  return functools.partial(LavishAdapter, **fields(below(state, f'{stream}_adapter_blocks_p1.0.')))
+  return Partial(LavishAdapter, **fields(below(state, f'{stream}_adapter_blocks_p1.0.')))
 
 
 def fields(first: State) -> dict[str, Any]:

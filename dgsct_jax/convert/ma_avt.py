@@ -1,6 +1,5 @@
 """Checkpoints of the released MA-AVT training: ViT, prompts and heads in one state dict."""
 
-import functools
 import math
 from collections.abc import Callable
 from typing import Any
@@ -16,6 +15,7 @@ from dgsct_jax.convert.table import DENSE, RAW, Plan, State, Table, below, nest
 from dgsct_jax.models import ma_avt, vit
 from dgsct_jax.models.adapters import Exchange, NoExchange
 from dgsct_jax.models.lavish import LavishAdapter
+from dgsct_jax.models.variants import Partial
 
 IMAGE_CLASSES = 21843
 
@@ -73,7 +73,7 @@ def model(state: State, listen: Callable[[Any], Any], **fields: Any) -> ma_avt.M
   own = sizes(state)
   exchange: Any = NoExchange
   if 'audio_adapter_blocks_p1.0.my_tokens' in state:
-    exchange = functools.partial(Exchange, adapter(state, 'vis'), adapter(state, 'audio'))
+    exchange = Partial(Exchange, adapter(state, 'vis'), adapter(state, 'audio'))
   projections = {'blocks': 'audio_proj.0.bias', 'final': 'audio_proj.bias'}
   contrast: Any = next((name for name, bias in projections.items() if bias in state), 'none')
   return ma_avt.MAAVT(
@@ -91,10 +91,10 @@ def model(state: State, listen: Callable[[Any], Any], **fields: Any) -> ma_avt.M
   )
 
 
-def adapter(state: State, stream: str) -> functools.partial[LavishAdapter]:
+def adapter(state: State, stream: str) -> Partial[LavishAdapter]:
   """Makes adapters of the sizes that the first one of a stream has."""
   first = below(state, f'{stream}_adapter_blocks_p1.0.')
-  return functools.partial(LavishAdapter, token_gate='gate_tk' in first, **lavish.fields(first))
+  return Partial(LavishAdapter, token_gate='gate_tk' in first, **lavish.fields(first))
 
 
 def shapes(state: State) -> dict[str, tuple[int, ...]]:

@@ -3,8 +3,6 @@
 CLIP, CLAP and the adapters between them.
 """
 
-import functools
-
 import jax
 import numpy as np
 
@@ -25,6 +23,7 @@ from dgsct_jax.convert.table import export as export_table
 from dgsct_jax.models import clip as clip_model
 from dgsct_jax.models.adapters import Exchange
 from dgsct_jax.models.heads.matching import Classes, Matching, Prompts
+from dgsct_jax.models.variants import Partial
 
 DEPTHS = (2, 2, 6, 2)  # of the image tower, in the stages of the audio tower
 DEAD = Drop('never called')
@@ -100,9 +99,7 @@ def model(state: State) -> Matching:
     for source, prefix in ((htsat, 'htsat.'), (clap, 'clap_text_encoder.text_branch.'))
   )
   grid = int(len(state['audio_adapter_blocks_p1.0.conv_adapter.bias']) ** 0.5)
-  visual, heard = (
-    functools.partial(dgsct.adapter(state, stream), gamma=1.0) for stream in ('vis', 'audio')
-  )
+  visual, heard = (Partial(dgsct.adapter(state, stream), gamma=1.0) for stream in ('vis', 'audio'))
   return Matching(
     None,
     clip_model.build('custom', *towers),
@@ -110,8 +107,8 @@ def model(state: State) -> Matching:
       audio | {'size': grid * audio['patch']}, text, len(state['audio_projection.2.bias'])
     ),
     Classes(((0, *[0] * words, 1, 2),), (1,), ((0, 3, 2),)),
-    functools.partial(Exchange, visual, heard),
-    functools.partial(Prompts, words),
+    Partial(Exchange, visual, heard),
+    Partial(Prompts, words),
   )
 
 

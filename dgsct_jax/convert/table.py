@@ -6,18 +6,17 @@ drops names says why.
 """
 
 import collections
-import functools
 import itertools
 import re
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-import jax
 import numpy as np
 from flax import linen as nn
 from jaxtyping import Num
 
 from dgsct_jax import tree
+from dgsct_jax.models import lazy
 
 VERSION = '1'  # raise it when a table gives other numbers for the same file
 
@@ -153,13 +152,18 @@ def targets(module: nn.Module, *args: Any, **kwargs: Any) -> dict[str, tuple[int
     ValueError: there is no such model; its sizes came from a file.
   """
   try:
-    variables = jax.eval_shape(functools.partial(module.init, **kwargs), jax.random.key(0), *args)
+    variables = lazy.shapes(module, *args, **kwargs)
   except Exception as error:  # A size that fits to no other fails at any place of a model.
     why = f'{type(error).__name__}: {error}'.splitlines()[0][:300]
     raise ValueError(
       f'The sizes of the tensors fit to no {type(module).__name__} ({why}).'
     ) from error
   return {name: leaf.shape for name, leaf in tree.flatten(variables).items()}
+
+
+def logits(network: nn.Module, x: Any) -> Any:
+  """The `method` of `targets` for a network with its classifier."""
+  return network.classify(network(x))
 
 
 def unwrap(state: State) -> State:

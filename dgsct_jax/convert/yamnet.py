@@ -6,7 +6,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from dgsct_jax.convert.table import SAME, Drop, Layout, Leaf, Plan, State, Table, targets
+from dgsct_jax.convert.table import SAME, Drop, Layout, Leaf, Plan, State, Table, logits, targets
 from dgsct_jax.models import yamnet as model
 
 UNUSED = Drop('the classifier, which no encoder needs')
@@ -51,14 +51,14 @@ TABLE: Table = _table()
 
 def plan(state: State, hint: str = '') -> Plan:
   """Recognises the network; `hint` is not needed."""
-  return _plan(state, TABLE, lambda net, x: net.classify(net(x)))
+  return _plan(state, TABLE, logits)
 
 
 def plan_features(state: State, hint: str = '') -> Plan:
   """The network without its classifier, as a backbone."""
   names = (f'{TABLE[-1][0]}/{part}' for part in ('kernel', 'bias'))
   rows = (*TABLE[:-1], *((name, None, UNUSED) for name in names))
-  return _plan(state, rows, lambda net, x: net(x))
+  return _plan(state, rows, model.YAMNet.__call__)
 
 
 def _plan(state: State, rows: Table, call: Callable[..., Any]) -> Plan:

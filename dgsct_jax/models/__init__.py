@@ -29,6 +29,7 @@ from dgsct_jax.models import (
 )
 from dgsct_jax.models.dual import DualEncoder
 from dgsct_jax.models.listener import Listener
+from dgsct_jax.models.variants import Partial
 
 VISUAL: dict[str, Callable[..., nn.Module]] = {
   'swin_v2': swin_v2.build,
@@ -116,11 +117,9 @@ def build_exchange(config: ml_collections.ConfigDict) -> Callable[[], nn.Module]
       f'config.model.adapter.name is {name!r}; choose one of none, {", ".join(ADAPTERS)}, side.'
     )
   audio_gate = fields.pop('audio_gate', True)
-  adapter = functools.partial(ADAPTERS[name], dtype=jnp.dtype(config.dtype), **fields)
-  audio_adapter = None if audio_gate else functools.partial(adapter, gate=False)
-  return functools.partial(
-    adapters.Exchange, adapter, audio_adapter, remat=config.remat == 'blocks'
-  )
+  adapter = Partial(ADAPTERS[name], dtype=jnp.dtype(config.dtype), **fields)
+  audio_adapter = None if audio_gate else Partial(adapter, gate=False)
+  return Partial(adapters.Exchange, adapter, audio_adapter, remat=config.remat == 'blocks')
 
 
 def build_side(config: ml_collections.ConfigDict) -> Callable[[], nn.Module] | None:
@@ -129,4 +128,4 @@ def build_side(config: ml_collections.ConfigDict) -> Callable[[], nn.Module] | N
     return None
   fields = {name: x for name, x in config.adapter.items() if name != 'name'}
   fields = {'dtype': jnp.dtype(config.dtype)} | fields
-  return functools.partial(variants.make, side.Ladder, variants.CUSTOM, 'custom', fields)
+  return Partial(side.Ladder, **variants.chosen(side.Ladder, variants.CUSTOM, 'custom', fields))

@@ -1,5 +1,6 @@
-"""Initial variables of a model without running or compiling it whole."""
+"""Shapes and initial variables of a model without running or compiling it whole."""
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -7,6 +8,11 @@ import jax
 from flax import linen as nn
 from flax import traverse_util
 from jax.extend.core import Var, jaxpr_as_fun
+
+
+def shapes(model: nn.Module, *args: Any, **kwargs: Any) -> dict[str, Any]:
+  """The shapes of the variables of `model`; arguments as for `init`."""
+  return traverse_util.unflatten_dict(_trace(model, args, kwargs).out_info, sep='/')
 
 
 def init(
@@ -30,11 +36,8 @@ def init(
   Raises:
     ValueError: an initial value depends on the values of the inputs.
   """
-  traced, shapes = jax.make_jaxpr(
-    lambda key, args: traverse_util.flatten_dict(model.init(key, *args, **kwargs), sep='/'),
-    return_shape=True,
-  )(key, args)
-  names = sorted(shapes)  # the order of a flattened dict's leaves
+  trace = _trace(model, args, kwargs)
+  traced, names = trace.jaxpr, sorted(trace.out_info)  # the order of a flattened dict's leaves
   kept = [(name, var) for name, var in zip(names, traced.jaxpr.outvars, strict=True) if keep(name)]
   needed, equations = {var for _, var in kept if isinstance(var, Var)}, []
   for equation in reversed(traced.jaxpr.eqns):
@@ -54,3 +57,16 @@ def init(
   return traverse_util.unflatten_dict(
     {name: value for (name, _), value in zip(kept, values)}, sep='/'
   )
+
+
+def _trace(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> jax.stages.Traced:
+  """The program of `model.init`; jax keeps it, so that a model is traced once for all that asks."""
+  return _variables.trace(model, tuple(sorted(kwargs.items())), jax.random.key(0), args)
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def _variables(
+  model: nn.Module, kwargs: tuple[tuple[str, Any], ...], key: jax.Array, args: tuple[Any, ...]
+) -> dict[str, Any]:
+  """The variables by their paths."""
+  return traverse_util.flatten_dict(model.init(key, *args, **dict(kwargs)), sep='/')

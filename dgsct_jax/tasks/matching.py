@@ -20,6 +20,7 @@ from dgsct_jax.models import clap, clip, htsat
 from dgsct_jax.models.dual import DualEncoder
 from dgsct_jax.models.heads import matching as head
 from dgsct_jax.models.maple import DeepPrompts
+from dgsct_jax.models.variants import Partial
 from dgsct_jax.tasks import prompts, views
 from dgsct_jax.tasks.inputs import audio_visual
 from dgsct_jax.tasks.task import (
@@ -115,9 +116,7 @@ def build_model(config: ml_collections.ConfigDict, names: Sequence[str]) -> head
     clap.CLAP(audio, roberta, config.model.features, dtype),
     classes,
     models.build_exchange(config.model),
-    functools.partial(
-      head.Prompts, words, fields.name_at, fields.start, fields.get('follows', False)
-    )
+    Partial(head.Prompts, words, fields.name_at, fields.start, fields.get('follows', False))
     if fields.learned
     else None,
     fields.share,

@@ -1,6 +1,5 @@
 """Variables of a model from its shapes: drawing initial values compiles, these do not."""
 
-import functools
 import math
 import zlib
 from typing import Any
@@ -10,6 +9,7 @@ import numpy as np
 from flax import linen as nn
 
 from dgsct_jax import tree
+from dgsct_jax.models import lazy
 
 
 def variables(model: nn.Module, *args: Any, gates: float | None = None, **kwargs: Any) -> tree.Tree:
@@ -17,8 +17,7 @@ def variables(model: nn.Module, *args: Any, gates: float | None = None, **kwargs
 
   gates: the value of the adapters' `gate` and `tokens_gate`, at random if None.
   """
-  init = functools.partial(model.init, **kwargs)
-  leaves = tree.flatten(jax.eval_shape(init, jax.random.key(0), *args))
+  leaves = tree.flatten(lazy.shapes(model, *args, **kwargs))
   values = {path: value(path, leaf.shape, gates) for path, leaf in leaves.items()}
   return tree.unflatten(jax.device_put(values))  # `jnp.asarray` compiles, too
 

@@ -1,4 +1,6 @@
-"""Initial variables without compiling the model."""
+"""Shapes and initial variables without compiling the model."""
+
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -9,6 +11,7 @@ from flax import linen as nn
 from dgsct_jax import tree
 from dgsct_jax.models import lazy
 from dgsct_jax.models.layers import BatchNorm, Dense
+from dgsct_jax.models.variants import Partial
 
 KEY = jax.random.key(7)
 
@@ -45,6 +48,37 @@ def test_shapes_stand_for_arrays(expected):
   shape = jax.ShapeDtypeStruct((4, 5), jnp.float32)
   values = tree.flatten(lazy.init(Tiny(), KEY, shape, train=False))
   jax.tree.map(np.testing.assert_array_equal, values, expected)
+
+
+def test_shapes_are_those_of_init(expected):
+  shapes = tree.flatten(lazy.shapes(Tiny(), jnp.ones((4, 5)), train=False))
+  of = lambda leaves: {path: (leaf.shape, leaf.dtype) for path, leaf in leaves.items()}
+  assert of(shapes) == of(expected)
+
+
+def test_equal_models_are_traced_once():
+  traced = []
+
+  class Counted(nn.Module):
+    make: Any
+    offset: int = 0
+
+    @nn.compact
+    def __call__(self, x, train=False):
+      traced.append(train)
+      return self.make()(x) + self.offset
+
+  x = jnp.ones((1, 3))
+  for kernel in (2, 2, 4):
+    model = Counted(Partial(Dense, kernel))
+    lazy.shapes(model, x, train=False)
+    drawn = lazy.init(model, KEY, jax.ShapeDtypeStruct(x.shape, x.dtype), train=False)
+    assert drawn['params']['Dense_0']['kernel'].shape == (3, kernel)
+  assert traced == [False, False]  # of two and of four channels
+  lazy.shapes(model, x, train=True)
+  lazy.shapes(model, x[:, :2], train=True)
+  lazy.shapes(model.clone(offset=1), x, train=True)
+  assert traced[2:] == [True, True, True]
 
 
 def test_only_what_is_kept_is_drawn(expected):
