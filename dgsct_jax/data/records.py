@@ -284,6 +284,13 @@ class Selection:
     return [self.source.ids[place] for place in self.places]
 
 
+class _Info(tfds.core.DatasetInfo):
+  """What TFDS is to know of a recipe; no public bucket knows of it."""
+
+  def initialize_from_bucket(self) -> None:
+    """Asks none. TFDS leaves a temporary folder (findings/tfds_folder_of_every_new_builder.sh)."""
+
+
 class _Builder(tfds.core.ShardBasedBuilder, skip_registration=True):  # type: ignore[call-arg]
   """A recipe as a TFDS builder.
 
@@ -309,7 +316,7 @@ class _Builder(tfds.core.ShardBasedBuilder, skip_registration=True):  # type: ig
 
   def _info(self) -> tfds.core.DatasetInfo:
     features = tfds.features.FeaturesDict(dict(self.recipe.features))
-    return tfds.core.DatasetInfo(builder=self, features=features, disable_shuffling=True)
+    return _Info(builder=self, features=features, disable_shuffling=True)
 
   def _shard_iterators_per_split(self, dl_manager: Any) -> dict[str, list['_Shard']]:
     shards = {}

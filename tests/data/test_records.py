@@ -11,6 +11,7 @@ import resource
 import signal
 import subprocess
 import sys
+import tempfile
 import warnings
 from pathlib import Path
 
@@ -159,6 +160,17 @@ def full_disk(size):
     yield
   finally:
     resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def test_a_build_leaves_no_temporary_folder(tmp_path, monkeypatch):
+  """TFDS does (findings/tfds_folder_of_every_new_builder.sh)."""
+  temporary = tmp_path / 'temporary'
+  temporary.mkdir()
+  monkeypatch.setattr(tempfile, 'tempdir', str(temporary))
+  recipe = make(tmp_path, [Entry('t0')])
+  records.write(recipe, tmp_path / 'out')
+  assert records.load(tmp_path / 'out', 'toy', 'train').ids == ['t0']
+  assert not list(temporary.iterdir())
 
 
 def test_a_full_disk_is_one_error_and_the_next_build_goes_on(tmp_path, small_shards):
