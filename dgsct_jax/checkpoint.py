@@ -30,7 +30,7 @@ ASIDE = 'aside'  # where a run puts checkpoints that it does not go on from
 METADATA = '_CHECKPOINT_METADATA'  # Orbax's own, which it still changes after the last item
 UNFINISHED = 'it was never finished'
 # Fields that came later, and what runs from before them do.
-LATER = {'config.model.head.compared': 'shared', 'config.model.scan_layers': False}
+LATER = {'config.model.head.compared': 'shared'}
 
 
 def open(workdir: Path, keep: int, primary: str, start: int | None = None) -> ocp.CheckpointManager:
@@ -399,7 +399,8 @@ def _check_same(
   old = {name: value for name, value in LATER.items() if name in new} | old
   # These may change: the run goes on as if it had been started with them.
   of_data = ('dir', 'media', 'workers', 'cache_features')
-  names = ('optim.patience', 'eval_batch', *(f'data.{name}' for name in of_data))
+  of_computing = ('model.remat', 'model.scan_layers')  # which differ in rounding alone
+  names = ('optim.patience', 'eval_batch', *of_computing, *(f'data.{name}' for name in of_data))
   free = {f'config.{name}' for name in names}
   if new.get('config.optim.schedule') != 'cosine':
     free.add('config.optim.epochs')

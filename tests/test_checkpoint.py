@@ -21,7 +21,7 @@ CONFIG = dict(
   trainable=('head/.*',),
   frozen_dtype='float32',
   parts=dict(visual='encoder/visual'),
-  model=dict(width=8),
+  model=dict(width=8, remat='none', scan_layers=False),
   data=dict(dir='a', batch=8, workers=0),
   optim=dict(lr=0.1, epochs=4, patience=2, schedule='step'),
 )
@@ -139,7 +139,7 @@ def test_a_run_from_before_a_field_goes_on_as_it_was(tmp_path, field):
       checkpoint.restore_latest(manager, make(0), with_field('other'))
 
 
-def test_more_epochs_more_patience_other_folders_and_workers_continue_a_run(tmp_path):
+def test_what_changes_no_result_may_change_and_the_run_goes_on(tmp_path):
   with checkpoint.open(tmp_path, 1, 'acc') as manager:
     save(manager, 1)
     changed = run(
@@ -149,6 +149,8 @@ def test_more_epochs_more_patience_other_folders_and_workers_continue_a_run(tmp_
         'data.dir': 'b',
         'data.workers': 3,
         'eval_batch': 4,
+        'model.remat': 'blocks',
+        'model.scan_layers': True,
       }
     )
     assert checkpoint.restore_latest(manager, make(0), changed)[1] == {'batches': 1}
