@@ -61,12 +61,19 @@ def init(
 
 def _trace(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> jax.stages.Traced:
   """The program of `model.init`; jax keeps it, so that a model is traced once for all that asks."""
-  return _variables.trace(model, tuple(sorted(kwargs.items())), jax.random.key(0), args)
+  given, key = tuple(sorted(kwargs.items())), jax.random.key(0)
+  try:
+    hash(model)
+  except TypeError:  # of a field, such as an array: jax cannot know the model again
+    return jax.jit(functools.partial(_variables, model, given)).trace(key, args)
+  return _kept.trace(model, given, key, args)
 
 
-@functools.partial(jax.jit, static_argnums=(0, 1))
 def _variables(
   model: nn.Module, kwargs: tuple[tuple[str, Any], ...], key: jax.Array, args: tuple[Any, ...]
 ) -> dict[str, Any]:
   """The variables by their paths."""
   return traverse_util.flatten_dict(model.init(key, *args, **dict(kwargs)), sep='/')
+
+
+_kept = jax.jit(_variables, static_argnums=(0, 1))

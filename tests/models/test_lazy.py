@@ -81,6 +81,21 @@ def test_equal_models_are_traced_once():
   assert traced[2:] == [True, True, True]
 
 
+def test_a_field_may_be_an_array():
+  class Scaled(nn.Module):
+    factor: Any
+
+    @nn.compact
+    def __call__(self, x):
+      return Dense(2)(x * self.factor)
+
+  for features in (3, 4):
+    model, x = Scaled(np.ones(features)), jnp.ones((1, features))
+    assert lazy.shapes(model, x)['params']['Dense_0']['kernel'].shape == (features, 2)
+    drawn = lazy.init(model, KEY, x)
+    jax.tree.map(np.testing.assert_array_equal, drawn, model.init(KEY, x))
+
+
 def test_only_what_is_kept_is_drawn(expected):
   keep = lambda path: path.startswith(('params/out_1', 'batch_stats'))
   values = tree.flatten(lazy.init(Tiny(), KEY, jnp.ones((4, 5)), keep=keep, train=False))
