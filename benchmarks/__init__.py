@@ -1,4 +1,4 @@
-"""Measurements: `python -m benchmarks.NAME`, which have their memory as the commands have it."""
+"""Measurements: `python -m benchmarks.NAME`, which start as the commands do."""
 
 from dgsct_jax import starting
 

@@ -15,10 +15,6 @@ from tests import media
 from tests.parity import golden
 
 
-def classify(net, x):
-  return net.classify(net(x))
-
-
 def named(rows, shapes):
   """Random weights under their names, for all that ours has."""
   empty = {name: np.broadcast_to(np.float32(0), shape) for name, shape in shapes.items()}
@@ -27,7 +23,7 @@ def named(rows, shapes):
 
 
 def targets_of(model, *shape):
-  return table.targets(model, jax.ShapeDtypeStruct(shape, np.float32), method=classify)
+  return table.targets(model, jax.ShapeDtypeStruct(shape, np.float32), method=table.logits)
 
 
 SHAPES = {
@@ -92,7 +88,7 @@ def test_efficientnet_is_that_of_another_library():
   ours = tree.unflatten(table.convert(plan.state, plan.table, plan.targets))
   picture = np.random.default_rng(0).normal(size=(1, 224, 224, 3)).astype(np.float32)
   with jax.default_matmul_precision('highest'):
-    run = jax.jit(lambda v, x: efficientnet_model.build().apply(v, x, method=classify))
+    run = jax.jit(lambda v, x: efficientnet_model.build().apply(v, x, method=table.logits))
     found = np.asarray(run(ours, picture))
   with torch.no_grad():
     wanted = oracle(torch.from_numpy(np.moveaxis(picture, -1, 1).copy())).numpy()
@@ -119,7 +115,7 @@ def test_yamnet_says_what_tensorflow_computes():
   plan = yamnet.plan(read.read(path))
   ours = tree.unflatten(table.convert(plan.state, plan.table, plan.targets))
   with jax.default_matmul_precision('highest'):
-    run = jax.jit(lambda v, x: yamnet_model.build().apply(v, x, method=classify))
+    run = jax.jit(lambda v, x: yamnet_model.build().apply(v, x, method=table.logits))
     found = np.asarray(run(ours, sound()))[0]
   np.testing.assert_allclose(found[list(WANTED)], list(WANTED.values()), atol=2e-3)
   np.testing.assert_allclose([found.mean(), found.std()], [MEAN, DEVIATION], rtol=1e-5)
