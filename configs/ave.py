@@ -16,8 +16,8 @@ the frozen backbones.
 `configs/ave.py:lavish` is LAVISH: one Swin-V2-L for pictures and spectrograms, its adapters, its
 head and recipe (paper: 81.1 %, reproductions 79 to 80); `lavish,released` has its mistakes, `vit` a
 ViT-B; `lavish_two` has its adapters in the place of DG-SCT's (LAVISH*). See docs/lavish.md.
-`configs/ave.py:light` has lighter adapters, `side` a ladder beside the frozen encoders
-(docs/performance.md).
+`configs/ave.py:light` has lighter adapters, `late` adapters in the last stages alone, `side` a
+ladder beside the frozen encoders (docs/performance.md).
 `configs/ave.py:scenes` is at toy size on composed clips and combines with these, and with `none`.
 `configs/ave.py:tiny` is the same model at toy size with random weights, for tests.
 """
@@ -81,6 +81,7 @@ def get_config(variant: str = ''):
     variant,
     light=common.light,
     lavish=lavish,
+    late=common.late,
     lavish_two=common.lavish_two,
     side=common.side,
     vit=vit,

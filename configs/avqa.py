@@ -21,8 +21,8 @@ cores, no download. `scenes,none` has no adapters, `scenes,blind` sees the quest
 `scenes,stamps` uses photographs and recordings.
 `configs/avqa.py:lavish` is LAVISH with its recipe, `lavish_two` its adapters between DG-SCT's
 backbones; both combine with `scenes` and `released` (docs/lavish.md).
-`configs/avqa.py:light` has lighter adapters, `side` a ladder beside the frozen encoders
-(docs/performance.md).
+`configs/avqa.py:light` has lighter adapters, `late` adapters in the last stages alone, `side` a
+ladder beside the frozen encoders (docs/performance.md).
 `configs/avqa.py:tiny` is smaller still, with random weights, for tests.
 """
 
@@ -118,6 +118,7 @@ def get_config(variant: str = ''):
     variant,
     light=common.light,
     lavish=lavish,
+    late=common.late,
     lavish_two=common.lavish_two,
     side=common.side,
     released=released,

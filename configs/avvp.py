@@ -17,8 +17,8 @@ download. `scenes,none` is without adapters, `scenes,audio` and `scenes,video` w
 of input silenced; `scenes,stamps` takes photographs and recordings (--config.data.media=DIR).
 `configs/avvp.py:lavish` has one Swin-V2-L for both streams and LAVISH's adapters, `lavish_two`
 these between the two backbones; both combine with `scenes` (docs/lavish.md).
-`configs/avvp.py:light` has lighter adapters, `side` a ladder beside the frozen encoders
-(docs/performance.md).
+`configs/avvp.py:light` has lighter adapters, `late` adapters in the last stages alone, `side` a
+ladder beside the frozen encoders (docs/performance.md).
 `configs/avvp.py:tiny` is smaller still, with random weights, for tests.
 """
 
@@ -105,6 +105,7 @@ def get_config(variant: str = ''):
     variant,
     light=common.light,
     lavish=lavish,
+    late=common.late,
     lavish_two=common.lavish_two,
     side=common.side,
     released=released,

@@ -105,6 +105,11 @@ def light(config: ml_collections.ConfigDict) -> None:
   config.model.adapter.update(token_map='keep', gate_reduction=2)
 
 
+def late(config: ml_collections.ConfigDict) -> None:
+  """Adapters in the last two stages alone; the others run forward only (docs/performance.md)."""
+  config.model.adapter.stages = 2
+
+
 def lavish_two(config: ml_collections.ConfigDict) -> None:
   """The adapters of LAVISH instead of DG-SCT's between the same two backbones (LAVISH*)."""
   # What theirs have none of.

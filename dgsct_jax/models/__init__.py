@@ -45,7 +45,8 @@ ADAPTERS = {'dgsct': adapters.DGSCTAdapter, 'lavish': lavish.LavishAdapter}
 def build(config: ml_collections.ConfigDict) -> DualEncoder:
   """The dual encoder of `config.model`: `visual`, `audio` and `adapter`.
 
-  The adapter's name may also be 'none', or 'side' for a ladder beside the backbones.
+  The adapter's name may also be 'none', or 'side' for a ladder beside the backbones. With
+  `adapter.stages` so many of the last stages have adapters, without it all.
 
   `audio.kind` 'shared': the visual backbone looks at spectrograms, too (LAVISH). `audio.front_end`
   names what makes them, the other fields are its own. `scan_layers`: meetings of the streams that
@@ -53,7 +54,11 @@ def build(config: ml_collections.ConfigDict) -> DualEncoder:
   """
   visual, exchange, ladder = build_visual(config), build_exchange(config), build_side(config)
   encoder = functools.partial(
-    DualEncoder, exchange=exchange, scan_layers=config.get('scan_layers', False), side=ladder
+    DualEncoder,
+    exchange=exchange,
+    stages=config.adapter.get('stages'),
+    scan_layers=config.get('scan_layers', False),
+    side=ladder,
   )
   if config.audio.kind != 'shared':
     return encoder(visual, build_audio(config))
@@ -109,7 +114,7 @@ def build_exchange(config: ml_collections.ConfigDict) -> Callable[[], nn.Module]
   With the adapters 'none' and 'side' there is none within the backbones.
   """
   fields = dict(config.adapter)
-  name = fields.pop('name')
+  name, _ = fields.pop('name'), fields.pop('stages', None)
   if name in ('none', 'side'):
     return adapters.NoExchange
   if name not in ADAPTERS:

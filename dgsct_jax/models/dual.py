@@ -12,6 +12,7 @@ from jaxtyping import Array, Float
 
 from dgsct_jax.models import repeat
 from dgsct_jax.models.adapters import NoExchange
+from dgsct_jax.models.layers import last_stages
 
 STREAMS = ('visual', 'audio')
 
@@ -61,6 +62,8 @@ class DualEncoder(nn.Module):
     second is added behind the second half.
   split_audio: run one half of the audio block in each half of the visual block (LAVISH); otherwise,
     as released with DG-SCT, the whole audio block runs in the first half.
+  stages: that have exchanges, from the last one; None: all. What comes before the first of them is
+    run forward only.
   norm_audio: apply the audio backbone's final norm, too (LAVISH); DG-SCT leaves it out.
   scan_layers: run the meetings of a stage by one loop where they are alike (models/repeat.py).
   side: what comes between the streams and the head, from `Encoded` to `Encoded` (models/side.py).
@@ -69,6 +72,7 @@ class DualEncoder(nn.Module):
   visual: nn.Module
   audio: nn.Module  # the same instance as `visual` shares its weights (LAVISH)
   exchange: Callable[[], nn.Module] = NoExchange
+  stages: int | None = None
   read: Literal['before', 'between'] = 'before'
   split_audio: bool = False
   norm_audio: bool = False
@@ -76,16 +80,23 @@ class DualEncoder(nn.Module):
   side: Callable[[], nn.Module] | None = None
 
   def setup(self) -> None:
-    """Makes two exchanges for each audio block. Raises ValueError if the stages do not pair up."""
+    """Makes two exchanges for each audio block of the last `stages`.
+
+    Raises ValueError if the stages do not pair up, or there are fewer.
+    """
     if len(self.visual.depths) != len(self.audio.depths):
       raise ValueError(
         'The backbones meet stage by stage, but their depths are'
         f' {tuple(self.visual.depths)} (visual) and {tuple(self.audio.depths)} (audio); choose'
         ' backbones with as many stages each.'
       )
-    meetings = range(sum(self.audio.depths))
-    self.exchange_attn = [self.exchange() for _ in meetings]
-    self.exchange_mlp = [self.exchange() for _ in meetings]
+    depths = self.audio.depths
+    late = last_stages(len(depths) if self.stages is None else self.stages, len(depths))
+    kinds = [
+      self.exchange if i in late else NoExchange for i, n in enumerate(depths) for _ in range(n)
+    ]
+    self.exchange_attn = [kind() for kind in kinds]
+    self.exchange_mlp = [kind() for kind in kinds]
     if self.side:
       self.exchange_side = self.side()
 

@@ -36,6 +36,16 @@ def check_divides(width: int, parts: int, what: str) -> None:
     raise ValueError(f'{width} channels do not divide into {parts} {what}; choose a divisor.')
 
 
+def last_stages(count: int, depth: int) -> range:
+  """The indices of the last `count` of `depth` stages. Raises ValueError if there are fewer."""
+  if not 1 <= count <= depth:
+    raise ValueError(
+      f'config.model.adapter.stages={count}, and the backbones have {depth} stages; choose from 1'
+      f' to {depth}.'
+    )
+  return range(depth - count, depth)
+
+
 class Dense(nn.Module):
   """A linear layer with torch's default initial values."""
 

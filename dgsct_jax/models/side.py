@@ -17,7 +17,7 @@ from jaxtyping import Array, Float
 
 from dgsct_jax.models.adapters import Delta, PoolingMap, softmax
 from dgsct_jax.models.dual import Encoded
-from dgsct_jax.models.layers import Dense, LayerNorm, Mlp
+from dgsct_jax.models.layers import Dense, LayerNorm, Mlp, last_stages
 from dgsct_jax.models.products import match, matmul
 
 Tokens = Float[Array, 'b k w']
@@ -95,15 +95,11 @@ class Ladder(nn.Module):
     """
     frozen = jax.tree.map(jax.lax.stop_gradient, frozen)
     pyramids = {'visual': list(frozen.visual_pyramid), 'audio': list(frozen.audio_pyramid)}
-    depth = len(frozen.visual_pyramid)
-    if self.stages > depth:
-      raise ValueError(
-        f'config.model.adapter.stages={self.stages}, and the backbones have {depth}; choose fewer.'
-      )
+    rungs = last_stages(self.stages, len(frozen.visual_pyramid))
     tokens = self.param('tokens', nn.initializers.normal(1.0), (self.tokens, self.width))
     tokens = repeat(tokens.astype(self.dtype), 'k w -> b k w', b=len(frozen.visual))
     maps = {}
-    for i in range(depth - self.stages, depth):
+    for i in rungs:
       streams = {name: stages[i] for name, stages in pyramids.items()}
       found, tokens = Rung(self.width, self.dtype, name=f'rung_{i}')(streams, tokens)
       for name, (delta, pooling) in found.items():

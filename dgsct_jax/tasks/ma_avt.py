@@ -52,10 +52,10 @@ def build(config: ml_collections.ConfigDict) -> Task:
       f'config.model has visual.kind={config.model.visual.kind!r} and audio.kind='
       f"{config.model.audio.kind!r}; MA-AVT is one ViT: set 'vit' and 'shared'."
     )
-  if encoder.side:
+  if encoder.side or encoder.stages:
     raise ValueError(
-      "config.model.adapter.name is 'side', and MA-AVT's streams meet in every block; set 'none',"
-      " 'dgsct' or 'lavish'."
+      f'config.model.adapter has name={config.model.adapter.name!r} and stages={encoder.stages},'
+      " and MA-AVT's streams meet in every block; set 'none', 'dgsct' or 'lavish', without stages."
     )
   primary, classes = fields.pop('primary'), fields['classes']
   found = audio_visual(config, encoder, label=integers(config.data.segments))

@@ -61,6 +61,17 @@ def test_streams_may_be_kept_apart():
   assert models.build(values).exchange is NoExchange
 
 
+@pytest.mark.parametrize('name', ['dgsct', 'lavish'])
+def test_adapters_may_be_in_the_last_stages_alone(name):
+  values = config()
+  values.adapter = ml_collections.ConfigDict({'name': name})
+  every = models.build(values)
+  values.adapter.stages = 1
+  late = models.build(values)
+  assert (every.stages, late.stages) == (None, 1)
+  assert late.exchange == every.exchange
+
+
 def test_a_ladder_stands_beside_backbones_that_do_not_exchange():
   values = config(dtype='bfloat16')
   values.adapter = ml_collections.ConfigDict(dict(name='side', width=16, tokens=4, stages=1))

@@ -98,8 +98,13 @@ class Listen(nn.Module):
     return (0.01 * a + 0.1 * at, 0.02 * v - 0.1 * at), (v + at, a - at)
 
 
-def scripted(visual: Scalars, audio: Scalars, read: str, split: bool) -> list[jax.Array]:
-  """The orders of the specifications: of AVE (3.5), of few-shot (2.5), and of LAVISH."""
+def scripted(
+  visual: Scalars, audio: Scalars, read: str, split: bool, first: int = 0
+) -> list[jax.Array]:
+  """The orders of the specifications: of AVE (3.5), of few-shot (2.5), and of LAVISH.
+
+  Stages before the `first` have no exchange.
+  """
   v, a = visual.stem(ONES, False), audio.stem(SOUND, False)
   k, maps, pyramids = 0, None, ([], [])
   for i, (v_stage, a_stage) in enumerate(zip(visual.stages, audio.stages)):
@@ -122,7 +127,9 @@ def scripted(visual: Scalars, audio: Scalars, read: str, split: bool) -> list[ja
           v_run = a_run = lambda x: x
         read_v, read_a = v, a
         maps = read_v + at, read_a - at
-        v, a = v_run(v) + 0.01 * read_a + 0.1 * at, a_run(a) + 0.02 * read_v - 0.1 * at
+        v, a = v_run(v), a_run(a)
+        if i >= first:
+          v, a = v + 0.01 * read_a + 0.1 * at, a + 0.02 * read_v - 0.1 * at
       k += 1
     pyramids[0].append(v)
     pyramids[1].append(a)
@@ -138,6 +145,21 @@ def test_halves_exchanges_and_merges_come_in_the_released_order(read, split):
   model = DualEncoder(visual, audio, Listen, read=read, split_audio=split)
   found, expected = model.apply({}, ONES, SOUND), scripted(visual, audio, read, split)
   np.testing.assert_allclose(jax.tree.leaves(found), expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize('read', ['before', 'between'])
+def test_only_the_last_stages_may_exchange(read):
+  visual, audio = Scalars((2, 4), 0.5), Scalars((2, 2), 0.25)
+  for stages, first in ((1, 1), (2, 0), (None, 0)):
+    found = DualEncoder(visual, audio, Listen, stages, read).apply({}, ONES, SOUND)
+    expected = scripted(visual, audio, read, False, first)
+    np.testing.assert_allclose(jax.tree.leaves(found), expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize('stages', [0, 3, -1])
+def test_as_many_stages_as_there_are_may_exchange(stages):
+  with pytest.raises(ValueError, match=f'adapter.stages={stages}, and .* have 2 .* from 1 to 2'):
+    DualEncoder(Scalars((1, 1), 0.0), Scalars((1, 1), 0.0), stages=stages).apply({}, ONES, SOUND)
 
 
 def test_streams_without_an_exchange_are_the_backbones():

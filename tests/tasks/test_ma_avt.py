@@ -260,12 +260,13 @@ def test_other_encoders_are_refused():
     task('tiny', **{'model.visual': TINY_VISUAL, 'model.visual.image': 32})
 
 
-def test_a_ladder_beside_the_encoder_is_refused():
-  ladder = dict(name='side', width=8, tokens=2, stages=1)
-  with pytest.raises(
-    ValueError, match="adapter.name is 'side', and MA-AVT's streams meet in every"
-  ):
-    task('tiny', **{'model.adapter': ladder})
+@pytest.mark.parametrize(
+  'adapter', [dict(name='side', width=8, tokens=2, stages=1), dict(name='dgsct', stages=1)]
+)
+def test_adapters_elsewhere_than_in_every_block_are_refused(adapter):
+  name = adapter['name']
+  with pytest.raises(ValueError, match=f"name='{name}' and stages=1, and MA-AVT's streams meet in"):
+    task('tiny', **{'model.adapter': adapter})
 
 
 def vggsound(folder: Path, clips: int = 8, rate: int = 16):
