@@ -140,4 +140,6 @@ def without_adapters(config: ml_collections.ConfigDict) -> None:
   exchange = 'encoder/exchange_.*'
   config.model.adapter = {'name': 'none'}
   config.trainable = tuple(rule for rule in config.trainable if rule != exchange)
-  config.optim.lr_by_path = tuple(rule for rule in config.optim.lr_by_path if rule[0] != exchange)
+  config.optim.lr_by_path = tuple(
+    rule for rule in config.optim.lr_by_path if not rule[0].startswith('encoder/exchange_')
+  )
