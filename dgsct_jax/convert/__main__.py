@@ -63,16 +63,17 @@ def convert(source: str, checkpoint: str, out: Path, original: str | None = None
 
 
 def _converted(
-  source: str, path: Path, state: table.State, hint: str = ''
+  source: str,
+  path: Path,
+  state: table.State,
+  hint: str = '',
+  remedy: str = 'Give the file as it was released, or the SOURCE that it is of.',
 ) -> tuple[table.Plan, table.State]:
   try:
     plan = SOURCES[source].plan(state, hint)
     return plan, table.convert(plan.state, plan.table, plan.targets)
   except ValueError as error:
-    raise ValueError(
-      f'{path} cannot be read as {source}: {error}\nGive the file as it was released, or the'
-      ' SOURCE that it is of.'
-    ) from error
+    raise ValueError(f'{path} cannot be read as {source}: {error}\n{remedy}') from error
 
 
 def export(source: str, checkpoint: str, out: Path, original: str | None) -> str:
@@ -88,7 +89,10 @@ def export(source: str, checkpoint: str, out: Path, original: str | None) -> str
     released = table.export(ours, kind.rows)
   except ValueError as error:
     raise ValueError(f'{path} is no file of ours of {source}: {error}') from error
-  _converted(source, path, released)  # for what is missing
+  whole = (
+    'Export the model of a whole run; one with adapters in some stages alone has no released form.'
+  )
+  _converted(source, path, released, remedy=whole)  # for what is missing
   assert kind.export is not None  # `main` has refused the others
   state = kind.export(ours)
   if original:

@@ -4,6 +4,7 @@ import ast
 import csv
 import hashlib
 import os
+import re
 from pathlib import Path
 
 import numpy as np
@@ -241,6 +242,17 @@ def test_an_export_of_less_than_a_model_lists_what_is_missing(tmp_path, capsys):
   assert convert.main(arguments) == 1
   error = capsys.readouterr().err
   assert 'ours.safetensors' in error and 'swin.patch_embed.proj.weight' in error
+  assert not (tmp_path / 'x.pt').exists()
+
+
+def test_a_model_without_some_adapters_has_no_released_form(plan, tmp_path, capsys):
+  ours = table.convert(plan.state, plan.table, plan.targets)
+  late = {name: x for name, x in ours.items() if not re.search('/exchange_(attn|mlp)_0/', name)}
+  read.write(tmp_path / 'ours.safetensors', late, {})
+  arguments = ['--export', 'dgsct-ave', str(tmp_path / 'ours.safetensors'), str(tmp_path / 'x.pt')]
+  assert convert.main(arguments) == 1
+  error = capsys.readouterr().err
+  assert 'audio_adapter_blocks_p1.0' in error and 'has no released form' in error
   assert not (tmp_path / 'x.pt').exists()
 
 
