@@ -235,25 +235,25 @@ def test_names_that_are_no_text_are_read_and_written(tmp_path, capsys):
   assert '\\udcff.pt' in capsys.readouterr().out and out.exists()
 
 
+def refused(ours: table.State, folder: Path, capsys: pytest.CaptureFixture[str]) -> str:
+  """What is said of an export that cannot be."""
+  given, out = folder / 'ours.safetensors', folder / 'x.pt'
+  read.write(given, ours, {})
+  assert convert.main(['--export', 'dgsct-ave', str(given), str(out)]) == 1
+  assert not out.exists()
+  return capsys.readouterr().err
+
+
 def test_an_export_of_less_than_a_model_lists_what_is_missing(tmp_path, capsys):
-  state = {'params/encoder/visual/norm/scale': np.ones(4, np.float32)}
-  read.write(tmp_path / 'ours.safetensors', state, {})
-  arguments = ['--export', 'dgsct-ave', str(tmp_path / 'ours.safetensors'), str(tmp_path / 'x.pt')]
-  assert convert.main(arguments) == 1
-  error = capsys.readouterr().err
+  error = refused({'params/encoder/visual/norm/scale': np.ones(4, np.float32)}, tmp_path, capsys)
   assert 'ours.safetensors' in error and 'swin.patch_embed.proj.weight' in error
-  assert not (tmp_path / 'x.pt').exists()
 
 
 def test_a_model_without_some_adapters_has_no_released_form(plan, tmp_path, capsys):
   ours = table.convert(plan.state, plan.table, plan.targets)
   late = {name: x for name, x in ours.items() if not re.search('/exchange_(attn|mlp)_0/', name)}
-  read.write(tmp_path / 'ours.safetensors', late, {})
-  arguments = ['--export', 'dgsct-ave', str(tmp_path / 'ours.safetensors'), str(tmp_path / 'x.pt')]
-  assert convert.main(arguments) == 1
-  error = capsys.readouterr().err
+  error = refused(late, tmp_path, capsys)
   assert 'audio_adapter_blocks_p1.0' in error and 'has no released form' in error
-  assert not (tmp_path / 'x.pt').exists()
 
 
 def test_bad_arguments_are_told_before_anything_is_read(tmp_path, capsys):
