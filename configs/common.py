@@ -137,9 +137,9 @@ def shrink(config: ml_collections.ConfigDict, **fields: int) -> None:
 
 def without_adapters(config: ml_collections.ConfigDict) -> None:
   """Removes the adapters: the frozen encoders and the head remain."""
-  exchange = 'encoder/exchange_.*'
+  adapters = 'encoder/exchange_'
   config.model.adapter = {'name': 'none'}
-  config.trainable = tuple(rule for rule in config.trainable if rule != exchange)
+  config.trainable = tuple(rule for rule in config.trainable if not rule.startswith(adapters))
   config.optim.lr_by_path = tuple(
-    rule for rule in config.optim.lr_by_path if not rule[0].startswith('encoder/exchange_')
+    rule for rule in config.optim.lr_by_path if not rule[0].startswith(adapters)
   )

@@ -114,7 +114,8 @@ def build_exchange(config: ml_collections.ConfigDict) -> Callable[[], nn.Module]
   With the adapters 'none' and 'side' there is none within the backbones.
   """
   fields = dict(config.adapter)
-  name, _ = fields.pop('name'), fields.pop('stages', None)
+  name = fields.pop('name')
+  fields.pop('stages', None)  # a field of the encoder
   if name in ('none', 'side'):
     return adapters.NoExchange
   if name not in ADAPTERS:
