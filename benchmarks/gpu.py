@@ -1,7 +1,7 @@
 """What a card makes of a config: batch × rematerialisation × dtype, beside its matrix product.
 
 python -m benchmarks.gpu --runs=DIR [--config=configs/ave.py] [--clips=1,2,4,8,16,32]
-    [--vary=model.dtype=float32,bfloat16] [--vary=model.remat=none,blocks] [--phase=step|forward]
+    [--vary=model.dtype=float32,bfloat16] [--vary=model.remat=none,cheap,blocks] [--phase=step|forward]
     [--torch_module=FILE:FUNCTION] [--train_clips=3339] [--epochs=50]
 
 Each row is measured by `benchmarks.step_time` in a process of its own, since a card gives memory
@@ -28,7 +28,7 @@ RUNS = flags.DEFINE_string('runs', 'runs/gpu', 'Folder of what was measured.')
 CLIPS = flags.DEFINE_list('clips', ['1', '2', '4', '8', '16', '32'], 'Batches.')
 VARY = flags.DEFINE_multi_string(
   'vary',
-  ['model.dtype=float32,bfloat16', 'model.remat=none,blocks'],
+  ['model.dtype=float32,bfloat16', 'model.remat=none,cheap,blocks'],
   'Field of the config and its values; all combinations are measured.',
 )
 PHASE = flags.DEFINE_enum('phase', 'step', ['step', 'forward'], 'What to time.')

@@ -132,7 +132,7 @@ RULES: tuple[tuple[str, Rule], ...] = (
   (r'(data\.knobs|model\.audio)\.sample_rate', whole(8, 384000)),
   # The model.
   (r'model\.backbone_mode', one_of('eval', 'train')),
-  (r'model\.remat', one_of('none', 'blocks')),
+  (r'model\.remat', one_of('none', 'cheap', 'blocks')),
   (r'model\.(scan_layers|spec_augment|audio\.(batch_stats|mixup))', FLAG),
   (r'model\.audio\.n_fft', whole(2, 8192)),
   (r'model\.audio\.(tile|hop|mel_bins|frames|size|width|patch|window)', whole(1, 8192)),

@@ -25,6 +25,7 @@ BASICS = NETS | {
     'mel',
     'products',
     'pure',
+    'remat',
     'transformer',
     'variants',
   )
@@ -71,7 +72,8 @@ ALLOWED = {
   'dgsct_jax.tracks': LEAVES,
   'dgsct_jax.models.cached': BASICS | {'dgsct_jax.models.adapters', 'dgsct_jax.models.dual'},
   'dgsct_jax.models.drop': NETS,
-  'dgsct_jax.models.products': NETS,
+  'dgsct_jax.models.remat': NETS,
+  'dgsct_jax.models.products': NETS | {'dgsct_jax.models.remat'},
   'dgsct_jax.models.layers': NETS | {'dgsct_jax.models.products'},
   'dgsct_jax.models.conv': NETS | {'dgsct_jax.models.layers'},
   'dgsct_jax.models.windows': NETS,

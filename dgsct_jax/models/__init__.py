@@ -20,6 +20,7 @@ from dgsct_jax.models import (
   htsat,
   kaldi,
   lavish,
+  remat,
   side,
   stft,
   swin_v2,
@@ -90,8 +91,8 @@ def _backbone(
   """One of the `known` backbones.
 
   `backbone_mode`: 'eval' runs it in evaluation mode during training too; 'train' keeps drop-path,
-  SpecAugment and moving `bn0` statistics even where it is frozen, as released. `remat`: 'none' or
-  'blocks'. `dtype`: of the computation.
+  SpecAugment and moving `bn0` statistics even where it is frozen, as released. `remat`: 'none',
+  'cheap' or 'blocks'. `dtype`: of the computation.
   """
   fields = dict(fields)
   kind = fields.pop('kind')
@@ -102,9 +103,7 @@ def _backbone(
     raise ValueError(
       f"config.model.backbone_mode is {config.backbone_mode!r}; set 'eval' or 'train'."
     )
-  if config.remat not in ('none', 'blocks'):
-    raise ValueError(f"config.model.remat is {config.remat!r}; set 'none' or 'blocks'.")
-  shared: dict[str, Any] = dict(dtype=jnp.dtype(config.dtype), remat=config.remat == 'blocks')
+  shared: dict[str, Any] = dict(dtype=jnp.dtype(config.dtype), remat=remat.named(config.remat))
   return known[kind](**shared | modes[config.backbone_mode] | more | fields)
 
 
@@ -125,7 +124,7 @@ def build_exchange(config: ml_collections.ConfigDict) -> Callable[[], nn.Module]
   audio_gate = fields.pop('audio_gate', True)
   adapter = Partial(ADAPTERS[name], dtype=jnp.dtype(config.dtype), **fields)
   audio_adapter = None if audio_gate else Partial(adapter, gate=False)
-  return Partial(adapters.Exchange, adapter, audio_adapter, remat=config.remat == 'blocks')
+  return Partial(adapters.Exchange, adapter, audio_adapter, remat=remat.named(config.remat))
 
 
 def build_side(config: ml_collections.ConfigDict) -> Callable[[], nn.Module] | None:

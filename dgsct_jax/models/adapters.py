@@ -15,6 +15,7 @@ from dgsct_jax.cubic import cubic_matrix
 from dgsct_jax.models import pure
 from dgsct_jax.models.layers import BatchNorm, Dense, LayerNorm, check_divides, fan_in_uniform
 from dgsct_jax.models.products import match, matmul
+from dgsct_jax.models.remat import POLICIES, Remat
 
 Delta = Float[Array, 'b n d']
 PoolingMap = Float[Array, 'b 1 n']
@@ -253,12 +254,12 @@ class Exchange(nn.Module):
   """Two adapters of one kind, one for each stream, guided by the other stream.
 
   `audio_adapter` differs from `adapter` where the release has no gate on the audio side (AVQA,
-  AVS). `remat`: recompute the exchange in the backward pass instead of keeping its activations.
+  AVS). `remat`: what the backward pass computes again instead of keeping it.
   """
 
   adapter: Callable[[], nn.Module]
   audio_adapter: Callable[[], nn.Module] | None = None
-  remat: bool = False
+  remat: Remat = None
 
   def setup(self) -> None:
     """Makes both adapters."""
@@ -274,7 +275,8 @@ class Exchange(nn.Module):
       alone = pure.bind(self, variables)
       return alone.both(v, a, train), pure.changed(alone)
 
-    exchanged, changes = gradients_at_once(jax.checkpoint(run))(self.variables, v, a)
+    again = jax.checkpoint(run, policy=POLICIES[self.remat])
+    exchanged, changes = gradients_at_once(again)(self.variables, v, a)
     pure.store(self, changes)
     return exchanged
 

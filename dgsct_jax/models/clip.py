@@ -16,6 +16,7 @@ from dgsct_jax.models import variants
 from dgsct_jax.models.drop import DropPath
 from dgsct_jax.models.layers import Dense, LayerNorm, Stage, gelu, run_stages
 from dgsct_jax.models.maple import DeepPrompts
+from dgsct_jax.models.remat import Remat, halves
 from dgsct_jax.models.transformer import SelfAttention, causal
 
 Activation = Literal['quick_gelu', 'gelu']
@@ -111,7 +112,7 @@ class CLIPVision(nn.Module):
   activation: Activation = 'quick_gelu'
   pixels: tuple[tuple[float, ...], tuple[float, ...]] = (MEAN, STD)
   drop_path: float = 0.0
-  remat: bool = False
+  remat: Remat = None
   dtype: Any = jnp.float32
   prompts: DeepPrompts | None = None
 
@@ -122,9 +123,7 @@ class CLIPVision(nn.Module):
         f'Pictures of {self.image} pixels do not divide into patches of {self.patch}; choose a'
         ' multiple.'
       )
-    Block = CLIPBlock
-    if self.remat and not self.is_initializing():  # See models/lazy.py.
-      Block = nn.remat(CLIPBlock, static_argnums=(2,), methods=('attend', 'feed_forward'))
+    Block = halves(self, CLIPBlock)
     rates = np.linspace(0, self.drop_path, sum(self.depths))
 
     def stage(i, depth):

@@ -14,6 +14,7 @@ from jaxtyping import Array, Float
 
 from dgsct_jax.models.conv import ConvNorm, GridBlock, on_grid, relu6
 from dgsct_jax.models.layers import Dense, Stage, run_stages
+from dgsct_jax.models.remat import Remat
 
 # (size of the filter, stride, expansion, width) of each block.
 LITE0 = (
@@ -114,7 +115,7 @@ class EfficientNetLite(nn.Module):
 
 
 def build(
-  variant: str = 'lite0', remat: bool = False, drop_path: float = 0.0, **fields: Any
+  variant: str = 'lite0', remat: Remat = None, drop_path: float = 0.0, **fields: Any
 ) -> EfficientNetLite:
   """The network of that name; it is small, so that `remat` is not needed, and has no drop-path.
 

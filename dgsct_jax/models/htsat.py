@@ -27,6 +27,7 @@ from dgsct_jax.models.layers import (
 )
 from dgsct_jax.models.mel import LogMel, Settings
 from dgsct_jax.models.products import match, matmul
+from dgsct_jax.models.remat import Remat, halves
 
 
 class WindowAttention(nn.Module):
@@ -108,14 +109,11 @@ class HTSAT(Settings, nn.Module):
   mlp_ratio: float = 4.0
   classes: int = 527
   drop_path: float = 0.1
-  remat: bool = False
+  remat: Remat = None
 
   def setup(self) -> None:
     """Makes the front end, the stages and the tagging head."""
-    Block = HTSATBlock
-    # Without remat at initialisation, whose program is cut into pieces (models/lazy.py).
-    if self.remat and not self.is_initializing():
-      Block = nn.remat(HTSATBlock, static_argnums=(2,), methods=('attend', 'feed_forward'))
+    Block = halves(self, HTSATBlock)
     rates = np.linspace(0, self.drop_path, sum(self.depths))
 
     def stage(i: int, depth: int) -> Stage:

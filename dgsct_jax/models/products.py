@@ -14,6 +14,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from dgsct_jax.models.remat import marked
+
 Axis = Literal[-1, -2]
 
 
@@ -28,7 +30,8 @@ def match(x: Float[Array, '... m k'], y: Float[Array, '... n k']) -> Float[Array
 
 
 def _product(axis: Axis, x: Array, y: Array) -> Array:
-  return _low(axis, x, y) if x.dtype == jnp.bfloat16 else _plain(axis, x, y)
+  product = _low(axis, x, y) if x.dtype == jnp.bfloat16 else _plain(axis, x, y)
+  return product if y.ndim > 2 else marked(product, x.shape[-1])
 
 
 def _plain(axis: Axis, x: Array, y: Array, dtype: jnp.dtype | None = None) -> Array:

@@ -26,6 +26,7 @@ from dgsct_jax.models.layers import (
   unit,
 )
 from dgsct_jax.models.products import match, matmul
+from dgsct_jax.models.remat import Remat, halves
 
 
 class CosineAttention(nn.Module):
@@ -133,7 +134,7 @@ class SwinV2(nn.Module):
   pretrained_windows: tuple[int, ...] = (0, 0, 0, 0)
   mlp_ratio: float = 4.0
   drop_path: float = 0.1
-  remat: bool = False
+  remat: Remat = None
   dtype: Any = jnp.float32
 
   @nn.nowrap
@@ -149,10 +150,7 @@ class SwinV2(nn.Module):
         f'Swin V2 with {len(self.depths)} stages needs image sides that are multiples of {unit}; '
         f'got {image[0]}×{image[1]}.'
       )
-    Block = SwinBlock
-    # Without remat at initialisation, whose program is cut into pieces (models/lazy.py).
-    if self.remat and not self.is_initializing():
-      Block = nn.remat(SwinBlock, static_argnums=(2,), methods=('attend', 'feed_forward'))
+    Block = halves(self, SwinBlock)
     rates = np.linspace(0, self.drop_path, sum(self.depths))
 
     def stage(i: int, depth: int) -> Stage:

@@ -15,6 +15,7 @@ from dgsct_jax.models import layers, variants
 from dgsct_jax.models.drop import DropPath
 from dgsct_jax.models.layers import Dense, Mlp, check_divides, fan_in_uniform, run_stages
 from dgsct_jax.models.products import match, matmul
+from dgsct_jax.models.remat import Remat, halves
 
 LayerNorm = functools.partial(layers.LayerNorm, epsilon=1e-6)
 AUGREG = (0.5, 0.5, 0.5), (0.5, 0.5, 0.5)
@@ -117,14 +118,12 @@ class ViT(nn.Module):
   positions: Literal['grid', 'flat'] = 'grid'
   pixels: tuple[Sequence[float], Sequence[float]] = AUGREG
   drop_path: float = 0.0
-  remat: bool = False
+  remat: Remat = None
   dtype: Any = jnp.float32
 
   def setup(self):
     """Makes the parts."""
-    Block = ViTBlock
-    if self.remat and not self.is_initializing():  # as in swin_v2.py
-      Block = nn.remat(ViTBlock, static_argnums=(2,), methods=('attend', 'feed_forward'))
+    Block = halves(self, ViTBlock)
     rates = np.linspace(0, self.drop_path, sum(self.depths))
     init = fan_in_uniform(self.patch**2 * 3)
     size = (self.patch, self.patch)

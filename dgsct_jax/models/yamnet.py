@@ -15,6 +15,7 @@ from jaxtyping import Array, Float, Float32
 
 from dgsct_jax.models.conv import ConvNorm, GridBlock
 from dgsct_jax.models.layers import Dense, Stage, run_stages
+from dgsct_jax.models.remat import Remat
 
 RATE, FRAME, HOP, FFT = 16000, 400, 160, 512
 FRAMES, BANDS, LOW, HIGH, OFFSET = 96, 64, 125.0, 7500.0, 0.001
@@ -146,7 +147,7 @@ def mel_filters() -> Float32[np.ndarray, 'bins bands']:
 def build(
   variant: str = 'audioset',
   sample_rate: int = RATE,
-  remat: bool = False,
+  remat: Remat = None,
   drop_path: float = 0.0,
   batch_stats: bool = False,
   spec_augment: bool = False,

@@ -36,7 +36,7 @@ def test_spec_augment_can_be_had_alone():
 def test_dtype_and_remat_reach_both_backbones_and_the_adapters():
   model = models.build(config(dtype='bfloat16', remat='blocks'))
   assert model.visual.dtype == model.audio.dtype == 'bfloat16'
-  assert model.visual.remat and model.audio.remat and model.exchange().remat
+  assert model.visual.remat == model.audio.remat == model.exchange().remat == 'blocks'
   adapter = model.exchange().adapter()
   assert adapter.dtype == 'bfloat16' and adapter.tokens == 2
 
@@ -92,7 +92,7 @@ def test_fields_that_a_ladder_has_not_are_refused():
   'changes, message',
   [
     (dict(backbone_mode='still'), "backbone_mode is 'still'; set 'eval' or 'train'"),
-    (dict(remat='all'), "remat is 'all'; set 'none' or 'blocks'"),
+    (dict(remat='all'), "remat is 'all'; set 'none', 'cheap' or 'blocks'"),
     (dict(adapter__name='lora'), "adapter.name is 'lora'; choose one of none, dgsct"),
     (dict(visual__variant='big'), "SwinV2 has no variant 'big'"),
     (dict(audio__variant='big'), "HTSAT has no variant 'big'"),

@@ -16,6 +16,7 @@ from dgsct_jax import tree
 from dgsct_jax.models.adapters import DGSCTAdapter, Exchange, NoExchange
 from dgsct_jax.models.dual import DualEncoder, Encoded, pair
 from dgsct_jax.models.layers import Dense
+from dgsct_jax.models.remat import Remat
 from dgsct_jax.train import CPU_OPTIONS
 from tests.models import filled, tiny
 from tests.models.tiny import apart
@@ -192,7 +193,7 @@ def adapter(**fields: Any) -> functools.partial[DGSCTAdapter]:
 
 
 @functools.cache
-def encoder(remat: bool = False, **fields: Any) -> DualEncoder:
+def encoder(remat: Remat = None, **fields: Any) -> DualEncoder:
   """Swin V2 and HTS-AT with 16 tokens of width 8 each, so that the adapters of both are alike."""
   shared = ONE | dict(remat=remat, dtype=fields.pop('dtype', jnp.float32))
   exchange = functools.partial(
@@ -285,7 +286,7 @@ def test_parameters_are_named_by_stream_block_and_half():
 
 @pytest.mark.parametrize(
   'fields',
-  [dict(remat=True), dict(dtype=jnp.bfloat16), dict(read='between'), dict(split_audio=True)],
+  [dict(remat='blocks'), dict(dtype=jnp.bfloat16), dict(read='between'), dict(split_audio=True)],
 )
 def test_options_change_no_parameter(fields):
   assert encoder_paths(**fields) == encoder_paths()
@@ -409,7 +410,7 @@ def test_at_the_beginning_gates_learn_and_the_attention_of_the_last_exchange():
 
 def test_rematerialised_blocks_and_exchanges_have_the_same_gradients_and_statistics():
 
-  def step(remat):
+  def step(remat=None):
     swin = tiny.swin(image=16, remat=remat, **ONE)
     model = DualEncoder(
       swin, swin, functools.partial(Exchange, tiny.Small, remat=remat), split_audio=True
@@ -424,16 +425,18 @@ def test_rematerialised_blocks_and_exchanges_have_the_same_gradients_and_statist
     gradients, moved = jax.jit(jax.grad(loss, has_aux=True))(values['params'])
     return tree.flatten({'gradients': gradients} | moved)
 
-  found, expected = step(True), step(False)
-  assert found.keys() == expected.keys() and any('batch_stats/exchange' in path for path in found)
-  for path, gradient in found.items():
-    np.testing.assert_allclose(gradient, expected[path], rtol=1e-3, atol=1e-4, err_msg=path)
+  expected = step()
+  for remat in ('cheap', 'blocks'):
+    found = step(remat)
+    assert found.keys() == expected.keys() and any('batch_stats/exchange' in path for path in found)
+    for path, gradient in found.items():
+      np.testing.assert_allclose(gradient, expected[path], rtol=1e-3, atol=1e-4, err_msg=path)
 
 
 def test_rematerialised_exchanges_give_their_memory_back_before_the_next():
 
   class Chain(nn.Module):
-    remat: bool
+    remat: Remat
 
     @nn.compact
     def __call__(self, v, a):
@@ -456,7 +459,7 @@ def test_rematerialised_exchanges_give_their_memory_back_before_the_next():
     step = jax.jit(jax.grad(loss)).lower(values['params']).compile(CPU_OPTIONS)
     return step.memory_analysis().temp_size_in_bytes
 
-  assert held(True) < 0.5 * held(False)
+  assert held('blocks') < 0.5 * held(None)
 
 
 def test_without_an_exchange_nothing_is_added_to_the_parameters():

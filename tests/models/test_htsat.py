@@ -245,7 +245,7 @@ def test_unknown_variants_and_fields_are_refused():
 
 
 def test_rematerialised_blocks_change_neither_names_nor_values(variables):
-  model = tiny.htsat(remat=True)
+  model = tiny.htsat(remat='blocks')
   shapes = lambda tree: jax.tree.map(jnp.shape, tree)
   assert shapes(filled.variables(model, waves(), method=HTSAT.tag)) == shapes(variables)
   np.testing.assert_allclose(

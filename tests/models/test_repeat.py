@@ -152,7 +152,7 @@ def test_blocks_of_a_stage_are_alike_unless_their_drop_paths_grow(backbone):
 # The streams of real backbones, with windows that are shifted in every second block.
 
 
-@pytest.mark.parametrize('remat', [False, True])
+@pytest.mark.parametrize('remat', [None, 'cheap', 'blocks'])
 def test_the_streams_of_a_stage_meet_in_one_loop(remat):
   rng = np.random.default_rng(1)
   video = jnp.asarray(rng.normal(size=(2, 32, 32, 3)), jnp.float32)
