@@ -1,8 +1,8 @@
 """What a card makes of a config: batch × rematerialisation × dtype, beside its matrix product.
 
 python -m benchmarks.gpu --runs=DIR [--config=configs/ave.py] [--clips=1,2,4,8,16,32]
-    [--vary=model.dtype=float32,bfloat16] [--vary=model.remat=none,cheap,blocks] [--phase=step|forward]
-    [--torch_module=FILE:FUNCTION] [--train_clips=3339] [--epochs=50]
+    [--vary=model.dtype=float32,bfloat16] [--vary=model.remat=none,cheap,blocks]
+    [--phase=step|forward] [--torch_module=FILE:FUNCTION] [--train_clips=3339] [--epochs=50]
 
 Each row is measured by `benchmarks.step_time` in a process of its own, since a card gives memory
 back only then; a row that DIR has is not repeated. Writes a Markdown table to DIR/table.md: clips a
