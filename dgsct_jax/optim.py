@@ -48,28 +48,6 @@ def clip(limit: float) -> optax.GradientTransformation:
   return optax.GradientTransformation(lambda params: optax.EmptyState(), update)
 
 
-def adam(b1: float = 0.9, b2: float = 0.999, eps: float = 1e-8) -> optax.GradientTransformation:
-  """What optax.scale_by_adam does, with its state, in fewer operations on each of many leaves.
-
-  The moments are biased towards 0 by a factor that is the same for all values. So it is taken out
-  of the quotient: a step compiles faster.
-  """
-
-  def update(
-    gradients: tree.Tree, state: optax.ScaleByAdamState, params: Any = None
-  ) -> tuple[tree.Tree, optax.ScaleByAdamState]:
-    del params
-    count = optax.safe_increment(state.count)
-    mu = optax.tree.update_moment(gradients, state.mu, b1, 1)
-    nu = optax.tree.update_moment(gradients, state.nu, b2, 2)
-    root = jnp.sqrt(1 - b2**count)
-    factor, floor = root / (1 - b1**count), eps * root
-    updates = jax.tree.map(lambda m, n: factor * m / (jnp.sqrt(n) + floor), mu, nu)
-    return updates, optax.ScaleByAdamState(count, mu, nu)
-
-  return optax.GradientTransformation(optax.scale_by_adam().init, update)
-
-
 def norm(gradients: tree.Tree) -> Float[Array, '']:
   """The Euclidean norm of all leaves together.
 
@@ -186,9 +164,9 @@ def _factors(params: tree.Tree, rules: tuple[tuple[str, float], ...]) -> tree.Tr
 def _rule(config: ml_collections.ConfigDict) -> optax.GradientTransformation:
   """Turns a gradient into an update of learning rate 1; weight decay is decoupled from it."""
   if config.name == 'adamw':
-    return optax.chain(adam(), optax.add_decayed_weights(config.weight_decay))
+    return optax.chain(optax.scale_by_adam(), optax.add_decayed_weights(config.weight_decay))
   if config.name == 'adam' and not config.weight_decay:
-    return adam()
+    return optax.scale_by_adam()
   if config.name == 'adam':
     raise ValueError(
       f'config.optim.weight_decay={config.weight_decay} has no effect with config.optim.name='

@@ -208,16 +208,6 @@ def test_clipping_is_that_of_optax(limit):
   jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-6), ours, theirs)
 
 
-def test_adam_is_that_of_optax():
-  ours, theirs = optim.adam(), optax.scale_by_adam()
-  state, expected = ours.init(PARAMS), theirs.init(PARAMS)
-  for i in range(3):
-    found, state = ours.update(gradient(i), state)
-    wanted, expected = theirs.update(gradient(i), expected)
-    assert jax.tree.structure((found, state)) == jax.tree.structure((wanted, expected))
-    jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-5), found, wanted)
-
-
 def test_a_small_leaf_is_never_split():
   """Else `norm` would gather it."""
   assert optim.SMALL * 4 <= sharding.SPLIT_BYTES
