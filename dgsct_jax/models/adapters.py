@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 from einops import rearrange
 from flax import linen as nn
+from jax.scipy.linalg import block_diag
 from jaxtyping import Array, Float
 
 from dgsct_jax.cubic import cubic_matrix
@@ -58,12 +59,9 @@ class GroupedDense(nn.Module):
     kernel = self.param(
       'kernel', fan_in_uniform(per_group), (self.groups, per_group, self.features // self.groups)
     )
-    x = jnp.einsum(
-      '...gi,gio->...go',
-      rearrange(x, '... (g i) -> ... g i', g=self.groups),
-      kernel.astype(self.dtype),
-    )
-    return rearrange(x, '... g o -> ... (g o)')
+    # One product with zeros between the blocks: a product for each needs its channels apart, and
+    # laying them so takes longer than the zeros do.
+    return matmul(x.astype(self.dtype), block_diag(*kernel.astype(self.dtype)))
 
 
 class DGSCTAdapter(nn.Module):

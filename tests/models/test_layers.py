@@ -87,6 +87,24 @@ def test_layer_norm_equals_torch_far_from_zero():
   np.testing.assert_allclose(begin(layers.LayerNorm(), tiny)[0], expected, rtol=1e-4, atol=1e-6)
 
 
+def test_the_gradients_of_layer_norm_are_those_of_torch():
+  torch = pytest.importorskip('torch')
+  x, weights = 3 + normal(5, 16), normal(5, 16, seed=1)
+  theirs, norm = tensor(x).requires_grad_(), torch.nn.LayerNorm(16)
+  (torch.sin(norm(theirs)) * tensor(weights)).sum().backward()
+  ours = layers.LayerNorm()
+  _, variables = begin(ours, x)
+
+  def loss(variables, x):
+    return jnp.sum(jnp.sin(ours.apply(variables, x)) * weights)
+
+  of_variables, of_x = jax.jit(jax.grad(loss, (0, 1)))(variables, x)
+  near = functools.partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-5)
+  near(of_x, theirs.grad)
+  near(of_variables['params']['scale'], norm.weight.grad)
+  near(of_variables['params']['bias'], norm.bias.grad)
+
+
 def test_gelu_is_the_exact_one():
   torch = pytest.importorskip('torch')
   x = np.linspace(-6, 6, 200, dtype=np.float32)
