@@ -13,6 +13,8 @@ from jaxtyping import Array, Float
 
 from dgsct_jax.models.products import matmul
 
+# The fast variance E[x²] − E[x]² loses half the digits of a large mean.
+LayerNorm = functools.partial(nn.LayerNorm, epsilon=1e-5, use_fast_variance=False)
 gelu = functools.partial(nn.gelu, approximate=False)
 
 
@@ -66,48 +68,6 @@ def unit(x: Float[Array, '... c']) -> Float[Array, '... c']:
   """Normalises to x / max(‖x‖, 1e-12) over the last axis, in float32."""
   square = jnp.sum(jnp.square(x.astype(jnp.float32)), -1, keepdims=True)
   return (x * jax.lax.rsqrt(jnp.maximum(square, 1e-24))).astype(x.dtype)
-
-
-@functools.partial(jax.custom_jvp, nondiff_argnums=(1,))
-def standardise(x: Float[Array, '... d'], epsilon: float) -> Float[Array, '... d']:
-  """(x − mean) / √(variance + epsilon) over the last axis.
-
-  Its derivative is written out, since XLA reads x less often for it than for the one that jax
-  derives, and compiles it faster.
-  """
-  return _standardise(x, epsilon)[0]
-
-
-def _standardise(
-  x: Float[Array, '... d'], epsilon: float
-) -> tuple[Float[Array, '... d'], Float[Array, '... 1']]:
-  """The standardised values, and one over the deviation."""
-  # The fast variance E[x²] − E[x]² loses half the digits of a large mean.
-  x -= jnp.mean(x, -1, keepdims=True)
-  rate = jax.lax.rsqrt(jnp.mean(jnp.square(x), -1, keepdims=True) + epsilon)
-  return x * rate, rate
-
-
-@standardise.defjvp
-def _(epsilon: float, primals: tuple[Array], tangents: tuple[Array]) -> tuple[Array, Array]:
-  (x,), (dx,) = primals, tangents
-  y, rate = _standardise(x, epsilon)
-  average = functools.partial(jnp.mean, axis=-1, keepdims=True)
-  return y, rate * (dx - average(dx) - y * average(y * dx))
-
-
-class LayerNorm(nn.Module):
-  """Layer normalisation over the last axis, in float32, with a scale and a bias."""
-
-  epsilon: float = 1e-5
-  dtype: Any = jnp.float32
-
-  @nn.compact
-  def __call__(self, x: Float[Array, '... d']) -> Float[Array, '... d']:
-    """The normalised values, in `dtype`."""
-    scale = self.param('scale', nn.initializers.ones, x.shape[-1:])
-    bias = self.param('bias', nn.initializers.zeros, x.shape[-1:])
-    return (standardise(x.astype(jnp.float32), self.epsilon) * scale + bias).astype(self.dtype)
 
 
 class BatchNorm(nn.Module):
