@@ -260,7 +260,7 @@ class Mixer(nn.Module):
   depths: tuple[int, ...] = (1,)
   pixels: tuple = ((0.5,) * 3, (0.5,) * 3)
   drop_path: float = 0.0
-  remat: bool = False
+  remat: str | None = None
   dtype: str = 'float32'
 
   def setup(self):
