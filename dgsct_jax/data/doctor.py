@@ -11,12 +11,10 @@ there are faults, or fewer usable clips than published.
 
 import argparse
 import collections
-import concurrent.futures
 import csv
 import dataclasses
 import hashlib
 import io
-import multiprocessing
 import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -25,7 +23,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from dgsct_jax.data import compare, cut, datasets, prepare, records
+from dgsct_jax.data import compare, cut, datasets, prepare, readers, records
 from dgsct_jax.data.kind import Kind
 
 FAULTS = ('missing', 'wrong length', 'unreadable')
@@ -195,8 +193,7 @@ def _map(look: _Look, entries: Sequence, workers: int) -> Iterator:
   if not workers:
     yield from map(look, entries)
     return
-  spawn = multiprocessing.get_context('spawn')
-  with concurrent.futures.ProcessPoolExecutor(workers, spawn) as pool:
+  with readers.pool(workers) as pool:
     yield from pool.map(look, entries, chunksize=16)
 
 

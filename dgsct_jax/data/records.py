@@ -7,7 +7,6 @@ import hashlib
 import importlib.util
 import io
 import json
-import multiprocessing
 import os
 import re
 import shutil
@@ -23,7 +22,7 @@ import numpy as np
 import tensorflow_datasets as tfds
 
 from dgsct_jax import lock, whole
-from dgsct_jax.data import rules
+from dgsct_jax.data import readers, rules
 
 SHARD = 128  # clips in one file: the unit in which an interrupted build continues
 
@@ -174,8 +173,7 @@ def _build(
       report.with_suffix('').unlink(missing_ok=True)
   pool: concurrent.futures.Executor | None = None
   if workers and not beam_runner:
-    spawn = multiprocessing.get_context('spawn')
-    pool = concurrent.futures.ProcessPoolExecutor(workers, spawn)
+    pool = readers.pool(workers)
   quiet = contextlib.redirect_stdout(io.StringIO())  # TFDS prints about a download
   with tempfile.TemporaryDirectory() as downloads, pool or contextlib.nullcontext(), quiet:
     config = tfds.download.DownloadConfig()

@@ -13,11 +13,12 @@ import tensorflow_datasets as tfds
 from jaxtyping import UInt8
 from PIL import Image
 
-from dgsct_jax.data import clips, kind, records
+from dgsct_jax.data import clips, kind, readers, records
 from dgsct_jax.data.questions import Asked, Question
 from dgsct_jax.scenes import compose, labels, questions, shapes, stamps
 from dgsct_jax.scenes.compose import Knobs, Source
 
+EACH = 200  # clips of ten seconds that take as long to compose as a process takes to start
 VERSION = '1.0.0'  # must change when `compose` makes other clips from the same seed
 SOURCES: dict[str, Callable[[str], Source]] = {
   'shapes': lambda media: shapes.Shapes(),
@@ -118,7 +119,10 @@ def load(fields: Any, split: str) -> records.Records:
   """
   classes(fields)  # for its error message
   source, knobs = SOURCES[fields.source](fields.media), Knobs(**fields.knobs)
-  prepare(fields.dir, source, knobs, clips=dict(fields.clips), seed=fields.seed, name=fields.name)
+  counts = dict(fields.clips)
+  processes = readers.worthwhile(sum(counts.values()), each=EACH)
+  about = dict(clips=counts, seed=fields.seed, name=fields.name)
+  prepare(fields.dir, source, knobs, **about, workers=processes)
   return records.load(fields.dir, fields.name, split)
 
 

@@ -1,0 +1,38 @@
+"""Processes that read clips. They end with the process that started them, however it ends."""
+
+import concurrent.futures
+import multiprocessing
+import os
+import signal
+import sys
+import threading
+
+
+def pool(count: int) -> concurrent.futures.ProcessPoolExecutor:
+  """An executor with `count` processes."""
+  spawn = multiprocessing.get_context('spawn')  # a fork would copy locks of other threads
+  return concurrent.futures.ProcessPoolExecutor(count, spawn, initializer=_begin)
+
+
+def worthwhile(clips: int, each: int) -> int:
+  """How many processes to share `clips` among: one for each core and `each` clips; 0 for none.
+
+  Python's `spawn` imports the main module once more in each of them, which a user's script need not
+  expect. So there are some for `python -m` of a module of this package alone.
+  """
+  main = getattr(sys.modules['__main__'], '__spec__', None)
+  if main is None or main.name.partition('.')[0] != __name__.partition('.')[0]:
+    return 0
+  count = min(os.cpu_count() or 1, clips // each)
+  return count if count > 1 else 0
+
+
+def _begin() -> None:
+  signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal sends it to all; the first one decides
+  threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+  # A pool of Python's waits for more work for ever if the process that fills it is killed.
+  multiprocessing.parent_process().join()
+  os._exit(1)
