@@ -1,12 +1,11 @@
 """Runs in processes of their own: other devices, several hosts, a kill, a full disk.
 
-`python -m tests.processes JOB` with a job in JSON; `build` names a function 'module:function' that
-takes changes of a config by dotted name and returns (task, config).
+`build` names a function 'module:function' that takes changes of a config by dotted name and returns
+(task, config).
 """
 
 import contextlib
 import importlib
-import json
 import os
 import resource
 import signal
@@ -20,9 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from dgsct_jax import collector
-
-ROOT = Path(__file__).parent.parent
+from tests.forks import ROOT, Fork
 
 
 def one_step(build: str, devices: int, rule: str = 'adam', **changes: Any) -> dict[str, np.ndarray]:
@@ -34,7 +31,8 @@ def one_step(build: str, devices: int, rule: str = 'adam', **changes: Any) -> di
   with tempfile.TemporaryDirectory() as folder:
     out = Path(folder) / 'out.npz'
     job = dict(job='one_step', build=build, rule=rule, out=str(out), changes=changes)
-    finish(start(job, devices))
+    done = start(job, devices).finish()
+    assert not done.returncode, done.stderr[-4000:]
     return dict(np.load(out))
 
 
@@ -72,7 +70,7 @@ def train(
     start(job | ({'kill': 0} if host != killed_host else {}), devices, host, hosts, port)
     for host in range(hosts)
   ]
-  return [finish(process, check=False) for process in processes]
+  return [process.finish() for process in processes]
 
 
 def signal_itself(number: int) -> None:
@@ -103,13 +101,12 @@ def with_site(folder: Path, site: str, *arguments: str) -> str:
 
 def start(
   job: dict[str, Any], devices: int = 1, host: int = 0, hosts: int = 1, port: int = 0
-) -> subprocess.Popen:
+) -> Fork:
   """Starts one process, one of several `hosts` if there are more."""
   count = f'--xla_force_host_platform_device_count={devices}'
   env = os.environ | {
     'JAX_PLATFORMS': 'cpu',
     'XLA_FLAGS': f'{os.environ.get("XLA_FLAGS", "")} {count}'.strip(),
-    'PYTHONPATH': str(ROOT),
   }
   if hosts > 1:
     env |= {
@@ -117,23 +114,7 @@ def start(
       'JAX_NUM_PROCESSES': str(hosts),
       'JAX_PROCESS_ID': str(host),
     }
-  return subprocess.Popen(
-    [sys.executable, '-m', 'tests.processes', json.dumps(job | {'hosts': hosts})],
-    cwd=ROOT,
-    env=env,
-    stdout=subprocess.PIPE,
-    stderr=subprocess.PIPE,
-    text=True,
-  )
-
-
-def finish(process: subprocess.Popen, check: bool = True) -> subprocess.CompletedProcess:
-  try:
-    out, err = process.communicate(timeout=240)
-  finally:
-    process.kill()
-  assert not check or process.returncode == 0, err[-4000:]
-  return subprocess.CompletedProcess(process.args, process.returncode, out, err)
+  return Fork(_main, job | {'hosts': hosts}, env=env)
 
 
 def free_port() -> int:
@@ -147,8 +128,7 @@ def _main(job: dict[str, Any]) -> None:
 
   with hosts.joined({}) if job['hosts'] > 1 else contextlib.nullcontext():
     module, _, function = job['build'].partition(':')
-    changes = {k: tuple(v) if isinstance(v, list) else v for k, v in job['changes'].items()}
-    task, config = getattr(importlib.import_module(module), function)(**changes)
+    task, config = getattr(importlib.import_module(module), function)(**job['changes'])
     {'one_step': _one_step, 'train': _train}[job['job']](task, config, job)
 
 
@@ -195,8 +175,3 @@ def _train(task, config, job):
       signal.signal(signal.SIGXFSZ, signal.SIG_DFL)
     resource.setrlimit(resource.RLIMIT_FSIZE, (job['file_bytes'], job['file_bytes']))
   trains.train(config, Path(job['out']), task)
-
-
-if __name__ == '__main__':
-  collector.relax()
-  _main(json.loads(sys.argv[1]))

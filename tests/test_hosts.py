@@ -3,16 +3,14 @@
 import os
 import signal
 import socket
-import subprocess
-import sys
 import time
 from concurrent import futures
 
 import pytest
 
 from dgsct_jax import coordinator, hosts
-from tests import processes
-from tests.test_main import CONFIG, ROOT, TOY
+from tests import forks, processes
+from tests.test_main import CONFIG, TOY
 
 # The same command, of which one process does something where a step is reported.
 AT_STEP = """
@@ -46,19 +44,12 @@ def command(tmp_path, *flags, count=2, code='', run='run', port=0):
   port = port or processes.free_port()
   arguments = [f'--config={tmp_path}/tiny.py', f'--workdir={tmp_path}/{run}', '--multihost']
   started = [
-    subprocess.Popen(
-      [sys.executable, '-c', code + TOY, *arguments, *flags],
-      stdout=subprocess.PIPE,
-      stderr=subprocess.PIPE,
-      text=True,
-      cwd=ROOT,
-      env=environment(port, count, process),
-    )
+    forks.command(code + TOY, *arguments, *flags, env=environment(port, count, process))
     for process in range(count)
   ]
 
   def finish(process):
-    done = processes.finish(process, check=False)
+    done = process.finish()
     return done.returncode, done.stdout + done.stderr, time.monotonic()
 
   with futures.ThreadPoolExecutor(count) as pool:

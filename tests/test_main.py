@@ -2,15 +2,13 @@
 
 import json
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from dgsct_jax import command_line, evaluate, main, train, trained
 from dgsct_jax.tasks import registry
-from tests import toy
+from tests import forks, toy
 
 ROOT = Path(__file__).parents[1]
 
@@ -38,13 +36,7 @@ def command(tmp_path):
   (tmp_path / 'tiny.py').write_text(CONFIG)
 
   def call(*arguments, config=f'--config={tmp_path}/tiny.py'):
-    return subprocess.run(
-      [sys.executable, '-c', TOY, *filter(None, [config]), *arguments],
-      capture_output=True,
-      text=True,
-      timeout=240,
-      cwd=Path(__file__).parent.parent,
-    )
+    return forks.command(TOY, *filter(None, [config]), *arguments).finish()
 
   return call
 

@@ -3,14 +3,12 @@
 import json
 import os
 import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from dgsct_jax import checkpoint, lock, train, whole
-from tests import toy
+from tests import forks, toy
 
 ROOT = Path(__file__).parents[1]
 # The command with the toy as its task. It sends itself signals where MODULE.NAME is called for the
@@ -68,14 +66,8 @@ def stopped(tmp_path, place, when, count, *numbers):
   (tmp_path / 'tiny.py').write_text(CONFIG)
   words = f'dgsct_jax.{place} {when} {count} {" ".join(str(int(number)) for number in numbers)}'
   flags = [f'--config={tmp_path}/tiny.py', f'--workdir={tmp_path}/run']
-  done = subprocess.run(
-    [sys.executable, '-c', COMMAND, *flags, words],
-    capture_output=True,
-    text=True,
-    timeout=300,
-    cwd=ROOT,
-    env=os.environ | {'JAX_PLATFORMS': 'cpu'},
-  )
+  environment = os.environ | {'JAX_PLATFORMS': 'cpu'}
+  done = forks.command(COMMAND, *flags, words, env=environment).finish()
   assert 'Traceback' not in done.stderr, done.stderr
   return done.returncode, done.stdout + done.stderr
 
