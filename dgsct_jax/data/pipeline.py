@@ -11,7 +11,7 @@ import grain
 import numpy as np
 from absl import flags
 
-from dgsct_jax.data import transforms
+from dgsct_jax.data import readers, transforms
 
 Batch = dict[str, np.ndarray]
 
@@ -82,7 +82,7 @@ class Batches(Iterator[Batch]):
       if self._workers:
         if not flags.FLAGS.is_parsed():  # outside of absl's app.run; Grain reads its own flags
           flags.FLAGS.mark_as_parsed()
-        rest = rest.mp_prefetch(grain.MultiprocessingOptions(self._workers))
+        rest = rest.mp_prefetch(grain.MultiprocessingOptions(self._workers), readers.begin)
       with _without_interrupts():
         self._iterator = iter(rest)
         batch = next(self._iterator)  # starts the workers

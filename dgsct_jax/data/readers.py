@@ -11,7 +11,7 @@ import threading
 def pool(count: int) -> concurrent.futures.ProcessPoolExecutor:
   """An executor with `count` processes."""
   spawn = multiprocessing.get_context('spawn')  # a fork would copy locks of other threads
-  return concurrent.futures.ProcessPoolExecutor(count, spawn, initializer=_begin)
+  return concurrent.futures.ProcessPoolExecutor(count, spawn, initializer=begin)
 
 
 def worthwhile(clips: int, each: int) -> int:
@@ -27,12 +27,13 @@ def worthwhile(clips: int, each: int) -> int:
   return count if count > 1 else 0
 
 
-def _begin() -> None:
+def begin(*_: int) -> None:
+  """What each of them does first. Grain's workers do it, too, with their number and count."""
   signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal sends it to all; the first one decides
   threading.Thread(target=_end_with_parent, daemon=True).start()
 
 
 def _end_with_parent() -> None:
-  # A pool of Python's waits for more work for ever if the process that fills it is killed.
+  # Both Python's and Grain's wait for ever for a process that was killed.
   multiprocessing.parent_process().join()
   os._exit(1)

@@ -15,14 +15,22 @@ from dgsct_jax.data import readers
 ROOT = Path(__file__).parents[2]
 
 
-def test_they_end_when_the_process_that_started_them_is_killed():
-  code = """
-import os, signal
+POOL = """
 from dgsct_jax.data import readers
 pool = readers.pool(2)
 list(pool.map(abs, range(8)))
-os.kill(os.getpid(), signal.SIGKILL)
 """
+GRAIN = """
+from dgsct_jax.data import pipeline
+from tests import toy
+batches = pipeline.train(toy.task().data('train'), batch=2, seed=0, workers=2)
+next(batches)
+"""
+
+
+@pytest.mark.parametrize('start', [POOL, GRAIN], ids=['pool', 'grain'])
+def test_they_end_when_the_process_that_started_them_is_killed(start):
+  code = f'import os, signal\n{start}\nos.kill(os.getpid(), signal.SIGKILL)'
   # It returns when the last process has closed what it prints to.
   killed = subprocess.run([sys.executable, '-c', code], capture_output=True, timeout=60, cwd=ROOT)
   assert killed.returncode == -signal.SIGKILL, killed.stderr
