@@ -30,10 +30,11 @@ def worthwhile(clips: int, each: int) -> int:
 def begin(*_: int) -> None:
   """What each of them does first. Grain's workers do it, too, with their number and count."""
   signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal sends it to all; the first one decides
-  threading.Thread(target=_end_with_parent, daemon=True).start()
+  if parent := multiprocessing.parent_process():
+    threading.Thread(target=_end_after, args=[parent], daemon=True).start()
 
 
-def _end_with_parent() -> None:
+def _end_after(parent: multiprocessing.process.BaseProcess) -> None:
   # Both Python's and Grain's wait for ever for a process that was killed.
-  multiprocessing.parent_process().join()
+  parent.join()
   os._exit(1)
