@@ -17,8 +17,15 @@ import time
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
+import optax
 
+from dgsct_jax import hosts as meeting
+from dgsct_jax import optim, sharding, tree, writer
+from dgsct_jax import state as states
+from dgsct_jax import train as trains
+from dgsct_jax.data import pipeline
 from tests.forks import ROOT, Fork
 
 
@@ -30,7 +37,7 @@ def one_step(build: str, devices: int, rule: str = 'adam', **changes: Any) -> di
   """
   with tempfile.TemporaryDirectory() as folder:
     out = Path(folder) / 'out.npz'
-    job = dict(job='one_step', build=build, rule=rule, out=str(out), changes=changes)
+    job = dict(work=_one_step, build=build, rule=rule, out=out, changes=changes)
     done = start(job, devices).finish()
     assert not done.returncode, done.stderr[-4000:]
     return dict(np.load(out))
@@ -56,12 +63,12 @@ def train(
     file_bytes: no file can grow beyond; a write that would fails, or `dies` on the spot.
   """
   job = dict(
-    job='train',
+    work=_train,
     build=build,
-    out=str(workdir),
+    out=workdir,
     changes=changes,
     kill=kill,
-    signal=int(with_signal),
+    signal=with_signal,
     file_bytes=file_bytes,
     dies=dies,
   )
@@ -124,23 +131,13 @@ def free_port() -> int:
 
 
 def _main(job: dict[str, Any]) -> None:
-  from dgsct_jax import hosts  # pylint: disable=g-import-not-at-top
-
-  with hosts.joined({}) if job['hosts'] > 1 else contextlib.nullcontext():
+  with meeting.joined({}) if job['hosts'] > 1 else contextlib.nullcontext():
     module, _, function = job['build'].partition(':')
     task, config = getattr(importlib.import_module(module), function)(**job['changes'])
-    {'one_step': _one_step, 'train': _train}[job['job']](task, config, job)
+    job['work'](task, config, job)
 
 
 def _one_step(task, config, job):
-  import jax  # pylint: disable=g-import-not-at-top
-  import optax
-
-  from dgsct_jax import optim, sharding, tree
-  from dgsct_jax import state as states
-  from dgsct_jax import train as trains
-  from dgsct_jax.data import pipeline
-
   mesh = sharding.make_mesh(config.mesh)
   batch = next(pipeline.train(task.data('train'), batch=config.data.batch, seed=config.seed))
   variables = states.fill(states.layout(task.model, task.inputs.spec, config, mesh))
@@ -159,9 +156,6 @@ def _one_step(task, config, job):
 
 
 def _train(task, config, job):
-  from dgsct_jax import train as trains  # pylint: disable=g-import-not-at-top
-  from dgsct_jax import writer
-
   progress = writer.progress
 
   def at_step(step, *args):
@@ -174,4 +168,4 @@ def _train(task, config, job):
     if job['dies']:
       signal.signal(signal.SIGXFSZ, signal.SIG_DFL)
     resource.setrlimit(resource.RLIMIT_FSIZE, (job['file_bytes'], job['file_bytes']))
-  trains.train(config, Path(job['out']), task)
+  trains.train(config, job['out'], task)

@@ -20,8 +20,6 @@ def get_config(variant=''):
 """
 # The command with the toy as its task: the others need real models.
 TOY = """
-from dgsct_jax import collector
-collector.relax()
 from absl import app
 from dgsct_jax import command_line, main
 from dgsct_jax.tasks import registry

@@ -3,14 +3,12 @@
 import json
 import os
 import signal
-from pathlib import Path
 
 import pytest
 
 from dgsct_jax import checkpoint, lock, train, whole
 from tests import forks, toy
 
-ROOT = Path(__file__).parents[1]
 # The command with the toy as its task. It sends itself signals where MODULE.NAME is called for the
 # n-th time: before, after, or while it runs.
 COMMAND = """

@@ -120,9 +120,10 @@ def load(fields: Any, split: str) -> records.Records:
   classes(fields)  # for its error message
   source, knobs = SOURCES[fields.source](fields.media), Knobs(**fields.knobs)
   counts = dict(fields.clips)
-  processes = readers.worthwhile(sum(counts.values()), each=EACH)
-  about = dict(clips=counts, seed=fields.seed, name=fields.name)
-  prepare(fields.dir, source, knobs, **about, workers=processes)
+  workers = readers.worthwhile(sum(counts.values()), each=EACH)
+  prepare(
+    fields.dir, source, knobs, clips=counts, seed=fields.seed, name=fields.name, workers=workers
+  )
   return records.load(fields.dir, fields.name, split)
 
 
