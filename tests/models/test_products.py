@@ -7,6 +7,8 @@ import pytest
 
 from dgsct_jax.models.products import match, matmul
 
+NAMES = {'float32': 'f32', 'bfloat16': 'bf16'}  # in lowered programs
+
 # Every kind of product of the models: the function, the same by einsum, and two shapes.
 PRODUCTS = [
   pytest.param(matmul, '...k,kn->...n', (2, 3, 5, 64), (64, 4), id='a linear layer'),
@@ -60,21 +62,53 @@ def test_bfloat16_is_rounded_once(product, subscripts, of_x, of_y):
 
 
 @pytest.mark.parametrize('product, subscripts, of_x, of_y', PRODUCTS)
-def test_a_cpu_is_asked_for_sums_in_float32(product, subscripts, of_x, of_y):
-  """Of the product and of the gradient that goes on to the layers below."""
-  x, y = draw(of_x, of_y, dtype='bfloat16')
-  loss = lambda x: jnp.square(product(x, y)).sum()
-  program = jax.jit(jax.grad(loss)).lower(x).as_text()
-  assert types(program) == [['bf16', 'bf16', 'f32']] * 2
+def test_float32_is_rounded_before_where_bfloat16_will_do(product, subscripts, of_x, of_y):
+  """What bfloat16 can hold is multiplied as by einsum, and what it cannot is rounded away."""
+  x, y = (value.astype('float32') for value in draw(of_x, of_y, dtype='bfloat16'))
+  g = draw(product(x, y).shape, dtype='bfloat16')[0].astype('float32')
+  with jax.default_matmul_precision('bfloat16'):
+    found = with_gradients(product, x, y, g)
+    finer = with_gradients(product, x * (1 + 2**-10), y, g)
+  with jax.default_matmul_precision('highest'):
+    expected = with_gradients(lambda x, y: jnp.einsum(subscripts, x, y), x, y, g)
+  for one, other in zip(found, expected, strict=True):
+    assert one.dtype == jnp.float32
+    np.testing.assert_allclose(one, other, rtol=1e-5)
+  np.testing.assert_array_equal(found[0], finer[0])
 
 
+@pytest.mark.parametrize('dtype, told', [('bfloat16', 'default'), ('float32', 'bfloat16')])
+@pytest.mark.parametrize('product', [matmul, match])
+@pytest.mark.parametrize('leading', [(), (2,)], ids=['weights', 'attention'])
+def test_a_cpu_multiplies_bfloat16_and_adds_up_float32(product, leading, dtype, told):
+  """In the product, in the gradient for the layers below, and in that of weights."""
+  x, y = draw((2, 3, 64), (*leading, 64, 64), dtype=dtype)
+  loss = lambda x, y: jnp.square(product(x, y)).sum()
+  with jax.default_matmul_precision(told):
+    program = jax.jit(jax.grad(loss, (0, 1))).lower(x, y).as_text()
+  low, plain = ['bf16', 'bf16', 'f32'], [NAMES[dtype]] * 3
+  assert sorted(types(program)) == sorted([low, low, plain if leading else low])
+
+
+def test_sums_of_few_terms_stay_in_float32():
+  """To round what they add up takes longer than it saves."""
+  x, y = draw((2, 32), (32, 64), dtype='float32')
+  with jax.default_matmul_precision('bfloat16'):
+    program = jax.jit(matmul).lower(x, y).as_text()
+  assert types(program) == [['f32'] * 3]
+
+
+@pytest.mark.parametrize('dtype', ['bfloat16', 'float32'])
 @pytest.mark.parametrize('platform', ['tpu', 'cuda'])
-def test_a_program_for_another_device_is_the_plain_one(platform):
+def test_a_program_for_another_device_is_the_plain_one(platform, dtype):
   """Also where it is compiled on a CPU, as `dgsct_jax.plan` does."""
-  x, y = draw((2, 8), (8, 4), dtype='bfloat16')
-  loss = lambda x: jnp.square(matmul(x, y)).sum()
-  program = jax.jit(jax.grad(loss)).trace(x).lower(lowering_platforms=(platform,)).as_text()
-  assert types(program) == [['bf16'] * 3] * 2 and 'optimization_barrier' not in program
+  x, y = draw((2, 64), (64, 64), dtype=dtype)
+  loss = lambda x, y: jnp.square(matmul(x, y)).sum()
+  with jax.default_matmul_precision('bfloat16'):
+    traced = jax.jit(jax.grad(loss, (0, 1))).trace(x, y)
+  program = traced.lower(lowering_platforms=(platform,)).as_text()
+  assert types(program) == [[NAMES[dtype]] * 3] * 3
+  assert 'optimization_barrier' not in program
 
 
 @pytest.mark.parametrize('clips', [1, 2])
