@@ -81,9 +81,7 @@ def _backward(axis: Axis, factors: tuple[Array, Array], g: Array) -> tuple[Array
 
 def _of_weights(x: Array, g: Array) -> Array:
   """The sums of rows of x [... k] times rows of g [... n], [k n], as `_rounded`."""
-  if (
-    x.shape[-1] > g.shape[-1]
-  ):  # The narrower array is transposed: that takes longer than the sums.
+  if x.shape[-1] > g.shape[-1]:  # The narrower is transposed, which takes longer than the sums.
     return _of_weights(g, x).T
   x, g = (factor.reshape(-1, factor.shape[-1]) for factor in (x, g))
   # XLA's library takes no transposed array. So XLA must not see that this is one.
