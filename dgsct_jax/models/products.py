@@ -5,7 +5,8 @@ several times as fast as float32. On CPUs, XLA takes these only if the arrays ar
 result is float32, and else converts both arrays before (`findings/jax_cpu_bfloat16_products.sh`).
 So products of bfloat16 arrays ask for float32 and are rounded afterwards, and products of float32
 arrays are rounded before if jax is told that bfloat16 will do (JAX_DEFAULT_MATMUL_PRECISION), which
-XLA heeds on TPUs alone. So it is with gradients. GPUs and TPUs do all that by themselves.
+XLA does not heed there (`findings/jax_cpu_dot_algorithm_ignored.sh`). So it is with gradients. GPUs
+and TPUs do all that by themselves.
 """
 
 import functools
