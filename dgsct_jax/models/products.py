@@ -74,10 +74,12 @@ def _forward(axis: Axis, x: Array, y: Array) -> tuple[Array, tuple[Array, Array]
 def _backward(axis: Axis, factors: tuple[Array, Array], g: Array) -> tuple[Array, Array]:
   x, y = factors
   other: Axis = -1 if axis == -2 else -2
+  of_x = _multiply(other, g, y)
   plain = lambda x, g: jax.linear_transpose(functools.partial(_plain, axis, x), y)(g)[0]
+  if y.ndim > 2:
+    return of_x, plain(x, g)
   cpu = lambda x, g: (_of_weights(x, g) if axis == -2 else _of_weights(g, x)).astype(y.dtype)
-  of_y = jax.lax.platform_dependent(x, g, cpu=plain if y.ndim > 2 else cpu, default=plain)
-  return _multiply(other, g, y), of_y
+  return of_x, jax.lax.platform_dependent(x, g, cpu=cpu, default=plain)
 
 
 def _of_weights(x: Array, g: Array) -> Array:

@@ -79,10 +79,10 @@ def test_float32_is_rounded_before_where_bfloat16_will_do(product, subscripts, o
 
 @pytest.mark.parametrize('dtype, told', [('bfloat16', 'default'), ('float32', 'bfloat16')])
 @pytest.mark.parametrize('product', [matmul, match])
-@pytest.mark.parametrize('leading', [(), (2,)], ids=['weights', 'attention'])
+@pytest.mark.parametrize('leading', [(), (2,), (2, 3)], ids=['weights', 'attention', 'windows'])
 def test_a_cpu_multiplies_bfloat16_and_adds_up_float32(product, leading, dtype, told):
   """In the product, in the gradient for the layers below, and in that of weights."""
-  x, y = draw((2, 3, 64), (*leading, 64, 64), dtype=dtype)
+  x, y = draw((*(leading or (2,)), 3, 64), (*leading, 64, 64), dtype=dtype)
   loss = lambda x, y: jnp.square(product(x, y)).sum()
   with jax.default_matmul_precision(told):
     program = jax.jit(jax.grad(loss, (0, 1))).lower(x, y).as_text()
