@@ -21,8 +21,8 @@ import numpy as np
 import tensorflow_datasets as tfds
 from jaxtyping import Array
 
+from dgsct_jax import compiler, tree
 from dgsct_jax import state as states
-from dgsct_jax import tree
 from dgsct_jax.data import records
 from dgsct_jax.data.pipeline import Dataset
 from dgsct_jax.data.transforms import Example
@@ -73,7 +73,9 @@ def task(
   for split, dataset in datasets.items():
     _check_fixed(split, dataset)
 
-  @jax.jit
+  mesh = next(iter(layout.leaves.values())).sharding.mesh
+
+  @functools.partial(jax.jit, compiler_options=compiler.options(mesh))
   def compute(variables: Any, *streams: Array) -> dict[str, Array]:
     encoded = _look(of, variables, *streams)
     pyramids = zip(STREAMS, (encoded.visual_pyramid, encoded.audio_pyramid))

@@ -14,7 +14,7 @@ from flax import linen as nn
 from jaxtyping import Float, Int
 from matplotlib.figure import Figure
 
-from dgsct_jax import evaluate, sharding, trained
+from dgsct_jax import compiler, evaluate, sharding, trained
 from dgsct_jax.data import datasets
 from dgsct_jax.figures import INK, colour
 from dgsct_jax.models.adapters import Exchange, NoExchange
@@ -71,7 +71,9 @@ def pooled(model: Trained) -> tuple[dict[str, Float[np.ndarray, 'n d']], Int[np.
   """
   ways = {'with adapters': True, 'the same encoders without': False}
   run = jax.jit(
-    lambda variables, batch, adapt: features(model, variables, batch, adapt), static_argnums=2
+    lambda variables, batch, adapt: features(model, variables, batch, adapt),
+    static_argnums=2,
+    compiler_options=compiler.options(model.mesh),
   )
   found: dict[str, list[np.ndarray]] = {way: [] for way in ways}
   labels: list[np.ndarray] = []

@@ -24,6 +24,7 @@ from dgsct_jax import (
   cached,
   checkpoint,
   compiled,
+  compiler,
   evaluate,
   hosts,
   lock,
@@ -41,15 +42,6 @@ from dgsct_jax.tasks import registry
 from dgsct_jax.tasks.task import Batch, Outputs, Task, check_fields
 
 Scalars = dict[str, Array]
-
-CPU_OPTIONS: dict[str, str | bool] = {
-  # The default order of operations needs half as much memory again and is not faster.
-  'xla_cpu_scheduler_type': 'CPU_SCHEDULER_TYPE_MEMORY_OPTIMIZED'
-}
-if jax.__version_info__ < (0, 12):
-  # This pass removes the barriers of rematerialisation before the order is chosen; from jax 0.12 on
-  # as much memory is saved with it (tests/models/test_dual.py).
-  CPU_OPTIONS['xla_disable_hlo_passes'] = 'cse_barrier_expander'
 
 
 def train(
@@ -298,9 +290,9 @@ def compile_step(
     functools.partial(train_step, task=task, tx=tx, schedule=schedule, epoch_steps=epoch_steps),
     donate_argnums=0,
     out_shardings=(jax.tree.map(lambda leaf: leaf.sharding, state), sharding.replicated(mesh)),
+    compiler_options=compiler.options(mesh),
   )
-  options = CPU_OPTIONS if mesh.devices.flat[0].platform == 'cpu' else None
-  return step.lower(state, frozen, batch).compile(options), time.monotonic() - since
+  return step.lower(state, frozen, batch).compile(), time.monotonic() - since
 
 
 def alone(workdir: Path) -> contextlib.AbstractContextManager[None]:

@@ -13,7 +13,7 @@ import ml_collections
 import numpy as np
 from jax.sharding import Mesh
 
-from dgsct_jax import checkpoint, kept, published, sharding, tree
+from dgsct_jax import checkpoint, compiler, kept, published, sharding, tree
 from dgsct_jax import state as states
 from dgsct_jax.tasks import registry
 from dgsct_jax.tasks.task import Batch, Outputs, Task
@@ -208,4 +208,4 @@ def compile_forward(task: Task, mesh: Mesh) -> Forward:
 
     return jax.tree.map(place, outputs)
 
-  return jax.jit(forward)
+  return jax.jit(forward, compiler_options=compiler.options(mesh))

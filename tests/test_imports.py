@@ -42,6 +42,7 @@ TASK = {'dgsct_jax.tasks.task', 'dgsct_jax.tracks'}
 # What runs a task, whichever it is: the types and the registry, but none of the tasks.
 RUNS = TREES | {
   'dgsct_jax.checkpoint',
+  'dgsct_jax.compiler',
   'dgsct_jax.published',
   'dgsct_jax.settings',
   'dgsct_jax.state',
@@ -118,6 +119,7 @@ ALLOWED = {
   'dgsct_jax.checkpoint': TREES | {'orbax', 'dgsct_jax.whole'},
   'dgsct_jax.hub': {'huggingface_hub'},
   'dgsct_jax.compiled': {'jax', 'dgsct_jax.hub'},
+  'dgsct_jax.compiler': {'jax'},
   'dgsct_jax.coordinator': {'jax', 'jaxlib'},
   'dgsct_jax.hosts': {'jax', 'dgsct_jax.coordinator'},
   'dgsct_jax.published': {'dgsct_jax.hub', 'dgsct_jax.whole'},

@@ -36,18 +36,52 @@ def match(x: Float[Array, '... m k'], y: Float[Array, '... n k']) -> Float[Array
 
 
 def _product(axis: Axis, x: Array, y: Array) -> Array:
-  product = _multiply(axis, x, y)
-  return product if y.ndim > 2 else marked(product, x.shape[-1])
+  if y.ndim == 2:
+    return marked(_own(axis, x, y), x.shape[-1])
+  return _own(axis, x, y) if _will_do(x) else _plain(axis, x, y)
 
 
-def _multiply(axis: Axis, x: Array, y: Array) -> Array:
-  """The sums over the last axis of x and an axis of y, with low factors if these will do."""
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _own(axis: Axis, x: Array, y: Array) -> Array:
+  """The sums over the last axis of x and an axis of y, with gradients of our own."""
+  if not _will_do(x):
+    return _plain(axis, x, y)
+  # By what it is compiled for, which is not always where it is traced: see `dgsct_jax.plan`.
+  cpu = lambda x, y: _rounded(axis, x, y).astype(x.dtype)
+  return jax.lax.platform_dependent(x, y, cpu=cpu, default=functools.partial(_plain, axis))
+
+
+def _forward(axis: Axis, x: Array, y: Array) -> tuple[Array, tuple[Array, Array]]:
+  return _own(axis, x, y), (x, y)
+
+
+def _backward(axis: Axis, factors: tuple[Array, Array], g: Array) -> tuple[Array, Array]:
+  x, y = factors
+  other: Axis = -1 if axis == -2 else -2
+  plain = lambda x, g: jax.linear_transpose(functools.partial(_plain, axis, x), y)(g)[0]
+  if y.ndim > 2:
+    return _own(other, g, y), plain(x, g)
+
+  def cpu(x: Array, g: Array) -> Array:
+    # With several axes of rows XLA transposes an array, be it the wider one.
+    x, g = (factor.reshape(-1, factor.shape[-1]) for factor in (x, g))
+    of_rows = _rounded_of_rows if _will_do(x) else _of_rows
+    return (of_rows(x, g) if axis == -2 else of_rows(g, x)).astype(y.dtype)
+
+  return _own(other, g, y), jax.lax.platform_dependent(x, g, cpu=cpu, default=plain)
+
+
+_own.defvjp(_forward, _backward)
+
+
+def _will_do(x: Array) -> bool:
+  """Whether what is multiplied may be rounded to bfloat16."""
   told = getattr(jax.config, PRECISION) == LOW.name and x.shape[-1] >= NARROW
-  return _low(axis, x, y) if x.dtype == LOW or told else _plain(axis, x, y)
+  return x.dtype == LOW or told
 
 
 def _plain(axis: Axis, x: Array, y: Array, dtype: jnp.dtype | None = None) -> Array:
-  """The same, as XLA computes them, in `dtype`."""
+  """The sums, as XLA computes them, in `dtype`."""
   leading = tuple(range(y.ndim - 2))
   axes = ((x.ndim - 1,), (y.ndim + axis,)), (leading, leading)
   return jax.lax.dot_general(x, y, axes, preferred_element_type=dtype)
@@ -60,36 +94,15 @@ def _rounded(axis: Axis, x: Array, y: Array) -> Array:
   return jax.lax.optimization_barrier(_plain(axis, x.astype(LOW), y.astype(LOW), HIGH))
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
-def _low(axis: Axis, x: Array, y: Array) -> Array:
-  # By what it is compiled for, which is not always where it is traced: see `dgsct_jax.plan`.
-  cpu = lambda x, y: _rounded(axis, x, y).astype(x.dtype)
-  return jax.lax.platform_dependent(x, y, cpu=cpu, default=functools.partial(_plain, axis))
+def _of_rows(x: Array, g: Array) -> Array:
+  """The sums of rows of x [m k] times rows of g [m n], [k n]."""
+  return _plain(-2, x.T, g)
 
 
-def _forward(axis: Axis, x: Array, y: Array) -> tuple[Array, tuple[Array, Array]]:
-  return _low(axis, x, y), (x, y)
-
-
-def _backward(axis: Axis, factors: tuple[Array, Array], g: Array) -> tuple[Array, Array]:
-  x, y = factors
-  other: Axis = -1 if axis == -2 else -2
-  of_x = _multiply(other, g, y)
-  plain = lambda x, g: jax.linear_transpose(functools.partial(_plain, axis, x), y)(g)[0]
-  if y.ndim > 2:
-    return of_x, plain(x, g)
-  cpu = lambda x, g: (_of_weights(x, g) if axis == -2 else _of_weights(g, x)).astype(y.dtype)
-  return of_x, jax.lax.platform_dependent(x, g, cpu=cpu, default=plain)
-
-
-def _of_weights(x: Array, g: Array) -> Array:
-  """The sums of rows of x [... k] times rows of g [... n], [k n], as `_rounded`."""
-  if x.shape[-1] > g.shape[-1]:  # The narrower is transposed, which takes longer than the sums.
-    return _of_weights(g, x).T
-  x, g = (factor.reshape(-1, factor.shape[-1]) for factor in (x, g))
+def _rounded_of_rows(x: Array, g: Array) -> Array:
+  """The same, as `_rounded`."""
+  if x.size > g.size + x.shape[-1] * g.shape[-1]:  # It takes less to transpose g and the sums.
+    return _rounded_of_rows(g, x).T
   # XLA's library takes no transposed array. So XLA must not see that this is one.
   columns = jax.lax.optimization_barrier(x.astype(LOW).T.ravel()).reshape(x.T.shape)
   return _rounded(-2, columns, g)
-
-
-_low.defvjp(_forward, _backward)

@@ -12,12 +12,11 @@ import numpy as np
 import pytest
 from flax import linen as nn
 
-from dgsct_jax import tree
+from dgsct_jax import compiler, tree
 from dgsct_jax.models.adapters import DGSCTAdapter, Exchange, NoExchange
 from dgsct_jax.models.dual import DualEncoder, Encoded, pair
 from dgsct_jax.models.layers import Dense
 from dgsct_jax.models.remat import Remat
-from dgsct_jax.train import CPU_OPTIONS
 from tests.models import filled, tiny
 from tests.models.tiny import apart
 
@@ -456,7 +455,7 @@ def test_rematerialised_exchanges_give_their_memory_back_before_the_next():
       'params': params,
       'batch_stats': jax.tree.map(lambda x: jnp.zeros(x.shape), values['batch_stats']),
     }
-    step = jax.jit(jax.grad(loss)).lower(values['params']).compile(CPU_OPTIONS)
+    step = jax.jit(jax.grad(loss)).lower(values['params']).compile(compiler.CPU)
     return step.memory_analysis().temp_size_in_bytes
 
   assert held('blocks') < 0.5 * held(None)

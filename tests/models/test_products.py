@@ -90,6 +90,17 @@ def test_a_cpu_multiplies_bfloat16_and_adds_up_float32(product, leading, dtype, 
   assert sorted(types(program)) == sorted([low, low, plain if leading else low])
 
 
+@pytest.mark.parametrize('product, of_y', [(matmul, (24, 64)), (match, (64, 24))])
+def test_a_cpu_lays_out_nothing_anew_for_gradients_of_weights(product, of_y):
+  """XLA's own way is to transpose the gradient first, which takes longer than the sums."""
+  x, y = draw((3, 16, 24), of_y, dtype='float32')
+  g = jnp.ones(product(x, y).shape)
+  gradient = jax.jit(lambda x, y, g: jax.vjp(product, x, y)[1](g)[1])
+  program = gradient.lower(x, y, g).compile().as_text()
+  assert ' dot(' in program
+  assert not re.search(r' (copy|transpose)\(', program)
+
+
 def test_sums_of_few_terms_stay_in_float32():
   """To round what they add up takes longer than it saves."""
   x, y = draw((2, 32), (32, 64), dtype='float32')

@@ -11,14 +11,13 @@ import optax
 from flax import linen as nn
 
 from configs import ave as ave_config
-from dgsct_jax import tree
+from dgsct_jax import compiler, tree
 from dgsct_jax.convert import dgsct, htsat, table
 from dgsct_jax.models.drop import Dropout
 from dgsct_jax.models.heads.ave import Localizer
 from dgsct_jax.models.temporal import TemporalAttention
 from dgsct_jax.tasks import ave as ave_task
 from dgsct_jax.tasks import registry
-from dgsct_jax.train import CPU_OPTIONS
 from tests.parity.backbones import adapter_fields, channels_last, htsat_fields, swin_fields
 from tests.parity.golden import Case
 from tests.parity.torch_fault import misread_batch_norm
@@ -134,7 +133,7 @@ def run_gradients(case: Case, roundings: int = 40) -> Iterator[dict[str, Any]]:
   trainable, frozen = tree.split(variables['params'], config.trainable)
   stats = variables['batch_stats']
 
-  @functools.partial(jax.jit, compiler_options=CPU_OPTIONS)
+  @functools.partial(jax.jit, compiler_options=compiler.CPU)
   def step(trainable, frozen, stats, clips):
     def loss(trainable):
       with nn.intercept_methods(misread_batch_norm), nn.intercept_methods(no_dropout):
