@@ -15,7 +15,6 @@ from dgsct_jax.models.products import matmul
 
 # The fast variance E[x²] − E[x]² loses half the digits of a large mean.
 LayerNorm = functools.partial(nn.LayerNorm, epsilon=1e-5, use_fast_variance=False)
-gelu = functools.partial(nn.gelu, approximate=False)
 
 
 @functools.cache
@@ -102,6 +101,14 @@ class BatchNorm(nn.Module):
         running_var.value = keep * running_var.value + (1 - keep) * var * (n / (n - 1))
     factor = scale * jax.lax.rsqrt(var + self.epsilon)
     return ((x.astype(jnp.float32) - mean) * factor + bias).astype(self.dtype)
+
+
+def gelu(x: Float[Array, '...']) -> Float[Array, '...']:
+  """The exact GELU."""
+  # On CPUs XLA would take its end into the next layer's product, and write out at full size both
+  # what goes in there and the constants.
+  cpu = jax.lax.optimization_barrier
+  return jax.lax.platform_dependent(nn.gelu(x, approximate=False), cpu=cpu, default=lambda x: x)
 
 
 class Mlp(nn.Module):

@@ -1,4 +1,4 @@
-"""Products of which the factors are bfloat16 numbers and the sums float32, on CPUs, too.
+"""Products of arrays and their gradients, in ways that are fast on CPUs, too.
 
 Many processors multiply bfloat16 numbers and add them up in float32 by instructions of their own,
 several times as fast as float32. On CPUs, XLA takes these only if the arrays are bfloat16 and the
@@ -7,6 +7,9 @@ So products of bfloat16 arrays ask for float32 and are rounded afterwards, and p
 arrays are rounded before if jax is told that bfloat16 will do (JAX_DEFAULT_MATMUL_PRECISION), which
 XLA does not heed there (`findings/jax_cpu_dot_algorithm_ignored.sh`). So it is with gradients. GPUs
 and TPUs do all that by themselves.
+
+Gradients of weights are products of rows, since on CPUs XLA writes one of two arrays with more axes
+anew, be it the wider one (`findings/jax_cpu_gradients_of_weights.sh`).
 """
 
 import functools
@@ -63,7 +66,6 @@ def _backward(axis: Axis, factors: tuple[Array, Array], g: Array) -> tuple[Array
     return _own(other, g, y), plain(x, g)
 
   def cpu(x: Array, g: Array) -> Array:
-    # With several axes of rows XLA transposes an array, be it the wider one.
     x, g = (factor.reshape(-1, factor.shape[-1]) for factor in (x, g))
     of_rows = _rounded_of_rows if _will_do(x) else _of_rows
     return (of_rows(x, g) if axis == -2 else of_rows(g, x)).astype(y.dtype)
