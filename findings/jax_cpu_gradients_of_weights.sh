@@ -5,7 +5,7 @@
 # Expected: both are the same sum over all tokens of all clips, and take the same time.
 # Real: with more than one axis of rows XLA first writes the gradient that comes from above anew, with its channels
 #   first, be it the wider of the two arrays and the layer's input narrow. Of rows alone it multiplies both as they lie.
-#   A layer from 24 to 192 channels is several times slower so (8 times on one processor, 3 on another day).
+#   A layer from 24 to 192 channels is several times slower so (8 times on one processor, 5 on another).
 # Source: the program that XLA makes of `jax.vjp` of flax.linen.Dense, whose documentation has any number of leading axes.
 # Who is hurt: whoever trains layers from few to many channels on CPUs, such as the upward half of an adapter or of LoRA.
 #   Reshape to rows before the layer, or give the product a gradient of its own.

@@ -105,6 +105,14 @@ def test_the_gradients_of_layer_norm_are_those_of_torch():
   near(of_variables['params']['bias'], norm.bias.grad)
 
 
+@pytest.mark.parametrize('platform', ['cpu', 'cuda', 'tpu'])
+def test_gelu_is_computed_apart_on_cpus_alone(platform):
+  """Accelerators take it into a product at no cost."""
+  traced = jax.jit(layers.gelu).trace(jnp.ones((2, 4)))
+  program = traced.lower(lowering_platforms=(platform,)).as_text()
+  assert ('optimization_barrier' in program) == (platform == 'cpu')
+
+
 def test_gelu_is_the_exact_one():
   torch = pytest.importorskip('torch')
   x = np.linspace(-6, 6, 200, dtype=np.float32)
