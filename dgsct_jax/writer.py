@@ -161,6 +161,7 @@ def _values(line: str) -> dict[str, int | float]:
   try:
     values = json.loads(line)
     numbers = all(isinstance(value, int | float) for value in values.values())
+    ''.join(values).encode()  # What is no text is no name.
     return values if numbers and isinstance(values['step'], int) else {}
   except (ValueError, AttributeError, KeyError, RecursionError):
     return {}

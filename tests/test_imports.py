@@ -89,8 +89,10 @@ ALLOWED = {
   'dgsct_jax.models.kaldi': NETS | {'dgsct_jax.models.variants'},
   'dgsct_jax.models.variants': LEAVES,
   'dgsct_jax.models.dual': BASICS | {'dgsct_jax.models.adapters', 'dgsct_jax.models.repeat'},
-  'dgsct_jax.models.lavish': BASICS | {'dgsct_jax.models.adapters'},
-  'dgsct_jax.models.side': BASICS | {'dgsct_jax.models.adapters', 'dgsct_jax.models.dual'},
+  'dgsct_jax.models.adapters': BASICS | {'dgsct_jax.models.guides'},
+  'dgsct_jax.models.lavish': BASICS | {'dgsct_jax.models.adapters', 'dgsct_jax.models.guides'},
+  'dgsct_jax.models.side': BASICS
+  | {'dgsct_jax.models.adapters', 'dgsct_jax.models.dual', 'dgsct_jax.models.guides'},
   'dgsct_jax.models.ma_avt': BASICS
   | {'dgsct_jax.models.adapters', 'dgsct_jax.models.swin_v2', 'dgsct_jax.models.vit'},
   'dgsct_jax.models.heads': BASICS | {'dgsct_jax.models'},

@@ -44,7 +44,17 @@ def test_a_line_cut_off_by_a_kill_is_left_out(tmp_path):
 
 
 @pytest.mark.parametrize(
-  'line', [b'', b'{"step": 2, "tra', b'{"train/loss": 1}', b'[2]', b'\xff\x00', b'{"step": "2"}']
+  'line',
+  [
+    b'',
+    b'{"step": 2, "tra',
+    b'{"train/loss": 1}',
+    b'[2]',
+    b'\xff\x00',
+    b'{"step": "2"}',
+    b'{"step": 2, "trai\xee/loss": 1}',
+    b'{"step": 2, "trai\\udcee/loss": 1}',
+  ],
 )
 def test_a_damaged_line_is_passed_over_and_what_follows_it_is_kept(tmp_path, line):
   write(tmp_path, 0, [1, 2, 3])

@@ -1,7 +1,6 @@
 """Adapters: small trainable modules that turn one stream into a residual for the other."""
 
 import functools
-import math
 from collections.abc import Callable
 from typing import Any, Literal
 
@@ -12,31 +11,14 @@ from flax import linen as nn
 from jax.scipy.linalg import block_diag
 from jaxtyping import Array, Float
 
-from dgsct_jax.cubic import cubic_matrix
-from dgsct_jax.models import pure
+from dgsct_jax.models import guides, pure
 from dgsct_jax.models.layers import BatchNorm, Dense, LayerNorm, check_divides, fan_in_uniform
-from dgsct_jax.models.products import match, matmul
+from dgsct_jax.models.products import matmul
 from dgsct_jax.models.remat import POLICIES, Remat
 
 Delta = Float[Array, 'b n d']
 PoolingMap = Float[Array, 'b 1 n']
 Exchanged = tuple[tuple[Delta, Float[Array, 'b m e']], tuple[PoolingMap, Float[Array, 'b 1 m']]]
-
-
-class TokenMap(nn.Module):
-  """A linear map over the token axis, the same for every channel (released `conv_adapter`)."""
-
-  tokens: int
-  dtype: Any = jnp.float32
-
-  @nn.compact
-  def __call__(self, y: Float[Array, 'b m e']) -> tuple[Float[Array, 'b n e'], Float[Array, 'n']]:
-    """The mapped tokens without their bias, and the bias."""
-    init = fan_in_uniform(y.shape[1])
-    kernel = self.param('kernel', init, (y.shape[1], self.tokens))
-    bias = self.param('bias', init, (self.tokens,))
-    mapped = matmul(y.swapaxes(1, 2), jnp.asarray(kernel, self.dtype)).swapaxes(1, 2)
-    return mapped, bias.astype(self.dtype)
 
 
 class GroupedDense(nn.Module):
@@ -104,33 +86,32 @@ class DGSCTAdapter(nn.Module):
     self, x: Float[Array, 'b n d'], y: Float[Array, 'b m e'], train: bool
   ) -> tuple[Delta, PoolingMap]:
     """The residual for x, and the spatial weights that pool its tokens."""
-    guide = self.bring(y, *x.shape[1:])
-    x = self.attend_latents(x, guide)
-    guide = guide.mean(1)
+    x, guide = self.attend_latents(x, self.bring(y, *x.shape[1:]))
     channel = self.channel_gate(x, guide)
     spatial_logits = self.spatial_logits(x * (1 + channel), guide)
     x = x * self.modulation(channel, nn.sigmoid(spatial_logits), guide).astype(self.dtype)
     pooling = nn.softmax(jnp.tanh(spatial_logits.astype(jnp.float32)), axis=1)
     return self.bottleneck(x, train), rearrange(pooling, 'b n 1 -> b 1 n').astype(self.dtype)
 
-  def bring(self, y: Float[Array, 'b m e'], n: int, d: int) -> Float[Array, 'b _ d']:
+  def bring(self, y: Float[Array, 'b m e'], n: int, d: int) -> guides.Guide:
     """The other stream at this stream's width, with its n tokens unless its own `keep`."""
-    channels = Dense(d, dtype=self.dtype, name='channel_map')
+    _, m, e = y.shape
+    guide: guides.Guide = guides.Tokens(y.astype(self.dtype))
+    if self.token_map == 'linear':
+      guide = guides.MappedTokens(guide, *guides.Map(m, n, self.dtype, name='token_map')())
     if self.token_map == 'resize':
-      return resize_grid(channels(y), n)
-    if self.token_map == 'keep':
-      return channels(y)
-    return map_both(TokenMap(n, self.dtype, name='token_map'), channels, y, d)
+      guide = guides.resized(guide, m, n, self.dtype)
+    return guides.MappedChannels(guide, *guides.Map(e, d, self.dtype, name='channel_map')())
 
   def attend_latents(
-    self, x: Float[Array, 'b n d'], guide: Float[Array, 'b _ d']
-  ) -> Float[Array, 'b n d']:
-    """Latent tokens attend to the guide, and the stream attends to the latent tokens."""
+    self, x: Float[Array, 'b n d'], guide: guides.Guide
+  ) -> tuple[Float[Array, 'b n d'], Float[Array, 'b d']]:
+    """Latent tokens attend to the guide, and the stream to the latent tokens; the guide's mean."""
     init = nn.initializers.zeros if self.token_init == 'zeros' else nn.initializers.uniform(1.0)
     latents = self.param('tokens', init, (self.tokens, x.shape[-1])).astype(self.dtype)
     gate = self.param('tokens_gate', nn.initializers.zeros, (1,)).astype(self.dtype)
-    latents = latents + attend(latents, guide)
-    return x + gate * attend(x, latents)
+    read, mean = guides.attend_and_mean(latents, guide)
+    return x + gate * guides.attend(x, guides.Tokens(latents + read)), mean
 
   def channel_gate(
     self, x: Float[Array, 'b n d'], guide: Float[Array, 'b d']
@@ -188,29 +169,6 @@ class DGSCTAdapter(nn.Module):
     return norm(gate * x) if self.gate_before_norm else gate * norm(x)
 
 
-def map_both(
-  tokens: TokenMap, channels: Dense, y: Float[Array, 'b m e'], d: int
-) -> Float[Array, 'b n d']:
-  """Tokens through both maps, of which `channels` gives the width `d`.
-
-  Both are linear, so the order is free: the narrower side is the cheaper one to mix tokens on.
-  """
-  if y.shape[-1] <= d:
-    mapped, bias = tokens(y)
-    return channels(mapped + bias[:, None])
-  # The token bias meets the channel map as a constant row.
-  ones = jnp.ones((1, 1, y.shape[-1]), y.dtype)
-  offset = channels(jnp.zeros_like(ones))
-  mapped, bias = tokens(channels(y) - offset)
-  return mapped + bias[:, None] * (channels(ones) - offset) + offset
-
-
-def attend(query: Float[Array, '*b q d'], tokens: Float[Array, 'b n d']) -> Float[Array, 'b q d']:
-  """What queries read of tokens, by plain products: one head, no projections, no scale."""
-  query = jnp.broadcast_to(query, (*tokens.shape[:1], *query.shape[-2:]))
-  return matmul(softmax(match(query, tokens)), tokens)
-
-
 def squeeze(
   adapter: nn.Module, activation: Callable[[Array], Array], x: Float[Array, 'b n d'], train: bool
 ) -> Float[Array, 'b n d']:
@@ -226,26 +184,6 @@ def squeeze(
     x = BatchNorm(dtype=adapter.dtype, name='bn_down')(x, train)
   x = GroupedDense(d, adapter.groups, adapter.dtype, name='up')(activation(x))
   return BatchNorm(dtype=adapter.dtype, name='bn_up')(x, train) if adapter.batch_norm else x
-
-
-def softmax(logits: Float[Array, '...']) -> Float[Array, '...']:
-  """Over the last axis, in float32."""
-  return nn.softmax(logits.astype(jnp.float32)).astype(logits.dtype)
-
-
-def resize_grid(x: Float[Array, 'b m d'], n: int) -> Float[Array, 'b n d']:
-  """Bicubic resize of a square token grid as in torch: pixel centres, a = −0.75, no antialiasing.
-
-  Raises ValueError where m or n is not a square number.
-  """
-  old, new = math.isqrt(x.shape[1]), math.isqrt(n)
-  if old**2 != x.shape[1] or new**2 != n:
-    raise ValueError(
-      f"token_map='resize' needs square token grids; got {x.shape[1]} and {n} tokens. Use 'linear'."
-    )
-  matrix = jnp.asarray(cubic_matrix(old, new), x.dtype)
-  x = rearrange(x, 'b (h w) d -> b h w d', h=old)
-  return rearrange(jnp.einsum('ph,qw,bhwd->bpqd', matrix, matrix, x), 'b p q d -> b (p q) d')
 
 
 class Exchange(nn.Module):

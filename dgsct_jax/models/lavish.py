@@ -6,8 +6,9 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Float
 
-from dgsct_jax.models.adapters import Delta, PoolingMap, TokenMap, attend, map_both, squeeze
-from dgsct_jax.models.layers import Dense, LayerNorm
+from dgsct_jax.models import guides
+from dgsct_jax.models.adapters import Delta, PoolingMap, squeeze
+from dgsct_jax.models.layers import LayerNorm
 
 
 class LavishAdapter(nn.Module):
@@ -51,24 +52,24 @@ class LavishAdapter(nn.Module):
       x = self.attend_latents(x, self.bring(y, n, d))
     return self.bottleneck(x, train), uniform
 
-  def bring(self, y: Float[Array, 'b m e'], n: int, d: int) -> Float[Array, 'b _ d']:
+  def bring(self, y: Float[Array, 'b m e'], n: int, d: int) -> guides.Guide:
     """The other stream at this stream's width."""
-    if y.shape[-1] == d:
-      return y
-    channels = Dense(d, dtype=self.dtype, name='channel_map')
-    return map_both(TokenMap(n, self.dtype, name='token_map'), channels, y, d)
+    _, m, e = y.shape
+    guide: guides.Guide = guides.Tokens(y.astype(self.dtype))
+    if e == d:
+      return guide
+    guide = guides.MappedTokens(guide, *guides.Map(m, n, self.dtype, name='token_map')())
+    return guides.MappedChannels(guide, *guides.Map(e, d, self.dtype, name='channel_map')())
 
-  def attend_latents(
-    self, x: Float[Array, 'b n d'], guide: Float[Array, 'b m d']
-  ) -> Float[Array, 'b n d']:
+  def attend_latents(self, x: Float[Array, 'b n d'], guide: guides.Guide) -> Float[Array, 'b n d']:
     """Latent tokens read the guide, the stream reads them."""
     init = nn.initializers.zeros if self.token_init == 'zeros' else nn.initializers.uniform(1.0)
     latents = self.param('tokens', init, (self.tokens, x.shape[-1])).astype(self.dtype)
     gate = self.param('tokens_gate', nn.initializers.zeros, (1,)).astype(self.dtype)
-    read = attend(latents, guide)
+    read = guides.attend(latents, guide)
     if self.token_gate:
       read *= self.param('read_gate', nn.initializers.ones, (1,)).astype(self.dtype)
-    return x + gate * attend(x, latents + read)
+    return x + gate * guides.attend(x, guides.Tokens(latents + read))
 
   def bottleneck(self, x: Float[Array, 'b n d'], train: bool) -> Delta:
     """Fewer channels and back, norms and gate."""

@@ -15,8 +15,9 @@ from einops import repeat
 from flax import linen as nn
 from jaxtyping import Array, Float
 
-from dgsct_jax.models.adapters import Delta, PoolingMap, softmax
+from dgsct_jax.models.adapters import Delta, PoolingMap
 from dgsct_jax.models.dual import Encoded
+from dgsct_jax.models.guides import softmax
 from dgsct_jax.models.layers import Dense, LayerNorm, Mlp, last_stages
 from dgsct_jax.models.products import match, matmul
 

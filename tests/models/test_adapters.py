@@ -112,15 +112,6 @@ def test_the_pooling_map_is_nearly_uniform(released):
   assert (pooling.max(-1) / pooling.min(-1) <= np.e**2 + 1e-3).all()
 
 
-@pytest.mark.parametrize('x, y', [(X, Y), (Y, X), (normal(B, M, E), normal(B, N, E))])
-def test_the_cheap_order_of_the_maps_equals_the_plain_one(x, y):
-  values = jax.device_get(filled.variables(adapter(), x, y, train=False))
-  found = inside(adapter(), values, x, y)['bring']
-  tokens, channels = values['params']['token_map'], values['params']['channel_map']
-  mapped = np.einsum('bme,mn->bne', y, tokens['kernel']) + tokens['bias'][:, None]
-  np.testing.assert_allclose(found, mapped @ channels['kernel'] + channels['bias'], atol=1e-5)
-
-
 def test_clips_do_not_depend_on_one_another_in_evaluation(released):
   values, residual, pooling = released
   swapped, swapped_map = run(adapter(), values, X[::-1], Y[::-1])
@@ -323,32 +314,12 @@ def test_the_modulation_is_the_stated_formula(formula, gamma):
   time = 0
   if gamma:
     gate = values['params']['temporal_gate']
-    time = expit(found['bring'].mean(1) @ gate['kernel'] + gate['bias'])[:, None]
+    time = expit(found['attend_latents'][1] @ gate['kernel'] + gate['bias'])[:, None]
   gates = 0.3 * found['channel_gate'] + 0.05 * expit(found['spatial_logits'])
   expected = gates + gamma * time + 1 - 0.3
   if formula == 'paper':
     expected = (gates + 1) * (gamma * time + 1)
   np.testing.assert_allclose(found['modulation'], expected, atol=1e-6)
-
-
-# Resizing token grids.
-
-
-@pytest.mark.parametrize('m, n', [(4, 8), (9, 8), (8, 9)])
-def test_resizing_needs_square_token_grids(m, n):
-  with pytest.raises(ValueError, match=f'needs square token grids; got {m} and {n} tokens'):
-    jax.eval_shape(lambda x: adapters.resize_grid(x, n), normal(1, m, 3))
-
-
-@pytest.mark.parametrize('old, new', [(8, 6), (6, 8), (4, 4)])
-def test_resizing_is_torchs_bicubic_without_antialiasing(old, new):
-  torch = pytest.importorskip('torch')
-  x = normal(2, old * old, 3)
-  image = torch.tensor(x).reshape(2, old, old, 3).permute(0, 3, 1, 2)
-  expected = torch.nn.functional.interpolate(image, size=(new, new), mode='bicubic')
-  expected = expected.permute(0, 2, 3, 1).reshape(2, new * new, 3)
-  found = jax.jit(adapters.resize_grid, static_argnums=1)(x, new * new)
-  np.testing.assert_allclose(found, expected, atol=1e-5)
 
 
 # Training.

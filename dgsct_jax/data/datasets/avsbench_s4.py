@@ -55,7 +55,7 @@ def recipe(
     name, category, split = row['name'], row['category'], row['split']
     inside = Path(split, category, name)
     numbers = range(1, avsbench.SECONDS + 1)
-    video = videos.get(name, folder / 'raw_videos' / inside.with_name(f'{name}.mp4'))
+    video = videos.get(name, folder / 'raw_videos' / split / category / f'{name}.mp4')
     waves = folder / 'wave' / split / category / 'AVS.npy'
     pictures = tuple(str(folder / 'visual_frames' / inside / f'{name}_{i}.png') for i in numbers)
     masked = numbers[:1] if split == 'train' else numbers
