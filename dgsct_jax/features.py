@@ -4,6 +4,7 @@
 'dgsct_jax[features]'`.
 """
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from matplotlib.figure import Figure
 
 from dgsct_jax import compiler, evaluate, sharding, trained
 from dgsct_jax.data import datasets
-from dgsct_jax.figures import INK, colour
+from dgsct_jax.figures import INK, as_written, colour
 from dgsct_jax.models.adapters import Exchange, NoExchange
 from dgsct_jax.models.dual import DualEncoder
 from dgsct_jax.models.side import Ladder
@@ -42,12 +43,24 @@ def draw(workdir: Path) -> Path:
   if config.model.adapter.name == 'none':
     raise ValueError(f'The model of {workdir} has no adapters to be compared with their absence.')
   model = trained.load(workdir, config)
-  names = datasets.of(config.data).classes(config.data)
   found, label = pooled(model)
-  figure = Figure((11, 5.4), dpi=100, layout='constrained', facecolor='white')
-  for axes, (title, x) in zip(figure.subplots(1, 2), found.items()):
+  places = {}
+  for title, x in found.items():
     near = min(30.0, (len(x) - 1) / 3)
-    place = TSNE(perplexity=near, init='pca', random_state=0).fit_transform(x)
+    places[title] = TSNE(perplexity=near, init='pca', random_state=0).fit_transform(x)
+  path = workdir / 'figures' / 'features.png'
+  path.parent.mkdir(exist_ok=True)
+  scattered(places, label, datasets.of(config.data).classes(config.data)).savefig(path)
+  return path
+
+
+@as_written
+def scattered(
+  places: Mapping[str, Float[np.ndarray, 'n 2']], label: Int[np.ndarray, 'n'], names: Sequence[str]
+) -> Figure:
+  """Points in one panel for each of `places`, coloured by their labels."""
+  figure = Figure((11, 5.4), dpi=100, layout='constrained', facecolor='white')
+  for axes, (title, place) in zip(figure.subplots(1, len(places)), places.items()):
     for c in np.unique(label):
       name = names[c] if c < len(names) else 'none'
       shade = colour(int(c)) if c < len(names) else '#bbbbbb'
@@ -58,10 +71,7 @@ def draw(workdir: Path) -> Path:
   figure.legend(
     *axes.get_legend_handles_labels(), loc='outside right center', fontsize=8, frameon=False
   )
-  path = workdir / 'figures' / 'features.png'
-  path.parent.mkdir(exist_ok=True)
-  figure.savefig(path)
-  return path
+  return figure
 
 
 def pooled(model: Trained) -> tuple[dict[str, Float[np.ndarray, 'n d']], Int[np.ndarray, 'n']]:

@@ -6,6 +6,7 @@ import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
+import matplotlib as mpl
 import numpy as np
 from einops import rearrange
 from jaxtyping import Float, Float32, UInt8
@@ -24,6 +25,9 @@ TALLEST = 4.0  # inches, of a frame
 HEAT = colormaps['inferno']
 INK, FAINT = '#222222', '#e9e9e9'
 SOUNDING = np.array([255, 64, 32], np.float32)  # the colour of masks
+
+# Dollar signs in names and questions enclose no formula. Around a function that draws.
+as_written = mpl.rc_context({'text.parse_math': False})
 
 Picture = UInt8[np.ndarray, 'h w 3']
 
@@ -183,6 +187,7 @@ def _spectra(
   return dict(zip(strips, shown))
 
 
+@as_written
 def _assemble(
   rows: Sequence[_Row], strips: Sequence[range], width: float, title: str, legend: Mapping[str, str]
 ) -> Figure:

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from matplotlib import text
 from PIL import Image
 
 from dgsct_jax import figures
@@ -88,6 +89,17 @@ def test_bars_stand_at_the_seconds_of_their_class(tmp_path):
   assert abs(dog[-1] - (left + 2 * second)) < 5
   assert abs(bell[0] - (left + 3 * second)) < 5 and abs(bell[-1] - (left + 4 * second)) < 5
   assert not columns_of(image, 2).size
+
+
+def test_dollar_signs_are_drawn_as_they_are(tmp_path):
+  """Between two of them, matplotlib else sees a formula, often a wrong one."""
+  title, names = r'Is it $5\ or $6?', (r'$\%$', '$', 'a $b$')
+  figure = figures.draw((*perception(), Bars('$true$', np.array([0, 1, 2, 2]), names)), title)
+  render(figure, tmp_path)
+  texts = figure.findobj(text.Text)
+  drawn = {found.get_text() for found in texts}
+  assert {title, '$true$', *names} <= drawn
+  assert not any(found.get_parse_math() for found in texts if '$' in found.get_text())
 
 
 def test_steps_are_as_high_as_their_share(tmp_path):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from dgsct_jax.data import records
+from dgsct_jax.data import doctor, records
 from dgsct_jax.data.datasets import avsbench, avsbench_ms3, avsbench_s4
 from tests import clips
 
@@ -207,6 +207,19 @@ def test_files_of_sounds_cannot_run_code_and_faults_are_listed(tmp_path):
     ),
   ):
     build(avsbench_s4.recipe(root, rate=RATE), tmp_path / 'out')
+
+
+@pytest.mark.parametrize('name', ['', '.', '..', '../..', 'a/b', '/'])
+def test_a_clip_of_any_name_is_told_to_be_missing(tmp_path, name):
+  for make, kind, listed in (
+    (s4, avsbench_s4, 's4_meta_data.csv'),
+    (ms3, avsbench_ms3, 'ms3_meta_data.csv'),
+  ):
+    root = make(tmp_path / listed)
+    head, first, *rest = (root / listed).read_text().splitlines()
+    (root / listed).write_text('\n'.join([head, f'{name},{first.split(",", 1)[1]}', *rest]))
+    found = doctor.examine(kind.recipe(root, rate=RATE))
+    assert [f.id for f in found if not f.usable] in ([name], [f'helicopter/{name}'])
 
 
 def test_unknown_rows_and_missing_folders_are_said(tmp_path):
