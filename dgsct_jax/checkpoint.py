@@ -29,6 +29,9 @@ ITEMS = ('model', 'optimizer', 'run', 'metrics')
 ASIDE = 'aside'  # where a run puts checkpoints that it does not go on from
 METADATA = '_CHECKPOINT_METADATA'  # Orbax's own, which it still changes after the last item
 UNFINISHED = 'it was never finished'
+# Signs of a path: Orbax looks for what it has saved by a pattern, and so finds nothing or that of
+# another run (`findings/orbax_folder_with_brackets.sh`); to tensorstore a backslash is a slash.
+PATTERN, ELSEWHERE = '*?[', '\\'
 # Fields that came later, and what runs from before them do.
 LATER = {'config.model.head.compared': 'shared'}
 
@@ -77,6 +80,16 @@ def open(workdir: Path, keep: int, primary: str, start: int | None = None) -> oc
   )
 
 
+def check_folder(workdir: Path, signs: str = PATTERN + ELSEWHERE) -> None:
+  """Raises ValueError if the path has one of the signs, in which no checkpoint can be kept."""
+  folder = str(_folder(workdir))
+  if found := ' '.join(sign for sign in signs if sign in folder):
+    raise ValueError(
+      f'Checkpoints cannot be kept in {folder}, as its path has {found}; choose a --workdir whose'
+      f' path has none of {" ".join(signs)}.'
+    )
+
+
 def find(
   workdir: Path, primary: str = '', step: int | None = None
 ) -> tuple[ocp.CheckpointManager, int]:
@@ -90,6 +103,7 @@ def find(
   Raises:
     ValueError: there is none; or one is damaged, and `step` is not given.
   """
+  check_folder(workdir, ELSEWHERE)
   folder = _folder(workdir)
   faults = _faults(folder)
   if all(fault == UNFINISHED for fault in faults.values()):

@@ -63,6 +63,7 @@ def train(
     FloatingPointError: the loss is not finite.
   """
   check(config)
+  checkpoint.check_folder(workdir)
   with alone(workdir):
     return _train(config, workdir, task, start_from)
 

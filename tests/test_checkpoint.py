@@ -13,7 +13,8 @@ import orbax.checkpoint as ocp
 import pytest
 from flax import traverse_util
 
-from dgsct_jax import checkpoint
+from dgsct_jax import checkpoint, train
+from tests import toy
 
 CONFIG = dict(
   task='ave',
@@ -189,6 +190,33 @@ def test_reading_leaves_alone_what_a_run_is_writing(tmp_path):
   manager, step = checkpoint.find(tmp_path, 'acc')
   assert (step, checkpoint.metrics(manager, step)) == (1, {'acc': 0.5})
   assert (tmp_path / 'checkpoints/3.orbax-checkpoint-tmp').is_dir()
+
+
+# Folders.
+
+
+@pytest.mark.parametrize('name', ['lr=[1e-3]', 'a*', 'a?', 'a[', 'a\\b'])
+def test_where_checkpoints_would_be_lost_no_run_begins(tmp_path, name):
+  workdir = tmp_path / name / 'run'
+  with pytest.raises(ValueError, match='cannot be kept in .*; choose a --workdir whose path has'):
+    train.train(toy.config(), workdir, toy.task())
+  assert not workdir.exists()
+
+
+@pytest.mark.parametrize('name', ['a]', '{a}', 'a b', 'a%20b', 'a#b', 'a@2', 'a:b', 'ä|b', "a'$b"])
+def test_other_names_of_folders_are_as_good_as_any(tmp_path, name):
+  checkpoint.check_folder(tmp_path / name)
+  with checkpoint.open(tmp_path / name, 2, 'acc') as manager:
+    save(manager, 1)
+  assert train_from(tmp_path / name) == predict_by(tmp_path / name) == (1, 1.0)
+
+
+def test_a_finished_run_may_have_any_name_but_that_of_another_folder(whole_run, tmp_path):
+  for name in ('lr=[1e-3]', 'a*', 'a?'):
+    shutil.copytree(whole_run, tmp_path / name)
+    assert predict_by(tmp_path / name) == (1, 1.0)
+  with pytest.raises(ValueError, match=r'its path has \\; choose'):
+    predict_by(tmp_path / 'a\\b')
 
 
 # Damage.
