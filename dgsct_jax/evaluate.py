@@ -66,11 +66,11 @@ def finish(model: Trained, workdir: Path) -> dict[str, float]:
     summary = {'task': config.task, 'step': model.step, 'chosen': chosen}
     summary[config.select_on] = model.selected
     summary['test'] = metrics  # last, since config.select_on may be 'test' too
-    print(writer.table(metrics, f'test, checkpoint of step {model.step} ({chosen})'))
-    print(json.dumps(summary))
+    writer.say(writer.table(metrics, f'test, checkpoint of step {model.step} ({chosen})'))
+    writer.say(json.dumps(summary))
     whole.write(workdir / 'metrics.json', json.dumps(summary, indent=2) + '\n')
     report.curves(workdir)
-    print(f'metrics and figures: {report.page(workdir)}')
+    writer.say(f'metrics and figures: {report.page(workdir)}')
   return metrics
 
 

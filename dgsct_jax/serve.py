@@ -162,7 +162,9 @@ def launch(models: dict[str, Served], limits: Limits, host: str, port: int) -> N
       file=sys.stderr,
       flush=True,
     )
-  signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # so that the folder is removed then, too
+  for number in (signal.SIGTERM, signal.SIGHUP):  # so that the folder is removed then, too
+    if signal.getsignal(number) != signal.SIG_IGN:  # as SIGHUP is under nohup
+      signal.signal(number, lambda *_: sys.exit(0))
   with tempfile.TemporaryDirectory(prefix='dgsct_jax_') as root:
     os.environ['GRADIO_TEMP_DIR'] = root  # what users give lies there, too
     sans, mono = ('system-ui', 'sans-serif'), ('ui-monospace', 'monospace')

@@ -307,11 +307,13 @@ def alone(workdir: Path) -> contextlib.AbstractContextManager[None]:
 def signals() -> Iterator[Callable[[int], bool]]:
   """Yields a function of the step: whether to save and stop after it, the same on all hosts.
 
-  SIGTERM and SIGINT (Ctrl-C) ask for it. A second SIGINT is left to who cared for it before.
+  SIGTERM, SIGINT (Ctrl-C) and SIGHUP (a terminal is closed) ask for it, unless they are ignored, as
+  SIGHUP is under nohup. A second SIGINT is left to who cared for it before.
   """
   asked, hosts = threading.Event(), jax.distributed.is_initialized()
-  numbers = [signal.SIGINT] if hosts else [signal.SIGTERM, signal.SIGINT]
+  numbers = [signal.SIGINT, signal.SIGHUP] + [signal.SIGTERM] * (not hosts)
   before: dict[int, Any] = {number: signal.getsignal(number) for number in numbers}
+  before = {number: cares for number, cares in before.items() if cares != signal.SIG_IGN}
 
   def ask(number: int, _: Any) -> None:
     asked.set()
@@ -321,8 +323,9 @@ def signals() -> Iterator[Callable[[int], bool]]:
     if number == signal.SIGINT:
       signal.signal(number, before[number])
       again = '; once more to end at once'
-    # Not by print, which a signal may interrupt.
-    os.write(2, f'{signal.Signals(number).name}: saving after this step{again}\n'.encode())
+    with contextlib.suppress(OSError):  # Nobody may be left to read it.
+      # Not by print, which a signal may interrupt.
+      os.write(2, f'{signal.Signals(number).name}: saving after this step{again}\n'.encode())
 
   for number in before:
     signal.signal(number, ask)

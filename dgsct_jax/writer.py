@@ -4,6 +4,7 @@ import contextlib
 import datetime
 import importlib
 import json
+import os
 import sys
 import time
 import types
@@ -52,7 +53,7 @@ class Writer:
   def say(self, text: str) -> None:
     """Prints a line of text."""
     if self.active:
-      print(text, flush=True)
+      say(text)
 
   def spent(self, spent: 'Spent') -> None:
     """Says what the time since the start went to, and writes it to goodput.json."""
@@ -140,6 +141,17 @@ def shares(seconds: dict[str, float]) -> str:
   total = max(sum(seconds.values()), 1e-9)
   parts = ', '.join(f'{part} {value / total:.1%}' for part, value in seconds.items())
   return f'{datetime.timedelta(seconds=round(total))} in all: {parts}'
+
+
+def say(text: str) -> None:
+  """Prints a line of text, or does nothing from the time on when nobody reads it.
+
+  So a run is not ended by a terminal that is closed, or by a `tee` that got the same Ctrl-C.
+  """
+  try:
+    print(text, flush=True)
+  except OSError:  # Python would try again at exit, so what is left goes nowhere.
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def read(workdir: Path) -> list[dict[str, int | float]]:

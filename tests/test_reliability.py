@@ -26,7 +26,13 @@ call = getattr(module, name)
 
 def stop():
   for number in numbers:
-    os.kill(os.getpid(), int(number))
+    if number == 'unread':  # as when `tee`, to which it writes, or the terminal is gone
+      read, write = os.pipe()
+      os.close(read)
+      os.dup2(write, 1)
+      os.dup2(write, 2)
+    else:
+      os.kill(os.getpid(), int(number))
 
 def stopping(*args, **kwargs):
   calls.append(0)
@@ -62,7 +68,7 @@ def unbroken(tmp_path_factory):
 def stopped(tmp_path, place, when, count, *numbers):
   """What the command leaves that gets signals at a place: (its exit status, its output)."""
   (tmp_path / 'tiny.py').write_text(CONFIG)
-  words = f'dgsct_jax.{place} {when} {count} {" ".join(str(int(number)) for number in numbers)}'
+  words = f'dgsct_jax.{place} {when} {count} {" ".join(str(number) for number in numbers)}'
   flags = [f'--config={tmp_path}/tiny.py', f'--workdir={tmp_path}/run']
   environment = os.environ | {'JAX_PLATFORMS': 'cpu'}
   done = forks.command(COMMAND, *flags, words, env=environment).finish()
@@ -116,6 +122,23 @@ def test_an_interrupt_saves_and_leaves(unbroken, tmp_path, place, when, count, n
   status, said = stopped(tmp_path, place, when, count, number)
   assert status == 0 and f'{signal.Signals(number).name}: saving after this step' in said
   assert f'saved step {steps(tmp_path / "run")[-1]}; the same command goes on from there' in said
+  goes_on(tmp_path, unbroken)
+
+
+@pytest.mark.parametrize(
+  'number', [signal.SIGHUP, pytest.param(signal.SIGINT, marks=pytest.mark.slow)]
+)
+def test_so_it_is_where_nobody_reads_what_it_says(unbroken, tmp_path, number):
+  """A terminal that is closed sends SIGHUP; Ctrl-C ends `tee`, too."""
+  status, _ = stopped(tmp_path, 'writer.progress', 'before', 3, 'unread', number)
+  assert status == 0 and len(steps(tmp_path / 'run')) == 1 < len(steps(unbroken))
+  goes_on(tmp_path, unbroken)
+
+
+@pytest.mark.slow
+def test_a_run_that_nobody_reads_goes_on_to_its_end(unbroken, tmp_path):
+  status, _ = stopped(tmp_path, 'writer.progress', 'before', 3, 'unread')
+  assert status == 0 and steps(tmp_path / 'run') == steps(unbroken)
   goes_on(tmp_path, unbroken)
 
 

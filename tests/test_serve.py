@@ -204,7 +204,7 @@ def site(tmp_path_factory):
       time.sleep(1)
     yield f'http://127.0.0.1:{port}', temporary
   finally:
-    process.send_signal(signal.SIGTERM)
+    process.send_signal(signal.SIGHUP)  # as when its terminal is closed; SIGTERM does the same
     process.wait(30)
   assert not list(temporary.glob('dgsct_jax_*'))
   assert 'Traceback' not in (folder / 'log').read_text()

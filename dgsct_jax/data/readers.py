@@ -27,9 +27,15 @@ def worthwhile(clips: int, each: int) -> int:
   return count if count > 1 else 0
 
 
+# Signals that a terminal sends to all processes of a command: Ctrl-C, and when it is closed. The
+# first process decides.
+OF_TERMINALS = (signal.SIGINT, signal.SIGHUP)
+
+
 def begin(*_: int) -> None:
   """What each of them does first. Grain's workers do it, too, with their number and count."""
-  signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal sends it to all; the first one decides
+  for number in OF_TERMINALS:
+    signal.signal(number, signal.SIG_IGN)
   if parent := multiprocessing.parent_process():
     threading.Thread(target=_end_after, args=[parent], daemon=True).start()
 
