@@ -55,7 +55,7 @@ def run_matching(case: Case) -> dict[str, Any]:
   plan = matching.plan(
     weights
     | {f'htsat.{name}': x for name, x in htsat.front_end().items()}
-    | {'logit_scale_a': AUDIO_SCALE * np.ones(()), 'logit_scale_t': np.ones(())}
+    | {'logit_scale_a': np.full((), AUDIO_SCALE), 'logit_scale_t': np.ones(())}
   )
   variables = tree.unflatten(table.convert(plan.state, plan.table, plan.targets))
   batch = {'video': channels_last(inputs['frames']), 'wave': inputs['wave']}
