@@ -43,6 +43,7 @@ def draw(workdir: Path) -> Path:
   if config.model.adapter.name == 'none':
     raise ValueError(f'The model of {workdir} has no adapters to be compared with their absence.')
   model = trained.load(workdir, config)
+  names = datasets.of(config.data).classes(config.data)
   found, label = pooled(model)
   places = {}
   for title, x in found.items():
@@ -50,7 +51,7 @@ def draw(workdir: Path) -> Path:
     places[title] = TSNE(perplexity=near, init='pca', random_state=0).fit_transform(x)
   path = workdir / 'figures' / 'features.png'
   path.parent.mkdir(exist_ok=True)
-  scattered(places, label, datasets.of(config.data).classes(config.data)).savefig(path)
+  scattered(places, label, names).savefig(path)
   return path
 
 

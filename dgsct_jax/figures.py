@@ -6,11 +6,10 @@ import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
-import matplotlib as mpl
 import numpy as np
 from einops import rearrange
 from jaxtyping import Float, Float32, UInt8
-from matplotlib import cm, colormaps, colors, patches
+from matplotlib import cm, colormaps, colors, patches, rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from PIL import Image
@@ -27,7 +26,7 @@ INK, FAINT = '#222222', '#e9e9e9'
 SOUNDING = np.array([255, 64, 32], np.float32)  # the colour of masks
 
 # Dollar signs in names and questions enclose no formula. Around a function that draws.
-as_written = mpl.rc_context({'text.parse_math': False})
+as_written = rc_context({'text.parse_math': False})
 
 Picture = UInt8[np.ndarray, 'h w 3']
 

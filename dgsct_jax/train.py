@@ -37,7 +37,7 @@ from dgsct_jax import (
 )
 from dgsct_jax import state as states
 from dgsct_jax import writer as writers
-from dgsct_jax.data import pipeline
+from dgsct_jax.data import pipeline, readers
 from dgsct_jax.tasks import registry
 from dgsct_jax.tasks.task import Batch, Outputs, Task, check_fields
 
@@ -311,9 +311,9 @@ def signals() -> Iterator[Callable[[int], bool]]:
   SIGHUP is under nohup. A second SIGINT is left to who cared for it before.
   """
   asked, hosts = threading.Event(), jax.distributed.is_initialized()
-  numbers = [signal.SIGINT, signal.SIGHUP] + [signal.SIGTERM] * (not hosts)
-  before: dict[int, Any] = {number: signal.getsignal(number) for number in numbers}
-  before = {number: cares for number, cares in before.items() if cares != signal.SIG_IGN}
+  numbers = readers.OF_TERMINALS if hosts else (*readers.OF_TERMINALS, signal.SIGTERM)
+  found: dict[int, Any] = {number: signal.getsignal(number) for number in numbers}
+  before = {number: cares for number, cares in found.items() if cares != signal.SIG_IGN}
 
   def ask(number: int, _: Any) -> None:
     asked.set()

@@ -26,6 +26,7 @@ BASICS = NETS | {
     'products',
     'pure',
     'remat',
+    'resize',
     'transformer',
     'variants',
   )

@@ -115,7 +115,7 @@ class Batches(Iterator[Batch]):
 
 @contextlib.contextmanager
 def _without_interrupts() -> Iterator[None]:
-  """A context in which processes are started that leave Ctrl-C to the one that started them."""
+  """A context in which processes are started that leave what terminals send to this one."""
   resource_tracker.ensure_running()  # Python would lift the block when it starts this one
   before = signal.pthread_sigmask(signal.SIG_BLOCK, readers.OF_TERMINALS)  # which they inherit
   try:

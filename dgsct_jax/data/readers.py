@@ -7,6 +7,10 @@ import signal
 import sys
 import threading
 
+# Signals that a terminal sends to all processes of a command: Ctrl-C, and when it is closed. The
+# first process decides.
+OF_TERMINALS = (signal.SIGINT, signal.SIGHUP)
+
 
 def pool(count: int) -> concurrent.futures.ProcessPoolExecutor:
   """An executor with `count` processes."""
@@ -25,11 +29,6 @@ def worthwhile(clips: int, each: int) -> int:
     return 0
   count = min(os.cpu_count() or 1, clips // each)
   return count if count > 1 else 0
-
-
-# Signals that a terminal sends to all processes of a command: Ctrl-C, and when it is closed. The
-# first process decides.
-OF_TERMINALS = (signal.SIGINT, signal.SIGHUP)
 
 
 def begin(*_: int) -> None:

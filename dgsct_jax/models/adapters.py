@@ -100,7 +100,7 @@ class DGSCTAdapter(nn.Module):
     if self.token_map == 'linear':
       guide = guides.MappedTokens(guide, *guides.Map(m, n, self.dtype, name='token_map')())
     if self.token_map == 'resize':
-      guide = guides.resized(guide, m, n, self.dtype)
+      guide = guides.resized(guide, m, n)
     return guides.MappedChannels(guide, *guides.Map(e, d, self.dtype, name='channel_map')())
 
   def attend_latents(

@@ -13,13 +13,15 @@ import math
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import jax.numpy as jnp
+import numpy as np
 from einops import rearrange
 from flax import linen as nn
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Float32
 
 from dgsct_jax.cubic import cubic_matrix
 from dgsct_jax.models.layers import fan_in_uniform
 from dgsct_jax.models.products import match, matmul
+from dgsct_jax.models.resize import resize
 
 Query = Float[Array, '*b q d']
 Weights = Float[Array, 'b q n']
@@ -74,7 +76,7 @@ class ResizedTokens(NamedTuple):
   """A square grid of tokens resized as torch does: bicubic, pixel centres, no antialiasing."""
 
   guide: Guide
-  matrix: Float[Array, 'new old']  # of a side of the grid
+  matrix: Float32[np.ndarray, 'new old']  # of a side of the grid
 
   def match(self, query: Query) -> Weights:
     """Products of queries and tokens."""
@@ -137,17 +139,19 @@ def softmax(logits: Weights) -> Weights:
   return nn.softmax(logits.astype(jnp.float32)).astype(logits.dtype)
 
 
-def resized(guide: Guide, m: int, n: int, dtype: Any) -> ResizedTokens:
+def resized(guide: Guide, m: int, n: int) -> ResizedTokens:
   """A guide of m tokens with n. Raises ValueError where m or n is not a square number."""
   old, new = math.isqrt(m), math.isqrt(n)
   if old**2 != m or new**2 != n:
     raise ValueError(
       f"token_map='resize' needs square token grids; got {m} and {n} tokens. Use 'linear'."
     )
-  return ResizedTokens(guide, jnp.asarray(cubic_matrix(old, new), dtype))
+  return ResizedTokens(guide, cubic_matrix(old, new))
 
 
-def both_sides(matrix: Float[Array, 'o i'], grids: Float[Array, 'b q i*i']) -> Weights:
+def both_sides(
+  matrix: Float32[np.ndarray, 'o i'], grids: Float[Array, 'b q i*i']
+) -> Float[Array, 'b q o*o']:
   """Maps the rows and the columns of square grids."""
-  grids = rearrange(grids, 'b q (h w) -> b q h w', h=matrix.shape[1])
-  return rearrange(jnp.einsum('ih,jw,bqhw->bqij', matrix, matrix, grids), 'b q i j -> b q (i j)')
+  grids = rearrange(grids, 'b q (h w) -> b q h w 1', h=matrix.shape[1])
+  return rearrange(resize(grids, matrix, matrix), 'b q h w 1 -> b q (h w)')

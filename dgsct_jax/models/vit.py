@@ -10,12 +10,12 @@ from einops import rearrange
 from flax import linen as nn
 from jaxtyping import Array, Float, Float32
 
-from dgsct_jax.cubic import cubic_matrix
 from dgsct_jax.models import layers, variants
 from dgsct_jax.models.drop import DropPath
 from dgsct_jax.models.layers import Dense, Mlp, check_divides, fan_in_uniform, run_stages
 from dgsct_jax.models.products import match, matmul
 from dgsct_jax.models.remat import Remat, halves
+from dgsct_jax.models.resize import bicubic
 
 LayerNorm = functools.partial(layers.LayerNorm, epsilon=1e-6)
 AUGREG = (0.5, 0.5, 0.5), (0.5, 0.5, 0.5)
@@ -162,10 +162,8 @@ class ViT(nn.Module):
       return self.pos_embed
     if self.positions == 'flat':
       return stretch(self.pos_embed, 1 + grid[0] * grid[1])
-    rows, columns = (cubic_matrix(side, size) for size in grid)
-    table = rearrange(self.pos_embed[1:], '(h w) d -> h w d', h=side)
-    table = jnp.einsum('ph,qw,hwd->pqd', rows, columns, table, precision='highest')
-    return jnp.concatenate([self.pos_embed[:1], rearrange(table, 'p q d -> (p q) d')])
+    table = bicubic(rearrange(self.pos_embed[1:], '(h w) d -> h w d', h=side), grid)
+    return jnp.concatenate([self.pos_embed[:1], rearrange(table, 'h w d -> (h w) d')])
 
   @nn.nowrap
   def place(self, weights: Float[np.ndarray, 't n']) -> Float[np.ndarray, 't y x']:

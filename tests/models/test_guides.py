@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from scipy.special import softmax
 
+from dgsct_jax.cubic import cubic_matrix
 from dgsct_jax.models import guides
 from tests.models import filled
 
@@ -21,9 +22,12 @@ TOKEN_MAP, TOKEN_BIAS = normal(M, N, seed=2), normal(N, seed=3)
 CHANNEL_MAP, CHANNEL_BIAS = normal(E, D, seed=4), normal(D, seed=5)
 
 
-def through_both() -> guides.Guide:
-  guide = guides.MappedTokens(guides.Tokens(TOKENS), TOKEN_MAP, TOKEN_BIAS)
-  return guides.MappedChannels(guide, CHANNEL_MAP, CHANNEL_BIAS)
+MAPS = TOKEN_MAP, TOKEN_BIAS, CHANNEL_MAP, CHANNEL_BIAS
+
+
+def through_both(tokens, token_map, token_bias, channel_map, channel_bias) -> guides.Guide:
+  guide = guides.MappedTokens(guides.Tokens(tokens), token_map, token_bias)
+  return guides.MappedChannels(guide, channel_map, channel_bias)
 
 
 def laid_out(guide: guides.Guide, n: int) -> np.ndarray:
@@ -31,18 +35,20 @@ def laid_out(guide: guides.Guide, n: int) -> np.ndarray:
   return np.asarray(guide.read(jnp.broadcast_to(jnp.eye(n), (B, n, n))))
 
 
+SIDE = cubic_matrix(2, 3)  # of grids of M and N tokens
 GUIDES = {
   'tokens': (guides.Tokens(TOKENS), TOKENS),
   'other tokens': (
     guides.MappedTokens(guides.Tokens(TOKENS), TOKEN_MAP, TOKEN_BIAS),
     TOKEN_MAP.T @ TOKENS + TOKEN_BIAS[:, None],
   ),
+  'resized': (guides.resized(guides.Tokens(TOKENS), M, N), np.kron(SIDE, SIDE) @ TOKENS),
   'other channels': (
     guides.MappedChannels(guides.Tokens(TOKENS), CHANNEL_MAP, CHANNEL_BIAS),
     TOKENS @ CHANNEL_MAP + CHANNEL_BIAS,
   ),
   'both': (
-    through_both(),
+    through_both(TOKENS, *MAPS),
     (TOKEN_MAP.T @ TOKENS + TOKEN_BIAS[:, None]) @ CHANNEL_MAP + CHANNEL_BIAS,
   ),
 }
@@ -54,13 +60,10 @@ def test_a_guide_reads_the_tokens_of_its_maps(name):
   np.testing.assert_allclose(laid_out(guide, expected.shape[1]), expected, atol=1e-5)
 
 
-@pytest.mark.parametrize('name', [*GUIDES, 'resized'])
+@pytest.mark.parametrize('name', GUIDES)
 def test_what_is_asked_and_read_is_that_of_tokens_laid_out(name):
-  guide = (
-    GUIDES[name][0] if name in GUIDES else guides.resized(GUIDES['tokens'][0], M, N, 'float32')
-  )
-  n = M if name in ('tokens', 'other channels') else N
-  tokens = laid_out(guide, n)
+  guide, tokens = GUIDES[name]
+  n = tokens.shape[1]
   query = normal(B, Q, tokens.shape[-1], seed=1)
   # A bias of channels adds the same to all that a query asks.
   difference = np.asarray(guide.match(query)) - query @ tokens.swapaxes(1, 2)
@@ -75,26 +78,23 @@ def test_what_is_asked_and_read_is_that_of_tokens_laid_out(name):
 def test_queries_of_all_clips_are_those_of_each():
   query = normal(Q, D)
   each = jnp.broadcast_to(query, (B, Q, D))
-  found, expected = (guides.attend(asked, through_both()) for asked in (query, each))
+  found, expected = (guides.attend(asked, through_both(TOKENS, *MAPS)) for asked in (query, each))
   np.testing.assert_allclose(found, expected, atol=1e-5)
 
 
 def test_gradients_are_those_of_tokens_laid_out():
   """Those of the maps, of the tokens and of what asks."""
 
-  def through(given):
-    query, tokens, token_map, token_bias, channel_map, channel_bias = given
-    guide = guides.MappedTokens(guides.Tokens(tokens), token_map, token_bias)
-    return guides.attend_and_mean(query, guides.MappedChannels(guide, channel_map, channel_bias))
+  def through(query, *given):
+    return guides.attend_and_mean(query, through_both(*given))
 
-  def plain(given):
-    query, tokens, token_map, token_bias, channel_map, channel_bias = given
+  def plain(query, tokens, token_map, token_bias, channel_map, channel_bias):
     tokens = jnp.einsum('bme,mn->bne', tokens, token_map) + token_bias[:, None]
     tokens = tokens @ channel_map + channel_bias
     return jax.nn.softmax(query @ tokens.mT) @ tokens, tokens.mean(1)
 
-  given = QUERY, TOKENS, TOKEN_MAP, TOKEN_BIAS, CHANNEL_MAP, CHANNEL_BIAS
-  loss = lambda run: lambda given: sum(jnp.sum(jnp.sin(out)) for out in run(given))
+  given = QUERY, TOKENS, *MAPS
+  loss = lambda run: lambda given: sum(jnp.sum(jnp.sin(out)) for out in run(*given))
   found, expected = (jax.jit(jax.grad(loss(run)))(given) for run in (through, plain))
   near = lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-4, atol=1e-4)
   jax.tree.map(near, found, expected)
@@ -103,12 +103,10 @@ def test_gradients_are_those_of_tokens_laid_out():
 def test_a_guide_is_never_laid_out():
   """No array of its program, forward and backward, has all tokens with all channels."""
 
-  def run(query, tokens, token_map, channel_map):
-    guide = guides.MappedTokens(guides.Tokens(tokens), token_map, TOKEN_BIAS)
-    guide = guides.MappedChannels(guide, channel_map, CHANNEL_BIAS)
-    return sum(out.sum() for out in guides.attend_and_mean(query, guide))
+  def run(query, *given):
+    return sum(out.sum() for out in guides.attend_and_mean(query, through_both(*given)))
 
-  program = str(jax.make_jaxpr(jax.grad(run, (0, 1, 2, 3)))(QUERY, TOKENS, TOKEN_MAP, CHANNEL_MAP))
+  program = str(jax.make_jaxpr(jax.grad(run, range(6)))(QUERY, TOKENS, *MAPS))
   shapes = (f'{B},{N},{D}', f'{B},{N},{E}', f'{B},{M},{D}')
   assert f'[{B},{M},{E}]' in program  # the gradient of what the tokens are made of
   assert not [shape for shape in shapes if f'[{shape}]' in program]
@@ -120,7 +118,7 @@ def test_a_guide_is_never_laid_out():
 @pytest.mark.parametrize('m, n', [(4, 8), (9, 8), (8, 9)])
 def test_resizing_needs_square_token_grids(m, n):
   with pytest.raises(ValueError, match=f'needs square token grids; got {m} and {n} tokens'):
-    guides.resized(guides.Tokens(normal(1, m, 3)), m, n, jnp.float32)
+    guides.resized(guides.Tokens(normal(1, m, 3)), m, n)
 
 
 @pytest.mark.parametrize('old, new', [(8, 6), (6, 8), (4, 4)])
@@ -130,7 +128,7 @@ def test_resizing_is_torchs_bicubic_without_antialiasing(old, new):
   image = torch.tensor(np.asarray(x)).reshape(B, old, old, 3).permute(0, 3, 1, 2)
   expected = torch.nn.functional.interpolate(image, size=(new, new), mode='bicubic')
   expected = expected.permute(0, 2, 3, 1).reshape(B, new * new, 3)
-  guide = guides.resized(guides.Tokens(x), old * old, new * new, jnp.float32)
+  guide = guides.resized(guides.Tokens(x), old * old, new * new)
   np.testing.assert_allclose(laid_out(guide, new * new), expected, atol=1e-5)
 
 
